@@ -1,0 +1,213 @@
+"""From any table of clicks to MultiDomainData: check it, split it, code its ids."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from ..schema import SPLITS, UNKNOWN, DataError, Field, MultiDomainData, Split, known
+
+FRACTIONS = (0.8, 0.1, 0.1)  # train, valid, test [ours: the paper does not say]
+
+
+def read_table(path: str | Path, integers: Sequence[str] = ()) -> pl.DataFrame:
+    """A CSV or Parquet file as a table. Columns named in `integers` must hold whole numbers.
+
+    Raises DataError with file, line and column for a missing file, a row cut short or a wrong type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file.")
+    if path.suffix == ".parquet":
+        try:
+            return pl.read_parquet(path)
+        except pl.exceptions.PolarsError as error:
+            raise DataError(f"{path}: not a readable Parquet file ({error}).") from error
+    convert = pa_csv.ConvertOptions(column_types=dict.fromkeys(integers, pa.int64()), null_values=[""],
+                                    strings_can_be_null=True)
+    parse = pa_csv.ParseOptions(newlines_in_values=False)
+    try:
+        table = pa_csv.read_csv(path, parse_options=parse, convert_options=convert)
+    except pa.ArrowInvalid:
+        try:  # once more on one thread: only then does the reader know the line's number
+            pa_csv.read_csv(path, pa_csv.ReadOptions(use_threads=False), parse_options=parse, convert_options=convert)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{path}: {str(error).replace('Row #', 'line ')}. Mend or remove this line.") from error
+        raise
+    if len(set(table.column_names)) < table.num_columns:
+        raise DataError(f"{path}: two columns have the same name. The first line must name each column once.")
+    return pl.from_arrow(table)
+
+
+def need(table: pl.DataFrame, columns: Sequence[str], where: str) -> None:
+    """Raise DataError for the first of `columns` that the table lacks."""
+    for column in columns:
+        if column not in table.columns:
+            try:
+                known("column", column, table.columns)
+            except ValueError as error:
+                raise DataError(f"{where}: {error}") from None
+
+
+def no_gaps(table: pl.DataFrame, columns: Sequence[str], where: str) -> None:
+    """Raise DataError for a missing value or NaN in `columns`, with the number of them and the first row."""
+    for column in columns:
+        values = table[column]
+        gaps = values.is_null() | (values.is_nan() if values.dtype.is_float() else False)
+        if count := int(gaps.sum()):
+            row = int(gaps.arg_max())
+            raise DataError(
+                f"{where}: column {column!r} has {count} missing values (null or NaN), the first in data row {row + 1}"
+                f" (line {row + 2} of a CSV). Fill them in, or leave those rows out yourself."
+            )
+
+
+def whole(values: pl.Series, where: str) -> pl.Series:
+    """An id column as text or whole numbers. Floats pass only where they hold whole numbers (ids read as 3.0)."""
+    if values.dtype.is_float():
+        if values.is_nan().any() or not (values.drop_nulls() == values.drop_nulls().floor()).all():
+            raise DataError(
+                f"{where}: column {values.name!r} holds fractions, and a field must be categorical. "
+                f"Cut it into classes first, e.g. with polars: pl.col({values.name!r}).qcut(20)."
+            )
+        return values.cast(pl.Int64)
+    if values.dtype.is_integer():
+        return values.cast(pl.Int64)
+    return values.cast(pl.String)
+
+
+def split_random(rows: int, seed: int) -> np.ndarray:
+    """0 (train), 1 (valid) or 2 (test) for each row, at random. The seed is the data's own, never the model's."""
+    order = np.random.default_rng(seed).permutation(rows)
+    cuts = np.cumsum([round(rows * f) for f in FRACTIONS[:2]])
+    part = np.full(rows, 2, np.int8)
+    part[order[: cuts[1]]] = 1
+    part[order[: cuts[0]]] = 0
+    return part
+
+
+def split_time(time: np.ndarray) -> np.ndarray:
+    """0, 1 or 2 for each row by its time: the last tenth is the test, the tenth before it validation.
+
+    Rows of one moment stay together.
+    """
+    edges = np.quantile(time, np.cumsum(FRACTIONS[:2]), method="lower")
+    return np.searchsorted(edges, time, side="left").astype(np.int8)
+
+
+def code(values: pl.Series, train: np.ndarray, min_count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids 1 … V for the values seen at least `min_count` times in train, in sorted order; 0 for all others.
+
+    Returns the ids int32 [N] and the V raw values.
+    """
+    counts = values.filter(pl.Series(train)).drop_nulls().value_counts(name="count")
+    kept = counts.filter(pl.col("count") >= min_count)[values.name].sort()
+    ids = pl.DataFrame({values.name: kept, "id": np.arange(1, len(kept) + 1, dtype=np.int32)})
+    joined = values.to_frame().join(ids, on=values.name, how="left", maintain_order="left")
+    return joined["id"].fill_null(UNKNOWN).to_numpy(), kept.to_numpy()
+
+
+def from_frame(
+    frame: pd.DataFrame | pl.DataFrame | str | Path,
+    *,
+    label: str,
+    domain: str,
+    user: str,
+    item: str,
+    fields: Sequence[str] = (),
+    domains: Sequence | None = None,
+    split: str = "random",
+    time: str | None = None,
+    min_count: int = 5,
+    missing: str = "error",
+    seed: int = 0,
+    name: str = "table",
+) -> MultiDomainData:
+    """MultiDomainData from a table (pandas, polars, or the path of a CSV or Parquet file) with one row an impression.
+
+    `label` holds 0 or 1. The model reads `user`, `item`, `domain` and the further categorical `fields`; name no column
+    there that is known only after the click. `domains` lists the allowed domains (default: those found).
+    `split`: "random" (80/10/10, by `seed`) or "time" (by the column `time`: the latest 10 % are the test).
+    A value seen fewer than `min_count` times in train, or only after it, gets the unknown id 0.
+    `missing`: "error", or "unknown" to give gaps in `fields` the unknown id; they are counted in `notes`.
+
+    Raises DataError where the table cannot be used, saying which column and row.
+    """
+    where = name
+    if isinstance(frame, (str, Path)):
+        where, frame = str(frame), read_table(frame)
+    table = pl.from_pandas(frame, nan_to_null=False) if isinstance(frame, pd.DataFrame) else frame
+    if not isinstance(table, pl.DataFrame):
+        raise DataError(f"{where}: give a pandas or polars table or a file's path, not {type(frame).__name__}.")
+    known("split", split, ("random", "time"))
+    known("rule for missing values", missing, ("error", "unknown"))
+    columns = list(dict.fromkeys([user, item, domain, *fields]))
+    need(table, [label, *columns, *([time] if time else [])], where)
+    if label in columns:
+        raise DataError(f"{where}: column {label!r} is the label, so it cannot also be a field.")
+    if len({user, item, domain}) < 3:
+        raise DataError(f"{where}: user, item and domain must be three different columns.")
+    if not len(table):
+        raise DataError(f"{where}: the table has no rows.")
+    no_gaps(table, [label, user, item, domain], where)
+    if missing == "error":
+        no_gaps(table, columns, where)
+
+    bad = ~table[label].is_in([0, 1]) if table[label].dtype.is_numeric() else table[label] != table[label]
+    if not (table[label].dtype.is_numeric() or table[label].dtype == pl.Boolean):
+        raise DataError(f"{where}: the label {label!r} is {table[label].dtype}, not the numbers 0 and 1.")
+    if bad.any():
+        row = int(bad.arg_max())
+        raise DataError(f"{where}: the label {label!r} must be 0 or 1, but data row {row + 1} (line {row + 2} of a CSV) "
+                        f"has {table[label][row]!r}; {int(bad.sum())} rows are like that.")
+
+    coded = {c: whole(table[c].fill_nan(None) if table[c].dtype.is_float() else table[c], where) for c in columns}
+    allowed = pl.Series(domain, sorted(coded[domain].unique().to_list()) if domains is None else list(domains))
+    allowed = allowed.cast(coded[domain].dtype)
+    strange = ~coded[domain].is_in(allowed.implode())
+    if strange.any():
+        row = int(strange.arg_max())
+        raise DataError(f"{where}: unknown domain {coded[domain][row]!r} in column {domain!r}, data row {row + 1}; "
+                        f"{int(strange.sum())} rows are like that. Known: {', '.join(map(str, allowed))}.")
+    if split == "time" and time is None:
+        raise DataError(f"{where}: a time split needs the column of times: time='…'.")
+    if split == "time":
+        no_gaps(table, [time], where)
+        part = split_time(table[time].to_physical().to_numpy())
+    else:
+        part = split_random(len(table), seed)
+
+    # Domain codes follow `allowed`; as a field the domain is never rare, so it skips `min_count`.
+    place = {value: i for i, value in enumerate(allowed)}
+    domain_code = coded[domain].replace_strict(place, return_dtype=pl.Int64).to_numpy()
+    roles = {user: "user", item: "item", domain: "domain"}
+    made, matrix = [], np.empty((len(table), len(columns)), np.int32)
+    for f, column in enumerate(columns):
+        if column == domain:
+            matrix[:, f], values = domain_code + 1, allowed.to_numpy()
+        else:
+            matrix[:, f], values = code(coded[column], part == 0, min_count)
+        made.append(Field(column, len(values) + 1, roles.get(column, ""), values))
+    user_code = coded[user].rank("dense").to_numpy().astype(np.int64) - 1
+    label_array = table[label].cast(pl.Float32).to_numpy()
+    names = tuple(str(value) for value in allowed)
+
+    def rows_of(p: int) -> Split:
+        rows = np.flatnonzero(part == p)
+        return Split(matrix[rows], domain_code[rows], label_array[rows], user_code[rows], names)
+
+    notes = {
+        "rows": len(table),
+        "split": "random 80/10/10" if split == "random" else f"by {time}: first 80 % train, last 10 % test",
+        "unknown id 0": f"values seen fewer than {min_count} times in train, or not at all",
+        "missing values given the unknown id": {c: n for c in columns if (n := coded[c].null_count())},
+        "share of unknown ids": {
+            s: {c: round(float((matrix[part == p, f] == UNKNOWN).mean()), 4) for f, c in enumerate(columns)}
+            for p, s in enumerate(SPLITS)
+        },
+    }
+    return MultiDomainData(name, tuple(made), names, rows_of(0), rows_of(1), rows_of(2), notes)

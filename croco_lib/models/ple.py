@@ -1,0 +1,66 @@
+"""PLE (Tang et al., RecSys 2020) and ME-PLE, the same with one embedding set an expert.
+
+Experts stand in S + 1 streams: stream s < S is domain s's own, stream S is shared. A domain's gate weighs its own and
+the shared experts; between levels the shared stream's gate weighs all of them.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import Experts, Linears, MultiEmbedding, Towers
+from ..schema import MultiDomainData
+from .output import Output
+
+
+class Level(nn.Module):
+    """One level: `per_stream` experts in each of S + 1 streams, and a gate for each of the `gates` first streams."""
+
+    def __init__(self, domains: int, per_stream: int, inputs: int, widths: tuple, gates: int):
+        super().__init__()
+        stream = torch.arange(domains + 1).repeat_interleave(per_stream)  # [M], the stream of each expert
+        reader = torch.arange(gates)[:, None]
+        self.register_buffer("stream", stream, persistent=False)
+        allowed = (stream == reader) | (stream == domains) | (reader == domains)  # [gates, M]
+        self.register_buffer("closed", ~allowed[:, None, :], persistent=False)
+        self.experts = Experts(len(stream), inputs, widths)
+        self.gates = Linears(gates, inputs, len(stream))
+
+    def forward(self, x: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        """x [M or 1, N, i] for the experts, states [streams, N, i] for the gates → O [M, N, d], gates [T, N, M]."""
+        gates = self.gates(states[: len(self.closed)])  # [T, N, M]
+        return self.experts(x), gates.masked_fill(self.closed, -torch.inf).softmax(-1)
+
+
+class PLE(nn.Module):
+    def __init__(self, data: MultiDomainData, per_stream: int = 1, levels: int = 1, dim: int = 16,
+                 expert: tuple = (64, 32), tower: tuple = (16,), multi_embedding: bool = False):
+        super().__init__()
+        S, inputs = len(data.domains), len(data.fields) * dim
+        self.embedding = MultiEmbedding(data.fields, (S + 1) * per_stream if multi_embedding else 1, dim)
+        # The last level needs no gate for the shared stream: no tower reads it.
+        self.levels = nn.ModuleList(
+            Level(S, per_stream, expert[-1] if i else inputs, expert, S if i == levels - 1 else S + 1)
+            for i in range(levels)
+        )
+        self.towers = Towers(S, expert[-1], tower)
+        self.per_stream = per_stream
+
+    def forward(self, features: Tensor, domain: Tensor) -> Output:
+        x = self.embedding(features)  # [M or 1, N, F·e]
+        # A stream's gate reads what the stream's first expert reads [ours, for ME-PLE].
+        streams = len(self.levels[0].stream) // self.per_stream
+        states = x[:: self.per_stream].expand(streams, -1, -1)  # [S + 1, N, F·e]
+        for i, level in enumerate(self.levels):
+            O, gates = level(states[level.stream] if i else x, states)  # [M, N, d], [T, N, M]
+            states = torch.einsum("tnm,mnd->tnd", gates, O)  # [T, N, d]
+        rows = torch.arange(len(domain), device=domain.device)
+        g = gates[domain, rows].T.unsqueeze(-1)  # [M, N, 1]
+        return Output(self.towers(states[domain, rows], domain), O, g)
+
+
+class MEPLE(PLE):
+    """ME-PLE: PLE whose experts each have their own embedding set, so a domain's own set learns from it alone."""
+
+    def __init__(self, data: MultiDomainData, per_stream: int = 1, levels: int = 1, dim: int = 16,
+                 expert: tuple = (64, 32), tower: tuple = (16,)):
+        super().__init__(data, per_stream, levels, dim, expert, tower, multi_embedding=True)

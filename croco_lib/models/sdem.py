@@ -1,0 +1,32 @@
+"""SDEM: STEM (Su et al., AAAI 2024) carried over from tasks to domains, as arXiv 2405.12706 does.
+
+S + 1 embedding sets, one of each domain's own and one shared, an expert on each. Every tower reads all experts, but a
+row's gradient reaches only its own domain's tables and the shared ones: all forward, domain-specific backward.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import DomainGate, Experts, MultiEmbedding, Towers, mix
+from ..schema import MultiDomainData
+from .output import Output
+
+
+class SDEM(nn.Module):
+    def __init__(self, data: MultiDomainData, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)):
+        super().__init__()
+        S, inputs = len(data.domains), len(data.fields) * dim
+        self.embedding = MultiEmbedding(data.fields, S + 1, dim)  # set s < S is domain s's own, set S is shared
+        self.experts = Experts(S + 1, inputs, expert)
+        self.gate = DomainGate(S, inputs, S + 1)
+        self.towers = Towers(S, expert[-1], tower)
+
+    def forward(self, features: Tensor, domain: Tensor) -> Output:
+        x = self.embedding(features)  # [S + 1, N, F·e]
+        set_ = torch.arange(len(x), device=x.device)[:, None]
+        open_ = (set_ == domain) | (set_ == len(x) - 1)  # [S + 1, N]
+        x = torch.where(open_[..., None], x, x.detach())
+        O = self.experts(x)  # [S + 1, N, d]
+        own = x[domain, torch.arange(len(domain), device=x.device)]  # [N, F·e]: the gate reads the own set [ours]
+        g = self.gate(own, domain)  # [S + 1, N, 1]
+        return Output(self.towers(mix(g, O), domain), O, g)

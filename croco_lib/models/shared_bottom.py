@@ -1,0 +1,20 @@
+"""Shared-Bottom (Caruana 1997): one embedding set, one shared expert, a tower per domain."""
+
+from torch import Tensor, nn
+
+from ..layers import Experts, MultiEmbedding, Towers
+from ..schema import MultiDomainData
+from .output import Output
+
+
+class SharedBottom(nn.Module):
+    def __init__(self, data: MultiDomainData, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)):
+        super().__init__()
+        self.embedding = MultiEmbedding(data.fields, 1, dim)
+        self.experts = Experts(1, len(data.fields) * dim, expert)
+        self.towers = Towers(len(data.domains), expert[-1], tower)
+
+    def forward(self, features: Tensor, domain: Tensor) -> Output:
+        x = self.embedding(features)  # [1, N, F·e]
+        O = self.experts(x)  # [1, N, d]
+        return Output(self.towers(O[0], domain), O)

@@ -1,0 +1,140 @@
+"""What every data set looks like to a model: fields, domains and three splits of coded rows."""
+
+import difflib
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[1]
+UNKNOWN = 0  # the id of whatever was rare or unseen in training, in every field
+SPLITS = ("train", "valid", "test")
+
+
+class CrocoError(ValueError):
+    """Something the user gave cannot be used; the message says what, where and what to do."""
+
+
+class DataError(CrocoError):
+    """The data cannot be used as it is."""
+
+
+def known(kind: str, name: str, registry) -> str:
+    """`name` if the registry has it; else a CrocoError with the known names and the nearest one."""
+    if name in registry:
+        return name
+    near = difflib.get_close_matches(str(name), list(registry), n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise CrocoError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(registry)}.")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One categorical field. `size` counts its ids, the unknown id 0 among them.
+
+    `role` is "user", "item", "domain" or "" ; `prior` fields feed Crocodile's gate.
+    `values[i]` is the raw value behind id i + 1.
+    """
+
+    name: str
+    size: int
+    role: str = ""
+    values: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def prior(self) -> bool:
+        return self.role in ("user", "item", "domain")
+
+
+@dataclass(frozen=True)
+class Split:
+    """N coded rows. `features` int32 [N, F], `domain` int64 [N], `label` float32 [N] (0 or 1).
+
+    `user` int64 [N] groups the rows for gAUC; unlike the user column of `features` it keeps rare users apart.
+    `truth` float [N] is the true click probability where it is known (the made world).
+    """
+
+    features: np.ndarray
+    domain: np.ndarray
+    label: np.ndarray
+    user: np.ndarray
+    domains: tuple[str, ...]
+    truth: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, rows: np.ndarray) -> "Split":
+        """The same split with these rows only, in this order."""
+        truth = None if self.truth is None else self.truth[rows]
+        return Split(self.features[rows], self.domain[rows], self.label[rows], self.user[rows], self.domains, truth)
+
+
+@dataclass(frozen=True)
+class MultiDomainData:
+    """A data set ready for training. `notes` says how it was made: rows read, dropped and why, split, unknown ids.
+
+    `world` holds the truth behind the made world, and is None for real data.
+    """
+
+    name: str
+    fields: tuple[Field, ...]
+    domains: tuple[str, ...]
+    train: Split
+    valid: Split
+    test: Split
+    notes: dict = field(default_factory=dict)
+    world: object | None = None
+
+    def __post_init__(self):
+        for name in SPLITS:
+            split = getattr(self, name)
+            if not len(split):
+                raise DataError(f"{self.name}: the {name} split is empty. Give more rows or another split.")
+            counts = np.bincount(split.domain, minlength=len(self.domains))
+            if not counts.all():
+                missing = ", ".join(self.domains[i] for i in np.flatnonzero(counts == 0))
+                raise DataError(
+                    f"{self.name}: domain {missing} has no rows in the {name} split. "
+                    "Leave the domain out, join it with another, or split at random."
+                )
+        positives = np.bincount(self.train.domain, self.train.label, minlength=len(self.domains))
+        rows = np.bincount(self.train.domain, minlength=len(self.domains))
+        if (one := (positives == 0) | (positives == rows)).any():
+            names = ", ".join(self.domains[i] for i in np.flatnonzero(one))
+            raise DataError(
+                f"{self.name}: domain {names} has only one class of label in the train split, so there is nothing "
+                "to learn there. Leave the domain out or join it with another."
+            )
+
+    def column(self, role: str) -> int:
+        """The column of `features` that holds the field of this role."""
+        return next(i for i, f in enumerate(self.fields) if f.role == role)
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of every coded row and of the fields: equal data, equal fingerprint."""
+        digest = hashlib.sha256(repr([(f.name, f.size, f.role) for f in self.fields]).encode())
+        digest.update(repr(self.domains).encode())
+        for name in SPLITS:
+            split = getattr(self, name)
+            for array in (split.features, split.domain, split.label, split.user):
+                digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        return digest.hexdigest()[:16]
+
+    def describe(self) -> pd.DataFrame:
+        """Rows, share, click rate, users and items of every domain, over all splits."""
+        parts = [getattr(self, name) for name in SPLITS]
+        frame = pd.DataFrame({
+            "domain": pd.Categorical.from_codes(np.concatenate([p.domain for p in parts]), list(self.domains)),
+            "label": np.concatenate([p.label for p in parts]),
+            "user": np.concatenate([p.user for p in parts]),
+            "item": np.concatenate([p.features[:, self.column("item")] for p in parts]),
+        })
+        by = frame.groupby("domain", observed=False)
+        table = by.agg(rows=("label", "size"), click_rate=("label", "mean"),
+                       users=("user", "nunique"), items=("item", "nunique"))
+        table.insert(1, "share", table["rows"] / len(frame))
+        return table.reset_index()

@@ -1,0 +1,260 @@
+"""Training and evaluation, on CPU or GPU through one path."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from . import metrics
+from .losses import OBJECTIVES, covariance_loss
+from .models import Output
+from .schema import CrocoError, MultiDomainData, Split, known
+
+PROBE_ROWS = 4096  # validation rows on which the measures of disentanglement are taken
+EVAL_BATCH = 1 << 16
+
+
+@dataclass
+class Run:
+    """A finished training. `model` holds the best weights; `history` is tidy: step, epoch, split, part, metric, value.
+
+    `part` is "all", a domain, or "set m". `settings` is everything that made the run; `rows_per_second` counts
+    training steps only, without evaluation; `stopped` says why it ended.
+    """
+
+    model: nn.Module
+    history: pd.DataFrame
+    settings: dict
+    best_step: int
+    seconds: float
+    rows_per_second: float
+    stopped: str
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def outputs(model: nn.Module, split: Split, batch_size: int = EVAL_BATCH) -> Iterator[Output]:
+    """The model's outputs over the split, batch by batch in order, without gradients."""
+    device = _device_of(model)
+    model.eval()
+    with torch.inference_mode():
+        for start in range(0, len(split), batch_size):
+            rows = slice(start, start + batch_size)
+            yield model(torch.from_numpy(split.features[rows]).to(device),
+                        torch.from_numpy(split.domain[rows]).to(device))
+
+
+def predict(model: nn.Module, split: Split) -> np.ndarray:
+    """Logits float32 [N] of every row."""
+    return torch.cat([out.logits for out in outputs(model, split)]).float().cpu().numpy()
+
+
+def evaluate(model: nn.Module, split: Split) -> pd.DataFrame:
+    """AUC, gAUC and log loss, overall and per domain: a tidy frame with domain, metric, value, rows, note."""
+    return metrics.evaluate_scores(split.label, predict(model, split), split.domain, split.user, split.domains)
+
+
+def expert_outputs(model: nn.Module, split: Split) -> np.ndarray:
+    """O^(m) of every row: float [M, N, d]."""
+    return torch.cat([out.experts for out in outputs(model, split)], 1).float().cpu().numpy()
+
+
+def expert_scores(model: nn.Module, split: Split) -> np.ndarray:
+    """What each expert alone would have the row's tower say: logits [M, N] with t = O^(m) in place of the mixture."""
+    device, scores, start = _device_of(model), [], 0
+    for out in outputs(model, split):
+        rows = slice(start, start + out.experts.shape[1])
+        domain = torch.from_numpy(split.domain[rows]).to(device)
+        with torch.inference_mode():
+            scores.append(torch.stack([model.towers(O, domain) for O in out.experts]))
+        start = rows.stop
+    return torch.cat(scores, 1).float().cpu().numpy()
+
+
+def diversity(model: nn.Module, split: Split, triples: int = 100_000, seed: int = 0) -> float:
+    """The diversity index of the model's experts on this split (see `metrics.diversity_index`)."""
+    pairs = metrics.user_pairs(split.user, split.domain, triples, seed)
+    return metrics.diversity_index(expert_scores(model, split), pairs)
+
+
+def embedding_sets(model: nn.Module, data: MultiDomainData, field: str | None = None) -> np.ndarray:
+    """The model's embedding tables, float [M, V, e]: of one field, or of all fields one below the other."""
+    tables = model.embedding.weights().detach().float().cpu().numpy()
+    if field is None:
+        return tables
+    known("field", field, names := [f.name for f in data.fields])
+    start = sum(f.size for f in data.fields[: names.index(field)])
+    return tables[:, start:start + data.fields[names.index(field)].size]
+
+
+def probe(model: nn.Module, split: Split) -> list[tuple[str, str, float]]:
+    """(part, metric, value) of what goes on inside: covariance, correlation, gate entropy, IA of each set."""
+    out = next(outputs(model, split, PROBE_ROWS))
+    experts = out.experts.float().cpu().numpy()
+    values = [("all", "covariance", float(covariance_loss(out.experts)) if len(experts) > 1 else float("nan")),
+              ("all", "correlation", metrics.cross_correlation(experts))]
+    if out.gate is not None:
+        values.append(("all", "gate_entropy", metrics.gate_entropy(out.gate.float().cpu().numpy())))
+    tables = model.embedding.weights().detach().float().cpu().numpy()
+    return values + [(f"set {m + 1}", "information_abundance", metrics.information_abundance(E))
+                     for m, E in enumerate(tables)]
+
+
+def _save(path: Path, write) -> None:
+    """Write beside the path, then rename: an interruption leaves the old file or the new one, never a half."""
+    temporary = path.with_name(path.name + ".tmp")
+    write(temporary)
+    os.replace(temporary, path)
+
+
+def fit(
+    model: nn.Module,
+    data: MultiDomainData,
+    *,
+    epochs: int = 5,
+    batch_size: int = 4096,
+    lr: float = 3e-3,
+    weight_decay: float = 0.0,
+    objective: str = "domain",
+    patience: int = 2,
+    eval_every: int | None = None,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    progress: bool = True,
+) -> Run:
+    """Train with Adam, keep the weights that are best on validation (overall AUC), and return the run.
+
+    `objective`: "domain" (per-domain means summed, the paper's) or "sample" (plain mean). Validation comes every
+    `eval_every` steps (default: once an epoch); training stops when it has not improved `patience` times in a row.
+    With `folder`, every evaluation leaves a checkpoint there, the best weights (best.safetensors), the history and the
+    settings; called again with the same settings, an interrupted run goes on from it to the same figures.
+
+    Raises CrocoError for settings out of range, a folder that holds another run, or a loss that is not finite.
+    """
+    loss_of = OBJECTIVES[known("objective", objective, OBJECTIVES)]
+    for name, value, low in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("patience", patience, 1),
+                             ("eval_every", eval_every or 1, 1)):
+        if value < low:
+            raise CrocoError(f"fit: {name} must be {low} or more, not {value}.")
+    if not 0 < lr < 10:
+        raise CrocoError(f"fit: lr must be above 0 and below 10, not {lr}.")
+    # What a resumed run must share with the run it continues; epochs and patience may be raised.
+    settings = dict(model=getattr(model, "name", type(model).__name__), options=getattr(model, "options", {}),
+                    data=data.name, fingerprint=data.fingerprint, batch_size=batch_size, lr=lr,
+                    weight_decay=weight_decay, objective=objective, eval_every=eval_every, seed=seed)
+    settings = json.loads(json.dumps(settings))  # as a file gives it back
+    accelerator = Accelerator()
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    device = accelerator.device
+    features = torch.from_numpy(data.train.features).to(device)
+    domain = torch.from_numpy(data.train.domain).to(device)
+    label = torch.from_numpy(data.train.label).to(device)
+    steps = -(-len(label) // batch_size)  # in an epoch
+    every = eval_every or steps
+
+    state = dict(step=0, best=-np.inf, best_step=0, waited=0, seconds=0.0, trained=0.0, rows=0, history=[])
+    best_weights: dict[str, Tensor] = {}
+    folder = None if folder is None else Path(folder)
+    if folder is not None and (folder / "checkpoint.pt").is_file():
+        saved = torch.load(folder / "checkpoint.pt", map_location=device, weights_only=True)
+        old = json.loads(saved["settings"])
+        if changed := [k for k in settings if settings[k] != old.get(k)]:
+            raise CrocoError(f"{folder} holds a run with another {', '.join(changed)} "
+                             f"({old.get(changed[0])!r}, now {settings[changed[0]]!r}). Give another folder.")
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        best_weights, state = saved["best_weights"], json.loads(saved["state"])
+    elif folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def look(train_loss: float) -> None:
+        """Evaluate, note it all in the history, keep the best weights, write the checkpoint."""
+        step, epoch = state["step"], state["step"] / steps
+        table = evaluate(model, data.valid)
+        rows = [("valid", r.domain, r.metric, r.value) for r in table.itertuples()]
+        rows += [("valid", *triple) for triple in probe(model, data.valid)]
+        if step:
+            rows.append(("train", "all", "loss", train_loss))
+        state["history"] += [(step, epoch, *row) for row in rows]
+        auc = float(table.query("domain == 'all' and metric == 'auc'").value.iloc[0])
+        if np.isnan(auc):
+            raise CrocoError("fit: the validation AUC is not defined (one class of label), so no model can be chosen.")
+        state["waited"] += 1
+        if auc > state["best"]:
+            state.update(best=auc, best_step=step, waited=0)
+            best_weights.update({k: v.detach().cpu().clone() for k, v in model.state_dict().items()})
+        if folder is not None:
+            state["seconds"] = before + time.perf_counter() - started
+            _save(folder / "checkpoint.pt", lambda p: torch.save(
+                dict(model=model.state_dict(), optimizer=optimizer.state_dict(), best_weights=best_weights,
+                     state=json.dumps(state), settings=json.dumps(settings)), p))
+            _save(folder / "best.safetensors", lambda p: save_file(best_weights, p))
+            _save(folder / "history.csv", lambda p: _tidy(state["history"]).to_csv(p, index=False))
+            _save(folder / "settings.json", lambda p: p.write_text(json.dumps(settings, indent=1)))
+
+    started, before = time.perf_counter(), state["seconds"]
+    if not state["history"]:
+        look(float("nan"))  # before the first step, so that every curve starts at the start
+    bar = tqdm(total=epochs * steps, initial=state["step"], desc=settings["model"], unit="step", disable=not progress)
+    order, of_epoch, losses = None, -1, []
+    while state["step"] < epochs * steps and state["waited"] < patience:
+        epoch, at = divmod(state["step"], steps)
+        tick = time.perf_counter()
+        if epoch != of_epoch:  # a fresh shuffle, from the seed and the epoch alone: a resumed run has the same
+            shuffle = np.random.default_rng([seed, epoch]).permutation(len(label))
+            order, of_epoch = torch.from_numpy(shuffle).to(device), epoch
+        rows = order[at * batch_size:(at + 1) * batch_size]
+        model.train()
+        out = model(features[rows], domain[rows])
+        loss = loss_of(out.logits, label[rows], domain[rows]) + out.penalty
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        optimizer.step()
+        losses.append(loss.detach())
+        state["step"] += 1
+        state["rows"] += len(rows)
+        state["trained"] += time.perf_counter() - tick
+        bar.update()
+        if state["step"] % every == 0 or state["step"] == epochs * steps:
+            mean = float(torch.stack(losses).mean())
+            if not np.isfinite(mean):
+                raise CrocoError(f"fit: the loss is {mean} at step {state['step']}; try a smaller lr than {lr}.")
+            losses = []
+            look(mean)
+            bar.set_postfix_str(f"best valid AUC {state['best']:.4f}")
+    bar.close()
+    model = accelerator.unwrap_model(model)
+    model.load_state_dict(best_weights)
+    stopped = (f"no better for {patience} evaluations" if state["waited"] >= patience
+               else f"all {epochs} epochs done")
+    return Run(model, _tidy(state["history"]), settings, state["best_step"], before + time.perf_counter() - started,
+               state["rows"] / max(state["trained"], 1e-9), stopped)
+
+
+def _tidy(history: list) -> pd.DataFrame:
+    return pd.DataFrame(history, columns=["step", "epoch", "split", "part", "metric", "value"])
+
+
+def load_weights(model: nn.Module, folder: str | Path) -> nn.Module:
+    """The model with the best weights of the run in `folder`. Raises CrocoError where there are none that fit."""
+    path = Path(folder) / "best.safetensors"
+    if not path.is_file():
+        raise CrocoError(f"{path}: there is no such file; did a run with this folder reach its first evaluation?")
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise CrocoError(f"{path} does not fit this model: {str(error).splitlines()[-1].strip()}") from error
+    return model
