@@ -75,7 +75,7 @@ def fit(
     alpha: Annotated[float | None, typer.Option(help="Weight of CovLoss (crocodile).")] = None,
     sets: Annotated[int | None, typer.Option(help="Embedding sets and experts M (crocodile).")] = None,
     seed: Annotated[int, typer.Option(help="Fixes the weights and the order of the rows, never the split.")] = 0,
-    epochs: Annotated[int, typer.Option(help="At most so many passes.")] = 5,
+    epochs: Annotated[int, typer.Option(help="At most so many passes.")] = 10,
     batch_size: Annotated[int, typer.Option(help="Rows a step.")] = 4096,
     lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = 3e-3,
     weight_decay: Annotated[float, typer.Option(help="Adam's L2 regularisation.")] = 0.0,

@@ -123,7 +123,7 @@ def fit(
     model: nn.Module,
     data: MultiDomainData,
     *,
-    epochs: int = 5,
+    epochs: int = 10,
     batch_size: int = 4096,
     lr: float = 3e-3,
     weight_decay: float = 0.0,

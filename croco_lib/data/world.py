@@ -21,6 +21,7 @@ from .frame import split_random
 TABS = {"tab 0": (2_407_352, 0.0857), "tab 1": (7_760_237, 0.4939), "tab 2": (895_385, 0.4805),
         "tab 4": (402_366, 0.5960), "tab 6": (183_403, 0.1486)}
 FACET_DIM = 2  # length of u_k and v_k
+BETWEEN = 0.7  # share of the facets' variance that lies between user groups, and between authors
 GROUPS, CATEGORIES, ITEMS_PER_AUTHOR = 50, 20, 10
 
 
@@ -57,7 +58,7 @@ def shares(tail: float) -> np.ndarray:
 def world(
     rows: int = 400_000,
     users: int = 2_000,
-    items: int = 8_000,
+    items: int = 4_000,
     facets: int = 4,
     conflict: float = 0.7,
     tail: float = 1.0,
@@ -83,9 +84,9 @@ def world(
     # Users come in groups and items from authors, so that those fields tell something of the facets too.
     group = rng.integers(GROUPS, size=users)
     author = rng.integers(max(1, items // ITEMS_PER_AUTHOR), size=items)
-    half = np.sqrt(0.5)
-    U = half * (rng.normal(size=(facets, GROUPS, r))[:, group] + rng.normal(size=(facets, users, r)))
-    V = half * (rng.normal(size=(facets, author.max() + 1, r))[:, author] + rng.normal(size=(facets, items, r)))
+    between, within = np.sqrt(BETWEEN), np.sqrt(1 - BETWEEN)
+    U = between * rng.normal(size=(facets, GROUPS, r))[:, group] + within * rng.normal(size=(facets, users, r))
+    V = between * rng.normal(size=(facets, author.max() + 1, r))[:, author] + within * rng.normal(size=(facets, items, r))
     V /= np.sqrt(r)  # so that ⟨u_k, v_k⟩ has unit variance
     prototypes = V[:, rng.choice(items, CATEGORIES)]
     category = np.einsum("kir,kcr->ic", V, prototypes).argmax(1)
