@@ -44,6 +44,8 @@ def _load(data: str, label, domain, user, item, fields, option):
     if absent := [f"--{name}" for name, column in columns.items() if column is None]:
         raise DataError(f"{data} is a file, so {', '.join(absent)} must name its columns "
                         f"(a data set by name is one of: {', '.join(DATASETS)}).")
+    for name in options:
+        known("option of a file", name, ("domains", "split", "time", "min_count", "missing", "seed"))
     listed = [f.strip() for f in fields.split(",") if f.strip()] if fields else []
     return from_frame(data, **columns, fields=listed, name=Path(data).stem, **options)
 
@@ -71,7 +73,7 @@ def data(get: Annotated[str | None, typer.Option(help="Fetch this data set from 
 @app.command()
 def fit(
     model: Annotated[str, typer.Argument(help="shared-bottom, mmoe, ple, me-ple, sdem or crocodile")],
-    data: Annotated[str, typer.Option(help="A data set's name (see `croco data`), or a CSV or Parquet file.")] = "world",
+    data: Annotated[str, typer.Option(help="A data set's name (see `croco data`), or a CSV or Parquet file")] = "world",
     alpha: Annotated[float | None, typer.Option(help="Weight of CovLoss (crocodile).")] = None,
     sets: Annotated[int | None, typer.Option(help="Embedding sets and experts M (crocodile).")] = None,
     seed: Annotated[int, typer.Option(help="Fixes the weights and the order of the rows, never the split.")] = 0,
@@ -98,6 +100,8 @@ def fit(
     from .training import evaluate
     from .training import fit as train
 
+    if threads < 1:
+        raise CrocoError(f"--threads must be 1 or more, not {threads}.")
     torch.set_num_threads(threads)
     chosen = {k: v for k, v in (("alpha", alpha), ("sets", sets)) if v is not None}
     options_of(model)  # an unknown model is named before the data is read
@@ -120,8 +124,29 @@ def fit(
         typer.echo(f"# {row.domain} {row.metric}: {row.note}")
 
 
+@app.command()
+def lessons(
+    only: Annotated[str, typer.Option(help="Only the lessons whose file name starts so, e.g. 03.")] = "",
+    html: Annotated[Path | None, typer.Option(help="Leave readable HTML in this folder.")] = None,
+    save: Annotated[bool, typer.Option(help="Save the run notebooks, tidied, in their place.")] = False,
+    profile: Annotated[str, typer.Option(help="fast (two minutes a lesson) or full (the default sizes).")] = "fast",
+) -> None:
+    """Run the lessons in order, a line each."""
+    from .lessons import paths, run_all
+
+    known("profile", profile, ("fast", "full"))
+    total = sum(p.name.startswith(only) for p in paths())
+    if not total:
+        raise CrocoError(f"No lesson's name starts with {only!r}. Known: {', '.join(p.stem for p in paths())}.")
+    typer.echo(f"running {total} lessons …")
+    for i, (name, seconds) in enumerate(run_all(only, save, html, profile), 1):
+        typer.echo(f"[{i}/{total}] {name}  {seconds:.0f} s")
+    if html:
+        typer.echo(f"To read: {html}/00_start_here.html")
+
+
 def as_json(run, table: pd.DataFrame, data) -> dict:
-    """The evaluation as one object: metrics overall and per domain (null where not defined), rows, seconds, versions."""
+    """The evaluation as one object: metrics overall and per domain (null: not defined), rows, seconds, versions."""
     def values(domain: str) -> dict:
         part = table[table.domain == domain]
         metrics = {r.metric: None if math.isnan(r.value) else r.value for r in part.itertuples()}

@@ -9,13 +9,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from ..schema import SPLITS, UNKNOWN, DataError, Field, MultiDomainData, Split, known
+from ..schema import SPLITS, UNKNOWN, CrocoError, DataError, Field, MultiDomainData, Split, known
 
 FRACTIONS = (0.8, 0.1, 0.1)  # train, valid, test [ours: the paper does not say]
 
 
-def read_table(path: str | Path, integers: Sequence[str] = ()) -> pl.DataFrame:
-    """A CSV or Parquet file as a table. Columns named in `integers` must hold whole numbers.
+def read_table(path: str | Path, integers: Sequence[str] = (), numbers: Sequence[str] = ()) -> pl.DataFrame:
+    """A CSV or Parquet file as a table. Columns named in `integers` must hold whole numbers, in `numbers` any.
 
     Raises DataError with file, line and column for a missing file, a row cut short or a wrong type.
     """
@@ -27,8 +27,8 @@ def read_table(path: str | Path, integers: Sequence[str] = ()) -> pl.DataFrame:
             return pl.read_parquet(path)
         except pl.exceptions.PolarsError as error:
             raise DataError(f"{path}: not a readable Parquet file ({error}).") from error
-    convert = pa_csv.ConvertOptions(column_types=dict.fromkeys(integers, pa.int64()), null_values=[""],
-                                    strings_can_be_null=True)
+    types = dict.fromkeys(integers, pa.int64()) | dict.fromkeys(numbers, pa.float64())
+    convert = pa_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
     parse = pa_csv.ParseOptions(newlines_in_values=False)
     try:
         table = pa_csv.read_csv(path, parse_options=parse, convert_options=convert)
@@ -36,7 +36,8 @@ def read_table(path: str | Path, integers: Sequence[str] = ()) -> pl.DataFrame:
         try:  # once more on one thread: only then does the reader know the line's number
             pa_csv.read_csv(path, pa_csv.ReadOptions(use_threads=False), parse_options=parse, convert_options=convert)
         except pa.ArrowInvalid as error:
-            raise DataError(f"{path}: {str(error).replace('Row #', 'line ')}. Mend or remove this line.") from error
+            what = str(error).replace("Row #", "line ")
+            raise DataError(f"{path}: {what}.{' Mend or remove this line.' if 'line ' in what else ''}") from error
         raise
     if len(set(table.column_names)) < table.num_columns:
         raise DataError(f"{path}: two columns have the same name. The first line must name each column once.")
@@ -68,16 +69,18 @@ def no_gaps(table: pl.DataFrame, columns: Sequence[str], where: str) -> None:
 
 def whole(values: pl.Series, where: str) -> pl.Series:
     """An id column as text or whole numbers. Floats pass only where they hold whole numbers (ids read as 3.0)."""
-    if values.dtype.is_float():
-        if values.is_nan().any() or not (values.drop_nulls() == values.drop_nulls().floor()).all():
-            raise DataError(
-                f"{where}: column {values.name!r} holds fractions, and a field must be categorical. "
-                f"Cut it into classes first, e.g. with polars: pl.col({values.name!r}).qcut(20)."
-            )
-        return values.cast(pl.Int64)
-    if values.dtype.is_integer():
-        return values.cast(pl.Int64)
-    return values.cast(pl.String)
+    if values.dtype == pl.UInt64:
+        return values
+    if values.dtype.is_float() and not (values.is_finite() & (values == values.floor())).all():
+        raise DataError(
+            f"{where}: column {values.name!r} holds fractions, and a field must be categorical. "
+            f"Cut it into classes first, e.g. with polars: pl.col({values.name!r}).qcut(20)."
+        )
+    try:
+        return values.cast(pl.Int64 if values.dtype.is_float() or values.dtype.is_integer() else pl.String)
+    except pl.exceptions.PolarsError:
+        raise DataError(f"{where}: column {values.name!r} holds {values.dtype} values that cannot be ids. "
+                        "Turn them into text or into whole numbers below 2^63 first.") from None
 
 
 def split_random(rows: int, seed: int) -> np.ndarray:
@@ -104,10 +107,11 @@ def code(values: pl.Series, train: np.ndarray, min_count: int) -> tuple[np.ndarr
 
     Returns the ids int32 [N] and the V raw values.
     """
+    values = values.alias("value")
     counts = values.filter(pl.Series(train)).drop_nulls().value_counts(name="count")
-    kept = counts.filter(pl.col("count") >= min_count)[values.name].sort()
-    ids = pl.DataFrame({values.name: kept, "id": np.arange(1, len(kept) + 1, dtype=np.int32)})
-    joined = values.to_frame().join(ids, on=values.name, how="left", maintain_order="left")
+    kept = counts.filter(pl.col("count") >= min_count)["value"].sort()
+    ids = pl.DataFrame({"value": kept, "id": np.arange(1, len(kept) + 1, dtype=np.int32)})
+    joined = values.to_frame().join(ids, on="value", how="left", maintain_order="left")
     return joined["id"].fill_null(UNKNOWN).to_numpy(), kept.to_numpy()
 
 
@@ -140,11 +144,18 @@ def from_frame(
     where = name
     if isinstance(frame, (str, Path)):
         where, frame = str(frame), read_table(frame)
-    table = pl.from_pandas(frame, nan_to_null=False) if isinstance(frame, pd.DataFrame) else frame
+    try:
+        table = pl.from_pandas(frame, nan_to_null=False) if isinstance(frame, pd.DataFrame) else frame
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise DataError(f"{where}: not a plain table ({str(error).splitlines()[0]}). "
+                        "Give every column its own name and values of one type.") from error
     if not isinstance(table, pl.DataFrame):
         raise DataError(f"{where}: give a pandas or polars table or a file's path, not {type(frame).__name__}.")
     known("split", split, ("random", "time"))
     known("rule for missing values", missing, ("error", "unknown"))
+    for option, value in (("min_count", min_count), ("seed", seed)):
+        if not isinstance(value, (int, np.integer)) or value < 0:
+            raise CrocoError(f"{where}: {option} must be a whole number of 0 or more, not {value!r}.")
     columns = list(dict.fromkeys([user, item, domain, *fields]))
     need(table, [label, *columns, *([time] if time else [])], where)
     if label in columns:
@@ -157,17 +168,21 @@ def from_frame(
     if missing == "error":
         no_gaps(table, columns, where)
 
-    bad = ~table[label].is_in([0, 1]) if table[label].dtype.is_numeric() else table[label] != table[label]
     if not (table[label].dtype.is_numeric() or table[label].dtype == pl.Boolean):
         raise DataError(f"{where}: the label {label!r} is {table[label].dtype}, not the numbers 0 and 1.")
-    if bad.any():
+    number = table[label].cast(pl.Float64)
+    if (bad := (number != 0) & (number != 1)).any():
         row = int(bad.arg_max())
-        raise DataError(f"{where}: the label {label!r} must be 0 or 1, but data row {row + 1} (line {row + 2} of a CSV) "
-                        f"has {table[label][row]!r}; {int(bad.sum())} rows are like that.")
+        raise DataError(f"{where}: the label {label!r} must be 0 or 1, but data row {row + 1} (line {row + 2} of a "
+                        f"CSV) has {table[label][row]!r}; {int(bad.sum())} rows are like that.")
 
     coded = {c: whole(table[c].fill_nan(None) if table[c].dtype.is_float() else table[c], where) for c in columns}
-    allowed = pl.Series(domain, sorted(coded[domain].unique().to_list()) if domains is None else list(domains))
-    allowed = allowed.cast(coded[domain].dtype)
+    listed = sorted(coded[domain].unique()) if domains is None else list(dict.fromkeys(domains))
+    try:
+        allowed = pl.Series(domain, listed).cast(coded[domain].dtype)
+    except (TypeError, pl.exceptions.PolarsError):
+        raise DataError(f"{where}: domains={listed!r} do not fit column {domain!r}, which holds "
+                        f"{coded[domain].dtype} values.") from None
     strange = ~coded[domain].is_in(allowed.implode())
     if strange.any():
         row = int(strange.arg_max())
@@ -177,6 +192,9 @@ def from_frame(
         raise DataError(f"{where}: a time split needs the column of times: time='…'.")
     if split == "time":
         no_gaps(table, [time], where)
+        if not (table[time].dtype.is_numeric() or table[time].dtype.is_temporal()):
+            raise DataError(f"{where}: the time {time!r} is {table[time].dtype}, not numbers or dates, so its order is "
+                            f"not known. With polars: pl.col({time!r}).str.to_datetime().")
         part = split_time(table[time].to_physical().to_numpy())
     else:
         part = split_random(len(table), seed)
@@ -205,9 +223,10 @@ def from_frame(
         "split": "random 80/10/10" if split == "random" else f"by {time}: first 80 % train, last 10 % test",
         "unknown id 0": f"values seen fewer than {min_count} times in train, or not at all",
         "missing values given the unknown id": {c: n for c in columns if (n := coded[c].null_count())},
-        "share of unknown ids": {
-            s: {c: round(float((matrix[part == p, f] == UNKNOWN).mean()), 4) for f, c in enumerate(columns)}
-            for p, s in enumerate(SPLITS)
-        },
     }
-    return MultiDomainData(name, tuple(made), names, rows_of(0), rows_of(1), rows_of(2), notes)
+    data = MultiDomainData(name, tuple(made), names, rows_of(0), rows_of(1), rows_of(2), notes)
+    notes["share of unknown ids"] = {
+        s: dict(zip(columns, (getattr(data, s).features == UNKNOWN).mean(0).round(4).tolist(), strict=True))
+        for s in SPLITS
+    }
+    return data

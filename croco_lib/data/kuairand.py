@@ -79,9 +79,9 @@ def kuairand(name: str, split: str = "random", min_count: int = 5, seed: int = 0
     unique = len(log)
     log = log.filter(here).with_columns(hour=pl.col("hourmin") // 100)
 
-    users = _features(folder / f"user_features_{suffix}.csv", "user_id", ["user_id", *USER])
+    users = _features(folder / f"user_features_{suffix}.csv", "user_id", USER)
     videos = _features(folder / f"video_features_basic_{suffix}.csv", "video_id",
-                       ["video_id", *(c for c in VIDEO if c != "duration_class"), "video_duration"])
+                       [*(c for c in VIDEO if c != "duration_class"), "video_duration"])
     videos = videos.with_columns(
         pl.col("tag").cast(pl.String).str.split(",").list.first(),  # a quarter of the videos have several: the first
         duration_class=(pl.col("video_duration").clip(lower_bound=1).log(2) * 2).floor(),  # half octaves of ms
@@ -104,7 +104,8 @@ def kuairand(name: str, split: str = "random", min_count: int = 5, seed: int = 0
 
 def _features(path: Path, key: str, columns: list[str]) -> pl.DataFrame:
     """A user or video table, one row a key."""
-    table = read_table(path)
+    table = read_table(path, integers=[key], numbers=["video_duration"])
+    columns = [key, *columns]
     need(table, columns, str(path))
     no_gaps(table, [key], str(path))
     if repeated := table.height - table[key].n_unique():

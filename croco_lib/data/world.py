@@ -5,15 +5,17 @@ Users and items have K independent interest *facets*, vectors u_k and v_k. A dom
     logit_s(u, v) = b_s + strength · Σ_k w_sk ⟨u_k, v_k⟩,     P(click) = (1 − noise) · σ(logit_s) + noise · rate_s
 
 so two domains can order the same items differently for the same user. The weights turn from common to unrelated:
-w_s = cos(conflict · π/2) · w_0 + sin(conflict · π/2) · w̃_s, all of unit length. Everything here is ours, not the paper's.
+w_s = cos(conflict · π/2) · w_0 + sin(conflict · π/2) · w̃_s, all of unit length. All of this is ours, not the paper's.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import expit
 
+from ..metrics import evaluate_scores
 from ..schema import CrocoError, Field, MultiDomainData, Split
 from .frame import split_random
 
@@ -27,9 +29,10 @@ GROUPS, CATEGORIES, ITEMS_PER_AUTHOR = 50, 20, 10
 
 @dataclass(frozen=True)
 class World:
-    """The truth: `users` [K, U, r] and `items` [K, I, r] facets, `weights` [S, K], `bias` [S].
+    """The truth: `users` [K, U, r] and `items` [K, I, r] facets, `weights` [S, K], `bias` and click `rates` [S].
 
-    Row j of `users` and `items` is id j + 1 in the coded data.
+    Row j of `users` and `items` is id j + 1 in the coded data. `user_ids` [U, 3] and `item_ids` [I, 3] are the coded
+    fields of each; `user_p` [S, U] and `item_p` [S, I] say how often a domain shows them.
     """
 
     users: np.ndarray
@@ -38,6 +41,10 @@ class World:
     bias: np.ndarray
     rates: np.ndarray
     noise: float
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    user_p: np.ndarray
+    item_p: np.ndarray
 
     def affinity(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """⟨u_k, v_k⟩ for pairs of 0-based rows; float [K, N], about unit variance."""
@@ -48,11 +55,35 @@ class World:
         logit = self.bias[domain] + (self.weights[domain].T * self.affinity(user, item)).sum(0)
         return (1 - self.noise) * expit(logit) + self.noise * self.rates[domain]
 
+    def pairs(self, s: int, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """`count` users and items as domain s shows them, 0-based."""
+        return (rng.choice(len(self.user_ids), count, p=self.user_p[s]),
+                rng.choice(len(self.item_ids), count, p=self.item_p[s]))
+
+    def draw(self, counts: np.ndarray, rng: np.random.Generator) -> Split:
+        """New rows, `counts[s]` in domain s, clicks drawn from the truth."""
+        user, item = np.concatenate([self.pairs(s, n, rng) for s, n in enumerate(counts)], 1)
+        domain = np.repeat(np.arange(len(counts)), counts)
+        p = self.probability(user, item, domain)
+        features = np.column_stack([self.user_ids[user], self.item_ids[item], domain + 1]).astype(np.int32)  # [N, 7]
+        label = (rng.random(len(p)) < p).astype(np.float32)
+        return Split(features, domain, label, user, tuple(TABS), p)
+
+    def fresh(self, rows: int = 5_000, seed: int = 0) -> Split:
+        """A new test set with as many rows in every domain, so that a small domain is measured as well as a large."""
+        return self.draw(np.full(len(self.weights), rows), np.random.default_rng([seed, 1]))
+
 
 def shares(tail: float) -> np.ndarray:
     """Domain shares: KuaiRand's to the power `tail`, summing to 1. 0: all alike; 1: KuaiRand's; 2: longer still."""
     raw = np.array([rows for rows, _ in TABS.values()], float) ** tail
     return raw / raw.sum()
+
+
+def oracle(split: Split) -> pd.DataFrame:
+    """The AUC that the true click probability reaches, overall and per domain: domain, metric, value."""
+    table = evaluate_scores(split.label, split.truth, split.domain, split.user, split.domains)
+    return table.loc[table.metric == "auc", ["domain", "metric", "value"]].reset_index(drop=True)
 
 
 def world(
@@ -75,7 +106,7 @@ def world(
     for name, value, low, high in (("rows", rows, 1_000, np.inf), ("users", users, GROUPS, np.inf),
                                    ("items", items, ITEMS_PER_AUTHOR, np.inf), ("facets", facets, 1, 64),
                                    ("conflict", conflict, 0, 1), ("tail", tail, 0, 3), ("noise", noise, 0, 1),
-                                   ("strength", strength, 0, 10)):
+                                   ("strength", strength, 0, 10), ("seed", seed, 0, np.inf)):
         if not low <= value <= high:
             raise CrocoError(f"world: {name} must lie between {low} and {high}, not {value}.")
     rng = np.random.default_rng(seed)
@@ -86,8 +117,8 @@ def world(
     author = rng.integers(max(1, items // ITEMS_PER_AUTHOR), size=items)
     between, within = np.sqrt(BETWEEN), np.sqrt(1 - BETWEEN)
     U = between * rng.normal(size=(facets, GROUPS, r))[:, group] + within * rng.normal(size=(facets, users, r))
-    V = between * rng.normal(size=(facets, author.max() + 1, r))[:, author] + within * rng.normal(size=(facets, items, r))
-    V /= np.sqrt(r)  # so that ⟨u_k, v_k⟩ has unit variance
+    V = between * rng.normal(size=(facets, author.max() + 1, r))[:, author]
+    V = (V + within * rng.normal(size=(facets, items, r))) / np.sqrt(r)  # so that ⟨u_k, v_k⟩ has unit variance
     prototypes = V[:, rng.choice(items, CATEGORIES)]
     category = np.einsum("kir,kcr->ic", V, prototypes).argmax(1)
 
@@ -104,31 +135,23 @@ def world(
         return p / p.sum(1, keepdims=True)
 
     user_p, item_p = popularity(users, 0.6), popularity(items, 0.8)
+    activity = np.minimum(9, np.log2(1 + rows * user_p.mean(0))).astype(int)
+    user_ids = np.column_stack([np.arange(users), group, activity]) + 1  # [U, 3]
+    item_ids = np.column_stack([np.arange(items), author, category]) + 1  # [I, 3]
+    rates = np.array([rate for _, rate in TABS.values()])
+    truth = World(U, V, weights, np.zeros(S), rates, noise, user_ids, item_ids, user_p, item_p)
+    for s in range(S):  # the bias that gives the domain its click rate
+        z = weights[s] @ truth.affinity(*truth.pairs(s, 50_000, rng))
+        truth.bias[s] = brentq(lambda b, z=z, s=s: expit(b + z).mean() - rates[s], -20, 20)
     counts = np.maximum(1, np.round(rows * shares(tail)).astype(int))
     counts[counts.argmax()] += rows - counts.sum()
-    domain = np.repeat(np.arange(S), counts)
-    user = np.concatenate([rng.choice(users, n, p=p) for n, p in zip(counts, user_p, strict=True)])
-    item = np.concatenate([rng.choice(items, n, p=p) for n, p in zip(counts, item_p, strict=True)])
-    activity = np.minimum(9, np.log2(1 + np.bincount(user, minlength=users)).astype(int))
-
-    rates = np.array([rate for _, rate in TABS.values()])
-    truth = World(U, V, weights, np.zeros(S), rates, noise)
-    affinity = truth.affinity(user, item)  # [K, N]
-    for s in range(S):  # the bias that gives the domain its click rate
-        z = weights[s] @ affinity[:, domain == s]
-        truth.bias[s] = brentq(lambda b, z=z, s=s: expit(b + z).mean() - rates[s], -20, 20)
-    p = truth.probability(user, item, domain)
-    label = (rng.random(rows) < p).astype(np.float32)
-
-    features = np.stack([user, group[user], activity[user], item, author[item], category[item], domain], 1) + 1
-    features = features.astype(np.int32)  # [N, 7]
+    everything = truth.draw(counts, rng)
     fields = tuple(
         Field(name, size + 1, role, np.arange(size) if role != "domain" else np.array(list(TABS)))
         for name, size, role in (
             ("user", users, "user"), ("group", GROUPS, ""), ("activity", 10, ""), ("item", items, "item"),
             ("author", int(author.max()) + 1, ""), ("category", CATEGORIES, ""), ("domain", S, "domain"))
     )
-    everything = Split(features, domain, label, user, tuple(TABS), p)
     part = split_random(rows, seed)
     notes = {"rows": rows, "split": "random 80/10/10", "unknown id 0": "never used: every id is known",
              "options": dict(users=users, items=items, facets=facets, conflict=conflict, tail=tail, noise=noise,

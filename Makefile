@@ -1,0 +1,45 @@
+# Everything happens in a local .venv, made from pyproject.toml. Needs Python 3.11 or later and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup reproduce test lab notebooks bench lint clean
+
+help:
+	@echo "make reproduce   set up, run every lesson, leave HTML in build/html"
+	@echo "make test        set up and run all tests, the notebooks among them"
+	@echo "make lab         set up and open JupyterLab on the first lesson"
+	@echo "make notebooks   run and save the lessons, tidied        make bench   the speed benchmarks"
+	@echo "make lint        ruff                                    make clean   remove .venv and build"
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "This needs Python 3.11 or later as '$(PYTHON)' (found: $$($(PYTHON) --version 2>&1 | head -n 1)). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv module is incomplete; on Debian: apt-get install python3-venv"; exit 1; }
+	@echo "setting up $(VENV) (a few minutes the first time) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+setup: $(READY)
+
+reproduce: $(READY)
+	@$(BIN)/croco lessons --html build/html
+
+test: $(READY)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
+
+lab: $(READY)
+	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+notebooks: $(READY)
+	@$(BIN)/croco lessons --save
+
+bench: $(READY)
+	@$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+
+lint: $(READY)
+	@$(BIN)/ruff check croco_lib tests
+
+clean:
+	rm -rf $(VENV) build

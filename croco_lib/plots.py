@@ -1,0 +1,58 @@
+"""The lessons' house style, and the few figures that more than one lesson draws. Frames and arrays in, Axes out."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+SIGNED = "vlag"  # the diverging map for anything signed, always centred at 0
+_CYCLE = sns.color_palette("colorblind")
+MODELS = {name: _CYCLE[i] for i, name in enumerate(
+    ("shared-bottom", "mmoe", "ple", "me-ple", "sdem", "crocodile, α = 0", "crocodile"))}
+
+
+def style() -> None:
+    """The house style for every figure. Call it once, at the top of a notebook."""
+    sns.set_theme(style="whitegrid", palette="colorblind", rc={
+        "figure.dpi": 96, "figure.constrained_layout.use": True, "axes.titlesize": 11, "axes.labelsize": 10,
+        "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "grid.alpha": 0.5})
+
+
+def domain_palette(domains) -> dict:
+    """The same colour for the same domain in every figure."""
+    return dict(zip(domains, sns.color_palette("colorblind", len(domains)), strict=True))
+
+
+def covariance_heatmaps(matrices: Mapping[str, np.ndarray], experts: int, label: str = "covariance") -> Figure:
+    """Matrices [M·d, M·d] side by side on one signed scale, with lines between the experts' blocks.
+
+    The scale ends at the 99.5th percentile of the cross-expert entries: the blocks on the diagonal may saturate.
+    """
+    expert = np.arange(experts).repeat(len(next(iter(matrices.values()))) // experts)
+    across = expert[:, None] != expert[None, :]
+    top = max(np.quantile(np.abs(C[across]), 0.995) for C in matrices.values())
+    figure, axes = plt.subplots(1, len(matrices), figsize=(4.4 * len(matrices) + 0.6, 4.4), squeeze=False)
+    width = len(expert) // experts
+    for ax, (title, C) in zip(axes[0], matrices.items(), strict=True):
+        image = ax.imshow(C, cmap=SIGNED, vmin=-top, vmax=top, interpolation="nearest")
+        for edge in range(width, len(expert), width):
+            ax.axhline(edge - 0.5, color="black", linewidth=0.8)
+            ax.axvline(edge - 0.5, color="black", linewidth=0.8)
+        centres = np.arange(experts) * width + width / 2 - 0.5
+        ax.set_xticks(centres, [f"expert {m + 1}" for m in range(experts)], rotation=30)
+        ax.set_yticks(centres, [f"expert {m + 1}" for m in range(experts)])
+        ax.grid(False)
+        ax.set_title(title)
+    figure.colorbar(image, ax=axes, shrink=0.8, label=label, extend="both")
+    return figure
+
+
+def curves(history: pd.DataFrame, metric: str, ax: plt.Axes | None = None, **options) -> plt.Axes:
+    """One validation metric of a run's history through training, a line a part."""
+    ax = ax or plt.gca()
+    sns.lineplot(history.query("metric == @metric"), x="epoch", y="value", ax=ax, **options)
+    ax.set_ylabel(metric.replace("_", " "))
+    return ax

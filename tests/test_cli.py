@@ -1,0 +1,133 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from croco_lib import cli
+
+COLUMNS = ["--label", "click", "--domain", "place", "--user", "who", "--item", "what", "--fields", "kind"]
+
+
+@pytest.fixture
+def croco(monkeypatch, capfd):
+    """Run the command line; returns exit status, standard output and standard error."""
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["croco", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code or 0, *capfd.readouterr()
+    return run
+
+
+@pytest.fixture
+def clicks():
+    rng = np.random.default_rng(0)
+    return pd.DataFrame({c: rng.integers(0, n, 600) for c, n in
+                         (("click", 2), ("place", 2), ("who", 20), ("what", 20), ("kind", 4), ("when", 600))})
+
+
+def test_data_says_what_is_here_and_where_to_get_the_rest(croco, monkeypatch, tmp_path):
+    monkeypatch.setenv("CROCO_DATA", str(tmp_path))
+    (tmp_path / "log_standard_4_08_to_4_21_1k.csv").write_text("user_id\n")
+    code, out, err = croco("data")
+    assert (code, err) == (0, "")
+    assert "world: made on the spot" in out
+    assert f"kuairand-1k: here, in {tmp_path}\n    log_standard_4_08_to_4_21_1k.csv  0.0 MB" in out
+    assert "kuairand-27k: missing." in out
+    assert "zenodo.org/records/10439422" in out
+
+
+def test_fit_prints_one_json_object(croco):
+    code, out, err = croco("fit", "shared-bottom", "--data", "world", "--option", "rows=5000", "--epochs", "1",
+                           "--threads", "1", "--json")
+    assert code == 0, err
+    assert out.count("\n") == 1
+    result = json.loads(out, parse_constant=pytest.fail)
+    assert result["rows"] == 500
+    assert result["train_rows"] == 4000
+    assert result["seconds"] > 0
+    assert list(result["domains"]) == ["tab 0", "tab 1", "tab 2", "tab 4", "tab 6"]
+    assert sum(d["rows"] for d in result["domains"].values()) == 500
+    for part in (result, *result["domains"].values()):
+        for metric in ("auc", "gauc", "logloss"):
+            if part[metric] is None:
+                assert part["notes"][metric].startswith("not defined")
+            else:
+                assert 0 <= part[metric] < 2
+    assert result["settings"]["model"] == "shared-bottom"
+    assert result["data_notes"]["options"]["conflict"] == 0.7
+
+
+def test_fit_prints_a_table_with_a_line_a_domain(croco):
+    code, out, err = croco("fit", "mmoe", "--option", "rows=5000", "--option", "conflict=0", "--epochs", "1",
+                           "--threads", "1")
+    assert code == 0, err
+    lines = [line for line in out.splitlines() if not line.startswith("#")]
+    assert [line.split("  ")[0] for line in lines[-6:]] == ["all", "tab 0", "tab 1", "tab 2", "tab 4", "tab 6"]
+    assert lines[0].split() == ["metric", "rows", "auc", "gauc", "logloss"]
+    assert "'conflict': 0" in out
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_fit_reads_a_file(croco, clicks, tmp_path, kind):
+    path = tmp_path / f"clicks.{kind}"
+    clicks.to_csv(path, index=False) if kind == "csv" else clicks.to_parquet(path)
+    code, out, err = croco("fit", "shared-bottom", "--data", path, *COLUMNS, "--epochs", "1", "--threads", "1",
+                           "--option", "split=time", "--option", "time=when", "--option", "domains=[1, 0]", "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert list(result["domains"]) == ["1", "0"]
+    assert result["data_notes"]["split"] == "by when: first 80 % train, last 10 % test"
+    assert result["settings"]["data"] == "clicks"
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["fit", "sharedbottom"], "Unknown model 'sharedbottom'. Did you mean 'shared-bottom'"),
+    (["fit", "mmoe", "--data", "wrld"], "Unknown data set 'wrld'. Did you mean 'world'"),
+    (["fit", "mmoe", "--option", "rowz=1"], "Unknown option of world 'rowz'. Did you mean 'rows'"),
+    (["fit", "mmoe", "--option", "rows"], "--option takes KEY=VALUE, not 'rows'"),
+    (["fit", "mmoe", "--option", "rows=many"], "an option has the wrong type"),
+    (["fit", "mmoe", "--option", "seed=-1"], "seed must lie between"),
+    (["fit", "mmoe", "--threads", "0"], "--threads must be 1 or more"),
+    (["fit", "mmoe", "--data", "a.csv", "--domain", "d", "--user", "u"], "--label, --item must name its columns"),
+    (["fit", "mmoe", "--data", "no-such.csv", *COLUMNS], "no-such.csv: there is no such file"),
+    (["fit", "mmoe", "--data", "no-such.csv", *COLUMNS, "--option", "splt=time"], "Did you mean 'split'"),
+    (["data", "--get", "world"], "Unknown data set to fetch 'world'"),
+])
+def test_a_users_error_is_one_line_and_status_1(croco, words, message):
+    code, out, err = croco(*words)
+    assert code == 1
+    assert out == ""
+    assert err.startswith("croco: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_the_package_runs_as_a_module():
+    run = subprocess.run([sys.executable, "-m", "croco_lib", "fit", "sharedbottom"], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.startswith("croco: Unknown model")
+    assert run.stderr.count("\n") == 1
+
+
+def test_a_table_too_small_is_one_line(croco, clicks, tmp_path):
+    clicks.head(3).to_csv(tmp_path / "clicks.csv", index=False)
+    code, _, err = croco("fit", "mmoe", "--data", tmp_path / "clicks.csv", *COLUMNS)
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "the valid split is empty" in err
+
+
+def test_a_failed_fetch_says_what_to_do(croco, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("the network is down")
+
+    monkeypatch.setattr("pooch.retrieve", refuse)
+    code, _, err = croco("data", "--get", "kuairand-pure")
+    assert code == 1
+    assert "the network is down" in err
+    assert "CROCO_DATA" in err
+    assert "Traceback" not in err

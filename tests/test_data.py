@@ -1,0 +1,621 @@
+import importlib
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit
+
+import croco_lib
+from croco_lib import CrocoError, DataError, from_frame
+from croco_lib.data.world import oracle, shares
+from croco_lib.metrics import evaluate_scores
+from croco_lib.schema import SPLITS
+
+# `croco_lib.data.kuairand` names both a module and the loader in it.
+raw = importlib.import_module("croco_lib.data.kuairand")
+COLUMNS = dict(label="click", domain="place", user="who", item="what")
+
+
+def table(rows=400, seed=0, **columns):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame({
+        "click": rng.integers(0, 2, rows), "place": rng.integers(0, 2, rows), "who": rng.integers(0, 30, rows),
+        "what": rng.integers(0, 20, rows), "kind": rng.integers(0, 5, rows), "when": rng.permutation(rows), **columns,
+    })
+
+
+def holed(values, row, hole=None):
+    values = list(values)
+    values[row] = hole
+    return values
+
+
+def load_table(frame, **options):
+    return from_frame(frame, **{**COLUMNS, "fields": ["kind"], **options})
+
+
+def field(data, name):
+    return next(i for i, f in enumerate(data.fields) if f.name == name)
+
+
+# ------------------------------------------------------------------------------------------------ world
+
+
+def tiny_world(**options):
+    return croco_lib.load("world", **{"rows": 3_000, "users": 100, "items": 100, **options})
+
+
+def test_world_follows_its_seed():
+    assert tiny_world().fingerprint == tiny_world().fingerprint
+    assert tiny_world().fingerprint != tiny_world(seed=1).fingerprint
+
+
+def test_world_truth_equals_the_formula(small_world):
+    split, world = small_world.test, small_world.world
+    user, item, s = split.features[:, 0] - 1, split.features[:, 3] - 1, split.domain
+    for n in range(0, len(split), 200):
+        logit = world.bias[s[n]] + sum(
+            world.weights[s[n], k] * world.users[k, user[n]] @ world.items[k, item[n]] for k in range(4))
+        expected = 0.95 * expit(logit) + 0.05 * world.rates[s[n]]
+        assert split.truth[n] == pytest.approx(expected)
+
+
+def test_world_ids_lie_within_their_fields(small_world):
+    for split in (getattr(small_world, s) for s in SPLITS):
+        assert (split.features >= 1).all()
+        assert (split.features < [f.size for f in small_world.fields]).all()
+        assert (split.features[:, small_world.column("domain")] == split.domain + 1).all()
+        assert (split.features[:, small_world.column("user")] == split.user + 1).all()
+
+
+def test_world_click_rates_are_those_of_the_domains(small_world):
+    described = small_world.describe()
+    slack = 4 * np.sqrt(0.25 / described["rows"])
+    assert (abs(described.click_rate - small_world.world.rates) < slack).all()
+    assert described["rows"].sum() == 20_000
+    np.testing.assert_allclose(described.share, shares(1), atol=1e-3)
+
+
+def test_conflict_turns_equal_weights_into_unrelated_ones():
+    same, unlike = tiny_world(conflict=0).world.weights, tiny_world(conflict=1).world.weights
+    np.testing.assert_allclose(same, np.broadcast_to(same[0], same.shape))
+    assert np.abs(unlike - unlike[0])[1:].max(1).min() > 0.1
+    for weights in (same, unlike):
+        np.testing.assert_allclose(np.linalg.norm(weights, axis=1), 2)
+
+
+def test_without_tail_the_domains_are_alike():
+    np.testing.assert_allclose(shares(0), 0.2)
+    assert set(tiny_world(tail=0).describe()["rows"]) == {600}
+
+
+def test_pure_noise_leaves_only_the_domain_rate():
+    data = tiny_world(noise=1)
+    np.testing.assert_allclose(data.train.truth, data.world.rates[data.train.domain])
+
+
+def test_oracle_is_the_auc_of_the_true_probability(small_world):
+    split = small_world.train
+    table = oracle(split)
+    assert list(table.columns) == ["domain", "metric", "value"]
+    assert list(table.domain) == ["all", *small_world.domains]
+    assert set(table.metric) == {"auc"}
+    p = split.truth[split.domain == 1]
+    order = np.argsort(p)  # expected AUC of p: a click at p[i] beats a non-click at any smaller p[j]
+    below = np.cumsum(1 - p[order]) - (1 - p[order])
+    expected = (p[order] * below).sum() / (p.sum() * (1 - p).sum())
+    assert table.set_index("domain").value["tab 1"] == pytest.approx(expected, abs=0.02)
+    shuffled = np.random.default_rng(0).permutation(split.truth)
+    chance = evaluate_scores(split.label, shuffled, split.domain, split.user, split.domains)
+    assert chance.value[0] < 0.55 < table.value[0]
+
+
+def test_oracle_bears_certain_clicks():
+    assert oracle(tiny_world(noise=0, strength=10, rows=20_000).train).value[0] > 0.9
+
+
+@pytest.mark.parametrize(("option", "value"), [
+    ("rows", 999), ("users", 3), ("items", 3), ("facets", 0), ("conflict", -0.1), ("conflict", 1.1),
+    ("conflict", float("nan")), ("tail", -1), ("noise", 1.5), ("strength", -1), ("seed", -1),
+])
+def test_world_refuses_values_out_of_range(option, value):
+    with pytest.raises(CrocoError, match=f"world: {option} must lie between"):
+        croco_lib.load("world", **{option: value})
+
+
+@pytest.mark.parametrize(("name", "options", "words"), [
+    ("wrold", {}, "Unknown data set 'wrold'. Did you mean 'world'"),
+    ("world", {"row": 5}, "Unknown option of world 'row'. Did you mean 'rows'"),
+    ("world", {"rows": "many"}, "world: an option has the wrong type"),
+    ("kuairand-pure", {"conflict": 1}, "Unknown option of kuairand-pure"),
+])
+def test_load_names_what_it_does_not_know(name, options, words):
+    with pytest.raises(CrocoError, match=words):
+        croco_lib.load(name, **options)
+
+
+# ------------------------------------------------------------------------------------------------ tables
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.integers(0, 8), st.booleans())
+def test_ids_follow_the_train_counts(seed, min_count, text):
+    frame = table(120, seed, row=range(120))
+    if text:
+        frame["who"] = "u" + frame["who"].astype(str)
+    columns = ["who", "what", "kind"]
+    data = load_table(frame, user="row", item="what", fields=columns, min_count=min_count, seed=seed)
+    rows = {s: getattr(data, s).user for s in SPLITS}  # the user's number is the row here
+    assert sorted(np.concatenate(list(rows.values()))) == list(range(120))
+    for column in columns:
+        f = field(data, column)
+        counts = Counter(frame[column][rows["train"]])
+        kept = sorted(v for v, n in counts.items() if n >= min_count)
+        assert list(data.fields[f].values) == kept
+        assert data.fields[f].size == len(kept) + 1
+        ids = {v: i + 1 for i, v in enumerate(kept)}
+        for split in SPLITS:
+            assert list(getattr(data, split).features[:, f]) == [ids.get(v, 0) for v in frame[column][rows[split]]]
+    for split in SPLITS:
+        assert list(getattr(data, split).label) == list(frame.click[rows[split]])
+        assert list(getattr(data, split).domain) == list(frame.place[rows[split]])
+
+
+def test_roles_fields_and_unknown_shares():
+    frame = table()
+    data = load_table(frame, min_count=14)
+    assert [(f.name, f.role, f.prior) for f in data.fields] == [
+        ("who", "user", True), ("what", "item", True), ("place", "domain", True), ("kind", "", False)]
+    assert data.domains == ("0", "1")
+    assert data.fields[2].size == 3
+    assert 0 < data.notes["share of unknown ids"]["train"]["who"] < 1
+    for split in SPLITS:
+        part = getattr(data, split)
+        assert data.notes["share of unknown ids"][split]["who"] == pytest.approx(
+            (part.features[:, 0] == 0).mean(), abs=1e-4)
+        assert part.features.dtype == np.int32
+        assert part.label.dtype == np.float32
+    rare = data.train.features[:, 0] == 0
+    assert len(np.unique(data.train.user[rare])) > 1  # gAUC keeps rare users apart
+
+
+def test_random_split_has_the_given_sizes_and_its_own_seed():
+    frame = table(1000)
+    one, other = load_table(frame), load_table(frame, seed=1)
+    assert [len(getattr(one, s)) for s in SPLITS] == [800, 100, 100]
+    assert one.fingerprint != other.fingerprint
+    croco_lib.build("shared-bottom", one, seed=5)
+    np.random.seed(5)  # noqa: NPY002
+    assert load_table(frame).fingerprint == one.fingerprint
+
+
+@pytest.mark.parametrize("ties", [1, 7])
+@pytest.mark.parametrize("dates", [False, True])
+def test_time_split_is_ordered_and_keeps_moments_together(ties, dates):
+    moment = np.random.default_rng(0).permutation(1000) // ties
+    when = pd.to_datetime(moment, unit="h") if dates else moment
+    data = load_table(table(1000, moment=moment, when=when), split="time", time="when", fields=["moment"], min_count=0)
+    values = data.fields[3].values
+    latest_train = values.max()
+    assert latest_train == np.unique(moment)[len(values) - 1]
+    assert (data.train.features[:, 3] > 0).all()
+    assert (data.valid.features[:, 3] == 0).all()
+    assert (data.test.features[:, 3] == 0).all()
+    assert abs(len(data.train) - 800) <= ties
+    assert abs(len(data.test) - 100) <= ties
+    assert len(data.train) == (moment <= latest_train).sum()
+
+
+def test_time_split_tests_on_the_latest_rows():
+    frame = table(1000).sort_values("when", ignore_index=True)
+    frame["click"] = np.where(frame.when >= 900, 1, frame.click)
+    data = load_table(frame.sample(frac=1, random_state=0), split="time", time="when")
+    assert data.test.label.mean() == 1
+    assert data.valid.label.mean() < 0.7
+
+
+@pytest.mark.parametrize(("columns", "options", "words"), [
+    ({}, {"user": "whom"}, "Unknown column 'whom'. Did you mean 'who'"),
+    ({}, {"fields": ["kinds"]}, "Did you mean 'kind'"),
+    ({}, {"split": "time", "time": "wen"}, "Did you mean 'when'"),
+    ({}, {"split": "time"}, "a time split needs the column of times"),
+    ({"when": [str(i) for i in range(400)]}, {"split": "time", "time": "when"}, "not numbers or dates"),
+    ({"when": holed(range(400), 3, np.nan)}, {"split": "time", "time": "when"}, "'when' has 1 missing values"),
+    ({"click": holed([0, 1] * 200, 5, 2)}, {}, r"must be 0 or 1, but data row 6 \(line 7 of a CSV\) has 2; 1 rows"),
+    ({"click": holed([0.0, 1.0] * 200, 5, np.nan)}, {}, "column 'click' has 1 missing values .* data row 6"),
+    ({"click": ["no", "yes"] * 200}, {}, "the label 'click' is String, not the numbers 0 and 1"),
+    ({"who": holed([1.0, 2.0] * 200, 9, np.nan)}, {"missing": "unknown"}, "'who' has 1 missing values .* data row 10"),
+    ({"kind": holed(["a", "b"] * 200, 2)}, {}, "'kind' has 1 missing values .* data row 3"),
+    ({"kind": np.linspace(0, 1, 400)}, {}, "'kind' holds fractions, .* categorical"),
+    ({"kind": [1.0, np.inf] * 200}, {}, "'kind' holds fractions"),
+    ({"kind": [1e300, 2.0] * 200}, {}, "'kind' holds Float64 values that cannot be ids"),
+    ({"kind": pd.Series(["a", 1] * 200, dtype=object)}, {}, "values of one type"),
+    ({}, {"domains": [0]}, "unknown domain 1 in column 'place'"),
+    ({}, {"domains": ["shop"]}, "domains=.'shop'. do not fit column 'place'"),
+    ({}, {"domains": [0, 1, 2]}, "domain 2 has no rows in the train split"),
+    ({"place": holed([0] * 400, 7, 1)}, {}, "domain 1 has no rows in the (train|valid|test)"),
+    ({"place": [0, 1] * 200, "click": [1, 0, 1, 0, 0, 0, 1, 0] * 50}, {}, "domain 1 has only one class"),
+    ({"place": [0, 1] * 200, "click": [1, 1, 1, 0, 1, 0, 1, 1] * 50}, {}, "domain 0 has only one class"),
+    ({}, {"fields": ["click"]}, "'click' is the label, so it cannot also be a field"),
+    ({}, {"item": "who"}, "three different columns"),
+])
+def test_a_table_that_cannot_be_used_says_why(columns, options, words):
+    with pytest.raises(DataError, match=words):
+        load_table(table(**columns), **options)
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"split": "randon"}, "Unknown split 'randon'. Did you mean 'random'"),
+    ({"missing": "drop"}, "Unknown rule for missing values 'drop'"),
+    ({"min_count": -1}, "min_count must be a whole number of 0 or more"),
+    ({"seed": -1}, "seed must be a whole number of 0 or more"),
+])
+def test_an_option_that_cannot_be_used_says_why(options, words):
+    with pytest.raises(CrocoError, match=words):
+        load_table(table(), **options)
+
+
+def test_sizes_that_leave_nothing():
+    with pytest.raises(DataError, match="the table has no rows"):
+        load_table(table().head(0))
+    with pytest.raises(DataError, match="the valid split is empty"):
+        load_table(table(3, place=[0, 0, 0]))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("frame", [{"click": [1]}, [1, 2], None, 3])
+def test_what_is_no_table_is_refused(frame):
+    with pytest.raises(DataError, match="give a pandas or polars table or a file's path"):
+        load_table(frame)
+
+
+def test_two_columns_of_one_name_are_refused():
+    frame = table()
+    frame.columns = ["click", "place", "who", "what", "kind", "kind"]
+    with pytest.raises(DataError, match="own name"):
+        load_table(frame)
+
+
+def test_lists_cannot_be_ids():
+    frame = pl.from_pandas(table()).with_columns(kind=pl.concat_list("kind", "when"))
+    with pytest.raises(DataError, match="'kind' holds List.* cannot be ids"):
+        load_table(frame)
+
+
+def test_missing_values_can_get_the_unknown_id():
+    frame = table(kind=holed(holed([1.0, 2.0] * 200, 0, np.nan), 7, np.nan), size=holed(["s", "l"] * 200, 3))
+    data = load_table(frame, fields=["kind", "size"], missing="unknown")
+    assert data.notes["missing values given the unknown id"] == {"kind": 2, "size": 1}
+    assert sum((getattr(data, s).features == 0).sum() for s in SPLITS) == 3
+    assert list(data.fields[3].values) == [1, 2]
+
+
+@pytest.mark.parametrize("change", [
+    lambda f: f.assign(kind=pd.Categorical(f.kind.astype(str))),
+    lambda f: f.assign(kind=f.kind.astype(str)),
+    lambda f: f.assign(kind=f.kind.astype(str).astype(object)),
+    lambda f: f.assign(kind=f.kind.astype(float)),
+    lambda f: f.assign(kind=f.kind.astype("uint64") + 2**63),
+    lambda f: f.assign(click=f.click == 1),
+    lambda f: f.assign(click=f.click.astype(np.float32)),
+    lambda f: f.set_index(f.index[::-1]),
+    pl.from_pandas,
+])
+def test_one_table_in_other_dtypes_gives_the_same_data(change):
+    assert load_table(change(table())).fingerprint == load_table(table()).fingerprint
+
+
+def test_true_and_false_are_a_field():
+    data = load_table(table(kind=[True, False] * 200))
+    assert list(data.fields[3].values) == ["false", "true"]
+
+
+def test_any_column_name_will_do():
+    names = {"who": "id", "what": "count", "kind": "value", "click": "label", "place": "domain"}
+    data = from_frame(table().rename(columns=names), label="label", domain="domain", user="id", item="count",
+                      fields=["value"])
+    plain = load_table(table())
+    for split in SPLITS:
+        np.testing.assert_array_equal(getattr(data, split).features, getattr(plain, split).features)
+
+
+def test_listed_domains_keep_their_order():
+    data = load_table(table(), domains=[1, 0, 0])
+    assert data.domains == ("1", "0")
+    np.testing.assert_array_equal(data.train.domain, 1 - load_table(table()).train.domain)
+
+
+def test_describe_counts_each_domain():
+    frame = table()
+    described = load_table(frame, min_count=0).describe()
+    counts = frame.groupby("place")
+    assert list(described["rows"]) == list(counts.size())
+    np.testing.assert_allclose(described.click_rate, counts.click.mean(), rtol=1e-6)
+    assert list(described.users) == list(counts.who.nunique())
+
+
+def test_take_keeps_rows_in_order(small_world):
+    part = small_world.test.take(np.array([5, 2]))
+    assert len(part) == 2
+    np.testing.assert_array_equal(part.features, small_world.test.features[[5, 2]])
+    np.testing.assert_array_equal(part.truth, small_world.test.truth[[5, 2]])
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def test_csv_and_parquet_equal_the_table(tmp_path):
+    frame = table()
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_parquet(tmp_path / "a.parquet")
+    expected = load_table(frame).fingerprint
+    assert load_table(tmp_path / "a.csv").fingerprint == expected
+    assert load_table(str(tmp_path / "a.parquet")).fingerprint == expected
+
+
+HEAD = "click,place,who,what,kind\n"
+LINE = "1,0,3,4,5\n"
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    (HEAD + LINE * 3 + "1,0,3\n" + LINE, "line 5: Expected 5 columns, got 3"),
+    (HEAD + LINE * 3 + "1,0,3,4,5,6\n", "line 5: Expected 5 columns, got 6"),
+    (HEAD + LINE * 3 + "x,0,3,4,5\n", "the label 'click' is String"),
+    (HEAD + LINE * 3 + "1,0,,4,5\n", r"'who' has 1 missing values .* \(line 5 of a CSV\)"),
+    (HEAD + LINE * 3 + "2,0,3,4,5\n", r"\(line 5 of a CSV\) has 2"),
+    (HEAD, "the table has no rows"),
+    ("", "Empty CSV file.$"),
+    ("click,place,who,what,what\n" + LINE, "two columns have the same name"),
+    ("click,place,who,that,kind\n" + LINE, "Unknown column 'what'. Did you mean 'that'"),
+])
+def test_a_broken_csv_says_where(tmp_path, text, words):
+    path = tmp_path / "clicks.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=words) as error:
+        load_table(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_csv_that_is_not_utf8(tmp_path):
+    path = tmp_path / "clicks.csv"
+    path.write_bytes(HEAD.encode() + b"1,0,3,4,\xff\n" * 3)
+    with pytest.raises(DataError, match="'kind' holds Binary values that cannot be ids"):
+        load_table(path)
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(DataError, match="clicks.csv: there is no such file"):
+        load_table(tmp_path / "clicks.csv")
+
+
+def test_a_broken_parquet_file(tmp_path):
+    (tmp_path / "clicks.parquet").write_text(HEAD)
+    with pytest.raises(DataError, match="not a readable Parquet file"):
+        load_table(tmp_path / "clicks.parquet")
+
+
+# ------------------------------------------------------------------------------------------------ KuaiRand
+
+USER_COLUMNS = ("user_id user_active_degree is_lowactive_period is_live_streamer is_video_author follow_user_num "
+                "follow_user_num_range fans_user_num fans_user_num_range friend_user_num friend_user_num_range "
+                "register_days register_days_range " + " ".join(f"onehot_feat{i}" for i in range(18))).split()
+VIDEO_COLUMNS = ["video_id", "author_id", "video_type", "upload_dt", "upload_type", "visible_status", "video_duration",
+                 "server_width", "server_height", "music_id", "music_type", "tag"]
+LOG_FILE, USER_FILE, VIDEO_FILE = (
+    "log_standard_4_22_to_5_08_pure.csv", "user_features_pure.csv", "video_features_basic_pure.csv")
+
+
+def raw_logs(rows=300):
+    """Log rows as dicts of text: 50 for each of the tabs 0, 1, 2, 4, 6 and the foreign tab 3."""
+    rng = np.random.default_rng(0)
+    return [dict.fromkeys(raw.LOG, "0") | {
+        "user_id": str(n % 11), "video_id": str(n % 7), "date": "20220425", "hourmin": str(100 * (n % 24)),
+        "time_ms": str(1_650_000_000_000 + n), "is_click": str(rng.integers(2)), "play_time_ms": str(n),
+        "tab": str([0, 1, 2, 4, 6, 3][n % 6]),
+    } for n in range(rows)]
+
+
+def write(path, columns, rows):
+    path.write_text("\n".join(",".join(line) for line in [columns, *([r[c] for c in columns] for r in rows)]) + "\n")
+
+
+@pytest.fixture
+def raw_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("CROCO_DATA", str(tmp_path))
+    write(tmp_path / LOG_FILE, raw.LOG, raw_logs())
+    users = [dict.fromkeys(USER_COLUMNS, "1") | {
+        "user_id": str(u), "user_active_degree": "full_active" if u % 2 else "day_new",
+        "fans_user_num_range": '"[100,1k)"', "onehot_feat3": "" if u == 0 else "9"} for u in range(11)]
+    write(tmp_path / USER_FILE, USER_COLUMNS, users)
+    videos = [dict.fromkeys(VIDEO_COLUMNS, "1") | {
+        "video_id": str(v), "video_type": "NORMAL", "upload_dt": "2022-04-10", "upload_type": "ShortImport",
+        "video_duration": f"{2000.0 * 4**v}", "tag": '"39,7"' if v == 0 else ""} for v in range(7)]
+    write(tmp_path / VIDEO_FILE, VIDEO_COLUMNS, videos)
+    return tmp_path
+
+
+def values_of(data, split, name):
+    """The raw values behind the ids of a column; None for the unknown id."""
+    f = field(data, name)
+    return [None if i == 0 else data.fields[f].values[i - 1] for i in getattr(data, split).features[:, f]]
+
+
+def test_kuairand_columns_are_the_published_ones(raw_folder):
+    assert [len((raw_folder / f).read_text().splitlines()[0].split(",")) for f in (LOG_FILE, USER_FILE, VIDEO_FILE)] \
+        == [19, 31, 12]
+
+
+def test_kuairand_rows_equal_the_raw_lines(raw_folder):
+    data = croco_lib.load("kuairand-pure", min_count=0)
+    assert data.domains == data.train.domains == ("tab 0", "tab 1", "tab 2", "tab 4", "tab 6")
+    assert [len(getattr(data, s)) for s in SPLITS] == [200, 25, 25]
+
+    def coded(split):
+        tabs = [f"tab {t}" for t in values_of(data, split, "tab")]
+        assert tabs == [data.domains[d] for d in getattr(data, split).domain]
+        return list(zip(*(values_of(data, split, c) for c in ("user_id", "video_id", "hour")), tabs,
+                        getattr(data, split).label.astype(int), strict=True))
+
+    lines = [(int(r["user_id"]), int(r["video_id"]), int(r["hourmin"]) // 100, f"tab {r['tab']}", int(r["is_click"]))
+             for r in raw_logs() if r["tab"] != "3"]
+    assert Counter(sum((coded(s) for s in SPLITS), [])) == Counter(lines)
+
+
+def test_kuairand_joins_user_and_video_tables(raw_folder):
+    data = croco_lib.load("kuairand-pure", min_count=0)
+    columns = {c: values_of(data, "train", c) for c in
+               ("user_id", "video_id", "user_active_degree", "onehot_feat3", "tag", "duration_class",
+                "fans_user_num_range")}
+    for row in map(dict, zip(*([(c, v) for v in values] for c, values in columns.items()), strict=True)):
+        assert row["user_active_degree"] == ("full_active" if row["user_id"] % 2 else "day_new")
+        assert row["onehot_feat3"] == (None if row["user_id"] == 0 else 9)
+        assert row["tag"] == ("39" if row["video_id"] == 0 else None)
+        assert row["duration_class"] == np.floor(2 * np.log2(2000 * 4 ** row["video_id"]))
+        assert row["fans_user_num_range"] == "[100,1k)"
+    missing = data.notes["missing values given the unknown id"]
+    assert missing["onehot_feat3"] == sum(r["user_id"] == "0" and r["tab"] != "3" for r in raw_logs())
+
+
+def test_kuairand_drops_and_counts_twins_and_other_tabs(raw_folder):
+    clean = croco_lib.load("kuairand-pure")
+    rows = raw_logs()
+    near_twin = rows[4] | {"play_time_ms": "999999"}
+    write(raw_folder / LOG_FILE, raw.LOG, [*rows, rows[4], rows[4], rows[10], rows[5], near_twin])
+    data = croco_lib.load("kuairand-pure")
+    assert data.notes["rows read"] == 305
+    assert data.notes["exact duplicates dropped"] == {"all tabs": 4, "the five tabs": 3}
+    assert data.notes["rows of other tabs dropped"] == 50
+    assert sum(len(getattr(data, s)) for s in SPLITS) == sum(len(getattr(clean, s)) for s in SPLITS) + 1
+
+
+def test_kuairand_reads_every_standard_log_and_no_other(raw_folder):
+    rows = raw_logs()
+    write(raw_folder / LOG_FILE, raw.LOG, rows[150:])
+    write(raw_folder / "log_standard_4_08_to_4_21_pure.csv", raw.LOG, rows[:150])
+    write(raw_folder / "log_random_4_22_to_5_08_pure.csv", raw.LOG, rows[:9])
+    write(raw_folder / "log_standard_4_22_to_5_08_1k.csv", raw.LOG, rows[:9])
+    data = croco_lib.load("kuairand-pure")
+    assert data.notes["files"] == ["log_standard_4_08_to_4_21_pure.csv", LOG_FILE]
+    assert data.notes["rows read"] == 300
+
+
+def test_kuairand_time_split_uses_time_ms(raw_folder):
+    rows = raw_logs()
+    for n, row in enumerate(rows):
+        row["is_click"] = str(int(n >= 270 or n % 7 == 0))
+    write(raw_folder / LOG_FILE, raw.LOG, rows[::-1])
+    data = croco_lib.load("kuairand-pure", split="time")
+    assert len(data.test) == 25
+    assert data.test.label.all()
+    assert data.train.label.mean() < 0.5
+
+
+def test_kuairand_never_reads_what_comes_after_the_click(raw_folder):
+    data = croco_lib.load("kuairand-pure", min_count=0)
+    assert not {f.name for f in data.fields} & {*raw.LEAKS, "time_ms", "date", "is_rand", "duration_ms"}
+    rows = [r | {c: str(n + 5) for c in raw.LEAKS if c != "is_click"} for n, r in enumerate(raw_logs())]
+    write(raw_folder / LOG_FILE, raw.LOG, rows)
+    assert croco_lib.load("kuairand-pure", min_count=0).fingerprint == data.fingerprint
+
+
+def edit(path, line, change):
+    lines = path.read_text().splitlines()
+    lines[line - 1] = change(lines[line - 1])
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(("file", "line", "change", "words"), [
+    (LOG_FILE, 9, lambda s: s.rsplit(",", 3)[0], "line 9: Expected 19 columns, got 16"),
+    (LOG_FILE, 9, lambda s: "me" + s, "line 9: .* int64: invalid value 'me"),
+    (LOG_FILE, 9, lambda s: s[:-1], r"'tab' has 1 missing values .* \(line 9 of a CSV\)"),
+    (LOG_FILE, 1, lambda s: s.replace("hourmin", "hour_min"), "Unknown column 'hourmin'. Did you mean 'hour_min'"),
+    (USER_FILE, 4, lambda s: s[:-4], "line 4: Expected 31 columns, got 29"),
+    (USER_FILE, 4, lambda s: "x" + s, "line 4: .* int64: invalid value 'x"),
+    (USER_FILE, 4, lambda s: s.replace("2,", "1,", 1), "1 rows repeat a user_id"),
+    (USER_FILE, 1, lambda s: s.replace("onehot_feat3", "other"), "Unknown column 'onehot_feat3'"),
+    (VIDEO_FILE, 4, lambda s: s.replace("32000.0", "long"), "line 4: .* double: invalid value 'long'"),
+    (VIDEO_FILE, 1, lambda s: s.replace("tag", "tags"), "Unknown column 'tag'. Did you mean 'tags'"),
+])
+def test_a_broken_kuairand_file_is_named_with_its_line(raw_folder, file, line, change, words):
+    edit(raw_folder / file, line, change)
+    with pytest.raises(DataError, match=words) as error:
+        croco_lib.load("kuairand-pure")
+    assert file in str(error.value)
+
+
+@pytest.mark.parametrize("file", [USER_FILE, VIDEO_FILE])
+def test_a_kuairand_feature_file_is_needed(raw_folder, file):
+    (raw_folder / file).unlink()
+    with pytest.raises(DataError, match=f"{file}: there is no such file"):
+        croco_lib.load("kuairand-pure")
+
+
+def test_kuairand_is_found_where_the_archive_unpacks(tmp_path, monkeypatch):
+    place = tmp_path / "kuairand-1k" / "KuaiRand-1K" / "data"
+    place.mkdir(parents=True)
+    monkeypatch.setenv("CROCO_DATA", str(tmp_path))
+    monkeypatch.setattr(raw, "ROOT", tmp_path / "away" / "project")
+    assert raw.find("kuairand-1k") is None
+    with pytest.raises(DataError, match="kuairand-1k is not here. .*data/raw/kuairand-1k/.*CROCO_DATA"):
+        croco_lib.load("kuairand-1k")
+    (place / "log_standard_4_08_to_4_21_1k.csv").touch()
+    assert raw.find("kuairand-1k") == place
+    assert raw.find("kuairand-pure") is None
+
+
+def test_real_kuairand_has_the_counted_rows(kuairand):
+    if kuairand.notes["files"] != ["log_standard_4_25_to_5_08_pure.csv"]:
+        pytest.skip("the counts below are those of 25 April to 8 May only")
+    described = kuairand.describe().set_index("domain")
+    assert described["rows"].to_dict() == {
+        "tab 0": 20_240, "tab 1": 173_008, "tab 2": 6_909, "tab 4": 13_647, "tab 6": 6_056}
+    assert kuairand.notes["rows"] == 219_860
+    assert kuairand.notes["rows read"] == 228_329
+    assert kuairand.notes["exact duplicates dropped"]["the five tabs"] == 225_026 - 219_860
+    assert described.users["tab 1"] == 23_569
+    assert described.click_rate["tab 1"] == pytest.approx(0.4939, abs=1e-4)
+    assert [len(getattr(kuairand, s)) for s in SPLITS] == [175_888, 21_986, 21_986]
+
+
+def test_real_kuairand_has_no_leak(kuairand):
+    assert not {f.name for f in kuairand.fields} & set(raw.LEAKS)
+    for f, column in enumerate(kuairand.train.features.T):
+        rate = pd.Series(kuairand.train.label).groupby(column).agg(["mean", "size"])
+        common = rate[rate["size"] > 2000]
+        assert common["mean"].between(0.01, 0.99).all(), kuairand.fields[f].name
+
+
+# ------------------------------------------------------------------------------------------------ download
+
+
+def refuse(*_, **__):
+    raise OSError("the network is down\nand more")
+
+
+def test_a_failed_download_says_what_to_fetch_and_where_to_put_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(raw, "ROOT", tmp_path)
+    monkeypatch.setattr("pooch.retrieve", refuse)
+    with pytest.raises(DataError, match="the network is down\n") as error:
+        raw.download("kuairand-pure")
+    for words in ("KuaiRand-Pure.tar.gz", "0820331067a3784d9691136f772b35a7", "zenodo.org/records/10439422",
+                  "data/raw/kuairand-pure/", "CROCO_DATA"):
+        assert words in str(error.value)
+
+
+def test_a_download_asks_for_the_published_archive_and_md5(monkeypatch, tmp_path):
+    asked = {}
+    monkeypatch.setattr(raw, "ROOT", tmp_path)
+    monkeypatch.setattr("pooch.retrieve", lambda url, **rest: asked.update(rest, url=url))
+    assert raw.download("kuairand-1k") == tmp_path / "data" / "raw" / "kuairand-1k" == asked["path"]
+    assert asked["url"] == "https://zenodo.org/records/10439422/files/KuaiRand-1K.tar.gz?download=1"
+    assert asked["known_hash"] == "md5:6b0b9c8222d67fcd4c676218edca3f1f"
+
+
+def test_an_archive_without_known_md5_is_not_fetched(monkeypatch):
+    monkeypatch.setattr("pooch.retrieve", refuse)
+    with pytest.raises(DataError, match="md5 of KuaiRand-27K.tar.gz is not known.*data/raw/kuairand-27k/"):
+        raw.download("kuairand-27k")

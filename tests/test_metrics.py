@@ -1,0 +1,203 @@
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss as sklearn_log_loss
+from sklearn.metrics import roc_auc_score
+
+from croco_lib import CrocoError, metrics
+
+SCORES = st.sampled_from([-1e30, -2.5, -1.0, -1e-30, -0.0, 0.0, 1e-30, 0.5, 1.0, 3.0, 1e30])
+DTYPES = st.sampled_from([np.float32, np.float64])
+ROWS = st.lists(st.tuples(st.integers(0, 1), SCORES | st.floats(-5, 5, width=32), st.integers(0, 3), st.integers(0, 2)),
+                min_size=1, max_size=40)
+
+
+def arrays(rows, dtype=np.float64):
+    label, score, user, domain = (np.array(column) for column in zip(*rows, strict=True))
+    return label, score.astype(dtype), user, domain
+
+
+def loop_auc(label, score):
+    return roc_auc_score(label, score) if 0 < label.sum() < len(label) else np.nan
+
+
+def loop_gauc(label, score, user):
+    total = weight = 0.0
+    for u in np.unique(user):
+        own = user == u
+        auc = loop_auc(label[own], score[own])
+        if not np.isnan(auc):
+            total, weight = total + auc * own.sum(), weight + own.sum()
+    return total / weight if weight else np.nan
+
+
+def value(table, domain, metric):
+    return table.set_index(["domain", "metric"]).value[domain, metric]
+
+
+@settings(max_examples=80, deadline=None)
+@given(ROWS, DTYPES)
+def test_grouped_auc_equals_scikit_learn_group_by_group(rows, dtype):
+    label, score, group, _ = arrays(rows, dtype)
+    auc, count = metrics.grouped_auc(label, score, group)
+    assert len(auc) == group.max() + 1
+    for g in range(len(auc)):
+        own = group == g
+        assert count[g] == own.sum()
+        np.testing.assert_allclose(auc[g], loop_auc(label[own], score[own]), rtol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS, DTYPES)
+def test_evaluate_scores_equals_plain_loops(rows, dtype):
+    label, score, user, domain = arrays(rows, dtype)
+    score = np.clip(score, -20, 20)
+    names = ("a", "b", "c")
+    table = metrics.evaluate_scores(label, score, domain, user * 7 - 3, names)
+    assert list(table.columns) == ["domain", "metric", "value", "rows", "note"]
+    assert len(table) == 12
+    for name, here in [("all", np.full(len(label), True)), *((n, domain == s) for s, n in enumerate(names))]:
+        one, two = label[here], score[here]
+        np.testing.assert_allclose(value(table, name, "auc"), loop_auc(one, two), rtol=1e-12)
+        np.testing.assert_allclose(value(table, name, "gauc"), loop_gauc(one, two, user[here]), rtol=1e-12)
+        assert (table[table.domain == name].rows == here.sum()).all()
+    assert (table.value.isna() == table.note.str.startswith("not defined")).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS, DTYPES)
+def test_log_loss_equals_scikit_learn(rows, dtype):
+    label, logit, _, _ = arrays(rows, dtype)
+    assume(0 < label.sum() < len(label))
+    logit = np.clip(logit, -15, 15)
+    expected = sklearn_log_loss(label, 1 / (1 + np.exp(-logit.astype(np.float64))))
+    assert metrics.log_loss(label, logit) == pytest.approx(expected, rel=1e-6)
+
+
+def test_log_loss_of_extreme_logits_is_exact():
+    assert metrics.log_loss(np.array([0, 1]), np.array([800.0, -800.0])) == 800
+
+
+def test_both_zeros_are_a_tie():
+    for dtype in (np.float32, np.float64):
+        auc, _ = metrics.grouped_auc(np.array([0, 1]), np.array([-0.0, 0.0], dtype), np.zeros(2, int))
+        assert auc[0] == 0.5
+
+
+def test_domain_with_one_class_has_nan_and_a_note():
+    table = metrics.evaluate_scores([0, 1, 1, 1], np.arange(4.0), [0, 0, 1, 1], [0, 0, 1, 1], ("a", "b", "c"))
+    by = table.set_index(["domain", "metric"])
+    assert by.value["a", "auc"] == 1
+    for place, note in ((("b", "auc"), "not defined: one class"), (("c", "logloss"), "not defined: no rows"),
+                        (("b", "gauc"), "not defined: no user with both classes")):
+        assert np.isnan(by.value[place])
+        assert by.note[place] == note
+    assert np.isfinite(by.value["b", "logloss"])
+
+
+def test_tables_without_rows_have_no_metric():
+    table = metrics.evaluate_scores([], np.empty(0), np.empty(0, int), np.empty(0, int), ("a",))
+    assert table.value.isna().all()
+    assert (table.note == "not defined: no rows").all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_scores_that_are_not_finite_raise(bad):
+    with pytest.raises(CrocoError, match="1 scores are NaN or infinite"):
+        metrics.evaluate_scores([0, 1], np.array([0.0, bad], np.float32), [0, 0], [0, 1], ("a",))
+
+
+@pytest.mark.parametrize(("label", "group", "words"), [
+    ([0, 2], [0, 0], "labels must be 0 or 1"),
+    ([0, 1, 1], [0, 0], "not one each"),
+    ([0, 1], [-1, 0], "numbered from 0"),
+])
+def test_grouped_auc_refuses_bad_input(label, group, words):
+    with pytest.raises(CrocoError, match=words):
+        metrics.grouped_auc(label, np.zeros(2), np.array(group))
+
+
+def test_covariance_and_correlation_equal_numpy():
+    experts = np.random.default_rng(0).normal(size=(3, 50, 4)).astype(np.float32)
+    flat = np.concatenate(experts, axis=1)
+    np.testing.assert_allclose(metrics.covariance_matrix(experts), np.cov(flat, rowvar=False), rtol=1e-6)
+    np.testing.assert_allclose(metrics.correlation_matrix(experts), np.corrcoef(flat, rowvar=False), atol=1e-6)
+    blocks = [np.corrcoef(flat, rowvar=False)[4 * p:4 * p + 4, 4 * q:4 * q + 4] for p, q in ((1, 0), (2, 0), (2, 1))]
+    assert metrics.cross_correlation(experts) == pytest.approx(np.abs(blocks).mean(), rel=1e-5)
+
+
+def test_constant_dimension_correlates_with_nothing():
+    experts = np.random.default_rng(0).normal(size=(2, 50, 2))
+    experts[0, :, 1] = 3
+    correlation = metrics.correlation_matrix(experts)
+    assert (correlation[1] == 0).all()
+    assert correlation[0, 0] == pytest.approx(1)
+
+
+def test_one_expert_has_no_cross_correlation():
+    assert np.isnan(metrics.cross_correlation(np.random.default_rng(0).normal(size=(1, 9, 2))))
+
+
+def test_information_abundance_equals_singular_values():
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(200, 8)) * np.arange(1, 9)
+    values = np.linalg.svd(table, compute_uv=False)
+    np.testing.assert_allclose(metrics.singular_values(table), values, rtol=1e-9)
+    assert metrics.information_abundance(table) == pytest.approx(values.sum() / values[0])
+    one_direction = np.outer(rng.normal(size=50), rng.normal(size=4))
+    assert metrics.information_abundance(one_direction) == pytest.approx(1, abs=1e-5)
+    assert metrics.information_abundance(np.eye(6)) == pytest.approx(6)
+    assert np.isnan(metrics.information_abundance(np.zeros((5, 2))))
+
+
+def test_gate_entropy_is_one_for_equal_weights_and_zero_for_one_expert_alone():
+    assert metrics.gate_entropy(np.full((4, 10, 1), 0.25)) == pytest.approx(1)
+    assert metrics.gate_entropy(np.eye(3)[:, :, None]) == pytest.approx(0, abs=1e-9)
+
+
+def test_user_pairs_are_two_rows_of_one_user_in_one_domain():
+    rng = np.random.default_rng(0)
+    user, domain = rng.integers(0, 40, 300), rng.integers(0, 5, 300)
+    a, b = metrics.user_pairs(user, domain, 5_000)
+    assert len(a) == 5_000
+    assert (a != b).all()
+    assert (user[a] == user[b]).all()
+    assert (domain[a] == domain[b]).all()
+    pairable = {i for i in range(300) if ((user == user[i]) & (domain == domain[i])).sum() > 1}
+    assert set(a) == pairable == set(b)
+
+
+def test_user_pairs_need_a_user_with_two_rows():
+    with pytest.raises(CrocoError, match="two rows in one domain"):
+        metrics.user_pairs(np.array([0, 0, 1]), np.array([0, 1, 0]), 10)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 1000))
+def test_diversity_index_equals_a_slow_loop(experts, seed):
+    rng = np.random.default_rng(seed)
+    scores, pairs = rng.integers(0, 3, (experts, 12)).astype(float), rng.integers(0, 12, (2, 30))
+    conflicts = sum(
+        any((scores[p, a] - scores[p, b]) * (scores[q, a] - scores[q, b]) < 0
+            for p in range(experts) for q in range(p))
+        for a, b in pairs.T
+    )
+    assert metrics.diversity_index(scores, pairs) == pytest.approx(conflicts / 30)
+
+
+def test_recovery_finds_planted_facets():
+    rng = np.random.default_rng(0)
+    facets = rng.normal(size=(3, 300, 2))
+    planted = (facets @ rng.normal(size=(3, 2, 2)))[[2, 0, 1]] + 0.05 * rng.normal(size=(3, 300, 2))
+    table, score = metrics.recovery(planted, facets)
+    best = table.loc[table.groupby("set").r2.idxmax()]
+    assert list(best.facet) == ["facet 3", "facet 1", "facet 2"]
+    assert best.r2.min() > 0.9
+    matched = table.r2.isin(best.r2)
+    assert score == pytest.approx(table.r2[matched].mean() - table.r2[~matched].mean())
+    assert score > 0.9
+    mixed = np.einsum("mk,knr->mnr", rng.normal(size=(3, 3)), facets)
+    assert metrics.recovery(mixed, facets)[1] < score - 0.2
+    noise = rng.normal(size=(3, 300, 2))
+    assert abs(metrics.recovery(noise, facets)[1]) < 0.1
