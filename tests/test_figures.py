@@ -1,0 +1,67 @@
+"""Explorers redraw, show errors in words and carry a still; heat maps are signed and centred."""
+
+import base64
+
+import ipywidgets as W
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from croco_lib import plots, widgets
+
+matplotlib.use("Agg")
+
+
+def draw(n):
+    if n == 3:
+        raise ValueError("three is too many")
+    figure, ax = plt.subplots(figsize=(2, 2))
+    ax.bar(range(n), range(1, n + 1))
+    return figure
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    bundles = []
+    monkeypatch.setattr(widgets, "display", lambda bundle, raw: bundles.append(bundle))
+    return bundles
+
+
+def test_explorer_redraws_when_a_control_moves(shown):
+    box = widgets.explore(draw, n=W.IntSlider(1, 1, 5))
+    first = box.image.value
+    box.controls["n"].value = 2
+    assert box.image.value != first and box.message.value == ""
+
+
+def test_explorer_shows_a_still_of_its_first_drawing(shown):
+    box = widgets.explore(draw, n=W.IntSlider(1, 1, 5))
+    assert base64.b64decode(shown[0]["image/png"]) == box.image.value
+    assert "application/vnd.jupyter.widget-view+json" in shown[0]
+
+
+def test_explorer_says_what_went_wrong_and_recovers(shown):
+    box = widgets.explore(draw, n=W.IntSlider(1, 1, 5))
+    box.controls["n"].value = 3
+    assert "three is too many" in box.message.value
+    box.controls["n"].value = 2
+    assert box.message.value == ""
+
+
+def test_explorer_whose_first_drawing_fails_raises(shown):
+    with pytest.raises(ValueError, match="three is too many"):
+        widgets.explore(draw, n=W.IntSlider(3, 1, 5))
+
+
+def test_heat_map_is_centred_at_zero_and_shared_by_all_panels():
+    rng = np.random.default_rng(0)
+    figure = plots.covariance_heatmaps({"a": rng.normal(size=(6, 6)), "b": 5 * rng.normal(size=(6, 6))}, experts=3)
+    limits = [ax.images[0].get_clim() for ax in figure.axes if ax.images]
+    assert limits[0] == limits[1] and limits[0][0] == -limits[0][1]
+    plt.close(figure)
+
+
+def test_a_domain_keeps_its_colour():
+    assert plots.domain_palette(["x", "y"]) == plots.domain_palette(["x", "y"])
+    assert len(set(plots.domain_palette("abcde").values())) == 5

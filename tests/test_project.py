@@ -1,0 +1,90 @@
+"""The promises of the repository: versions in one place, notebooks saved run and tidy, links that lead somewhere."""
+
+import re
+import tomllib
+from importlib.metadata import version
+
+import nbformat
+import pytest
+import yaml
+
+from croco_lib.lessons import VIEW, paths, tidy
+from croco_lib.models import MODELS
+from croco_lib.schema import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PINS = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
+LESSONS = {path.name: nbformat.read(path, as_version=4) for path in paths()}
+
+
+def test_every_version_is_pinned_in_pyproject_and_installed():
+    for pin in PINS:
+        name, exact = pin.split("==")
+        assert version(name).split("+")[0] == exact
+
+
+def test_environment_yml_only_brings_python_and_installs_the_project():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, from_here = environment["dependencies"]
+    assert environment["channels"] == ["conda-forge"]
+    assert pip == "pip" and from_here == {"pip": ["-e .[test]"]}
+    least = PROJECT["requires-python"].removeprefix(">=")
+    assert tuple(map(int, python.split("=")[1].split("."))) >= tuple(map(int, least.split(".")))
+
+
+def test_makefile_installs_from_pyproject_and_checks_its_python():
+    makefile = (ROOT / "Makefile").read_text()
+    assert "--editable '.[test]'" in makefile
+    least = PROJECT["requires-python"].removeprefix(">=").replace(".", ", ")
+    assert f"sys.version_info < ({least})" in makefile
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_lesson_is_saved_run_and_compares_something(name):
+    code = [cell for cell in LESSONS[name].cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert not [o for cell in code for o in cell.outputs if o.output_type == "error"]
+    checked = [cell for cell in code if "nbval-check-output" in cell.metadata.get("tags", [])]
+    assert checked and all(cell.outputs for cell in checked)
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_lesson_is_tidy_and_every_widget_has_a_still(name):
+    assert tidy(nbformat.from_dict(LESSONS[name])) == LESSONS[name]
+    outputs = [o for cell in LESSONS[name].cells for o in cell.get("outputs", [])]
+    assert not [o for o in outputs if VIEW in o.get("data", {})]
+    explorers = sum("explore(draw" in cell.source for cell in LESSONS[name].cells)
+    stills = [o for o in outputs if "An explorer" in o.get("data", {}).get("text/plain", "")]
+    assert len(stills) == explorers and all("image/png" in o.data for o in stills)
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_lesson_tells_nothing_of_a_machine(name):
+    assert not re.search(r"/(home|root|work|Users|tmp)/", nbformat.writes(LESSONS[name]))
+
+
+def test_tidy_drops_views_progress_bars_and_state():
+    still = nbformat.v4.new_output("display_data", {VIEW: {"model_id": "a"}, "image/png": "b", "text/plain": "c"})
+    bar = nbformat.v4.new_output("display_data", {VIEW: {"model_id": "a"}, "text/plain": "0%"})
+    warning = nbformat.v4.new_output("stream", name="stderr", text="slow")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(
+        "1", outputs=[still, bar, warning], metadata={"execution": {"start": "now"}, "tags": ["t"]})])
+    notebook.metadata["widgets"] = {"state": {}}
+    cell = tidy(notebook).cells[0]
+    assert [set(o.data) for o in cell.outputs] == [{"image/png", "text/plain"}]
+    assert cell.metadata == {"tags": ["t"]} and "widgets" not in notebook.metadata
+
+
+def test_links_lead_somewhere():
+    texts = {ROOT / "README.md": (ROOT / "README.md").read_text(), ROOT / "data/README.md": ""}
+    for path in paths():
+        texts[path] = "\n".join(c.source for c in LESSONS[path.name].cells if c.cell_type == "markdown")
+    for path, text in texts.items():
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_readme_and_command_line_name_every_model_and_lesson():
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"`{name}`" in readme for name in MODELS)
+    assert all(f"notebooks/{name}" in readme for name in LESSONS)
