@@ -51,7 +51,7 @@ def run(path: Path, timeout: int = 1800) -> nbformat.NotebookNode:
         NotebookClient(notebook, timeout=timeout, kernel_name="python3",
                        resources={"metadata": {"path": str(path.parent)}}).execute()
     except NoSuchKernel:
-        raise CrocoError("There is no Jupyter kernel 'python3' in this environment; `make setup` installs it.") from None
+        raise CrocoError("There is no Jupyter kernel 'python3' here; `make setup` installs it.") from None
     except CellExecutionError as error:
         raise CrocoError(f"{path.name} stopped at a cell:\n{error}") from error
     return notebook

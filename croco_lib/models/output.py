@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Output(NamedTuple):
-    """`logits` [N]; `experts` [M, N, d]; `gate` [M, N, d] or [M, N, 1] or None; `penalty`, a scalar to add to the loss."""
+    """`logits` [N]; `experts` [M, N, d]; `gate` [M, N, d] or [M, N, 1] or None; `penalty`, to add to the loss."""
 
     logits: Tensor
     experts: Tensor | None = None

@@ -1,0 +1,224 @@
+"""Parts against plain loops, models against their equations, and the properties every model must have."""
+
+import numpy as np
+import pytest
+import torch
+
+from croco_lib import CrocoError, build
+from croco_lib.layers import Experts, MultiEmbedding, PriorGate, Towers, by_domain
+from croco_lib.models import MODELS, options_of
+
+DEEP = dict(levels=2, per_stream=2)
+ALL = [*((name, {}) for name in MODELS), ("ple", DEEP), ("me-ple", DEEP)]
+each_model = pytest.mark.parametrize(("name", "options"), ALL, ids=[f"{n}{'+' if o else ''}" for n, o in ALL])
+
+
+@pytest.fixture(scope="module")
+def batch(small_world):
+    """A batch in which every domain has rows."""
+    rows = np.random.default_rng(0).permutation(len(small_world.train))[:600]
+    part = small_world.train.take(rows)
+    assert len(np.unique(part.domain)) == len(small_world.domains)
+    return torch.from_numpy(part.features), torch.from_numpy(part.domain), torch.from_numpy(part.label)
+
+
+# ------------------------------------------------------------------------------------------------- parts
+
+
+def test_multi_embedding_is_a_lookup_in_each_table(small_world, batch):
+    embedding = MultiEmbedding(small_world.fields, 3, 4)
+    first = np.cumsum([0] + [f.size for f in small_world.fields])
+    x, tables = embedding(batch[0][:5]), embedding.weights()
+    for m in range(3):
+        for n in range(5):
+            looked_up = [tables[m, first[f] + int(v)] for f, v in enumerate(batch[0][n])]
+            assert torch.equal(x[m, n], torch.cat(looked_up))
+
+
+def test_experts_are_separate_mlps():
+    experts, x = Experts(3, 5, (4, 2)), torch.randn(3, 7, 5)
+    one, two = experts.layers
+    for m in range(3):
+        expected = torch.relu(x[m] @ one.weight[m] + one.bias[m]) @ two.weight[m] + two.bias[m]
+        assert torch.allclose(experts(x)[m], expected, atol=1e-6)
+
+
+def test_rows_see_only_their_own_domains_module():
+    x, domain = torch.randn(9, 2), torch.tensor([2, 0, 2, 2, 0, 0, 2, 0, 2])
+    got = by_domain([lambda r: r + 1, lambda r: r * 0, lambda r: r * 10], x, domain)
+    assert torch.equal(got, torch.where(domain[:, None] == 2, x * 10, x + 1))
+    towers = Towers(3, 2, (4,))
+    alone = torch.stack([towers.towers[s](row)[0] for s, row in zip(domain.tolist(), x, strict=True)])
+    assert torch.allclose(towers(x, domain), alone, atol=1e-6)
+
+
+def test_peg_weighs_experts_to_one_in_every_dimension(small_world, batch):
+    gate = PriorGate(small_world.fields, 4, 3, 6)(batch[0])
+    assert gate.shape == (3, 600, 6)
+    assert torch.allclose(gate.sum(0), torch.ones(600, 6), atol=1e-6)
+
+
+# -------------------------------------------------------------------------- what every model must have
+
+
+@each_model
+def test_prediction_depends_on_the_row_alone(small_world, batch, name, options):
+    model = build(name, small_world, **options).eval()
+    features, domain, _ = batch
+    with torch.no_grad():
+        all_rows = model(features, domain).logits
+        assert all_rows.shape == (600,)
+        assert torch.allclose(model(features.flip(0), domain.flip(0)).logits.flip(0), all_rows, atol=1e-5)
+        for n in (0, 17):
+            alone = model(features[n:n + 1], domain[n:n + 1])
+            assert torch.allclose(alone.logits[0], all_rows[n], atol=1e-5)
+            assert np.isfinite(float(alone.penalty))
+
+
+@each_model
+def test_every_parameter_gets_a_gradient(small_world, batch, name, options):
+    model = build(name, small_world, **options)
+    out = model(*batch[:2])
+    (out.logits.square().sum() + out.penalty).backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not without
+
+
+@each_model
+def test_the_domain_matters(small_world, batch, name, options):
+    model = build(name, small_world, **options)
+    features, domain, _ = batch
+    assert not torch.allclose(model(features, domain).logits, model(features, (domain + 1) % 5).logits)
+
+
+@each_model
+def test_the_seed_alone_fixes_the_weights(small_world, batch, name, options):
+    before = torch.get_rng_state()
+    one, again, other = (build(name, small_world, seed=s, **options)(*batch[:2]).logits for s in (1, 1, 2))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_unknown_names_are_answered_with_the_nearest(small_world):
+    with pytest.raises(CrocoError, match="Did you mean 'crocodile'"):
+        build("crocodil", small_world)
+    with pytest.raises(CrocoError, match="Did you mean 'alpha'"):
+        build("crocodile", small_world, alfa=1)
+    with pytest.raises(CrocoError, match="alpha must be 0 or more"):
+        build("crocodile", small_world, alpha=-1.0)
+    with pytest.raises(CrocoError, match="whole numbers of 1 or more"):
+        build("crocodile", small_world, sets=0)
+    assert options_of("crocodile")["sets"] == 5
+
+
+# ------------------------------------------------------------------------ models against their equations
+
+
+def numbers(module):
+    return {n: p.detach().double().numpy() for n, p in module.named_parameters()}
+
+
+def softmax(x):
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+def embedded(model, data, row):
+    """The row's input from each set: [M, F·e]."""
+    tables, first = model.embedding.weights().detach().double().numpy(), np.cumsum([0] + [f.size for f in data.fields])
+    return np.stack([np.concatenate([E[first[f] + v] for f, v in enumerate(row)]) for E in tables])
+
+
+def mlp(experts, m, x):
+    p = numbers(experts)
+    for i in range(len(experts.layers)):
+        x = (np.maximum(x, 0) if i else x) @ p[f"layers.{i}.weight"][m] + p[f"layers.{i}.bias"][m, 0]
+    return x
+
+
+def tower(model, s, t):
+    p = numbers(model.towers.towers[s])
+    return (np.maximum(t @ p["0.weight"].T + p["0.bias"], 0) @ p["2.weight"].T + p["2.bias"])[0]
+
+
+def domain_gate(gate, s, x):
+    p = numbers(gate.maps[s])
+    return softmax(p["weight"] @ x + p["bias"])
+
+
+def equation(model, data, row, s):
+    """The logit of one row, from the paper's equations of each model, in NumPy."""
+    x, name = embedded(model, data, row), model.name
+    S = len(data.domains)
+    if name == "shared-bottom":
+        return tower(model, s, mlp(model.experts, 0, x[0]))
+    if name == "mmoe":
+        g = domain_gate(model.gate, s, x[0])
+        return tower(model, s, sum(g[m] * mlp(model.experts, m, x[0]) for m in range(len(g))))
+    if name == "sdem":
+        g = domain_gate(model.gate, s, x[s])
+        return tower(model, s, sum(g[m] * mlp(model.experts, m, x[m]) for m in range(S + 1)))
+    if name == "crocodile":
+        p, first = numbers(model.gate), np.cumsum([0] + [f.size for f in data.fields if f.prior])
+        prior = [v for v, f in zip(row, data.fields, strict=True) if f.prior]
+        r = np.concatenate([p["prior.table.weight"][first[k] + v] for k, v in enumerate(prior)])
+        scores = (p["map.weight"] @ r + p["map.bias"]).reshape(len(x), -1)  # [M, d]
+        O = np.stack([mlp(model.experts, m, x[m]) for m in range(len(x))])
+        t = [sum(softmax(scores[:, i])[m] * O[m, i] for m in range(len(x))) for i in range(O.shape[1])]
+        return tower(model, s, np.array(t))
+    k = model.per_stream  # PLE and ME-PLE
+    inputs = [x[j if len(x) > 1 else 0] for j in range((S + 1) * k)]
+    states = [inputs[t * k] for t in range(S + 1)]
+    for i, level in enumerate(model.levels):
+        O = [mlp(level.experts, j, inputs[j] if i == 0 else states[j // k]) for j in range((S + 1) * k)]
+        p, new = numbers(level.gates), []
+        for t in range(S + 1 if i < len(model.levels) - 1 else S):
+            mine = [j for j in range(len(O)) if t == S or j // k in (t, S)]
+            g = softmax((states[t] @ p["weight"][t] + p["bias"][t, 0])[mine])
+            new.append(sum(w * O[j] for w, j in zip(g, mine, strict=True)))
+        states = new
+    return tower(model, s, states[s])
+
+
+@each_model
+def test_model_is_its_equations(small_world, batch, name, options):
+    model = build(name, small_world, dim=3, expert=(5, 4), tower=(3,), **options)
+    features, domain = batch[0][:12], batch[1][:12]
+    expected = [equation(model, small_world, row, int(s)) for row, s in zip(features.tolist(), domain, strict=True)]
+    np.testing.assert_allclose(model(features, domain).logits.detach().numpy(), expected, atol=1e-5)
+
+
+# ----------------------------------------------------------------------------------- who trains which table
+
+
+def gradient_by_set(model, features, domain, s):
+    model.zero_grad()
+    model(features[domain == s], domain[domain == s]).logits.sum().backward()
+    grad = model.embedding.table.weight.grad.unflatten(1, (model.embedding.sets, -1))  # [V, M, e]
+    return (grad != 0).any(-1).any(0).tolist()
+
+
+@pytest.mark.parametrize("name", ["me-ple", "sdem"])
+def test_a_domains_rows_train_its_own_and_the_shared_tables_only(small_world, batch, name):
+    model = build(name, small_world)
+    for s in range(5):
+        assert gradient_by_set(model, *batch[:2], s) == [m in (s, 5) for m in range(6)]
+
+
+def test_sdem_reads_all_tables_forward(small_world, batch):
+    model = build("sdem", small_world)
+    features, domain, _ = batch
+    before = model(features, domain).logits
+    with torch.no_grad():
+        model.embedding.table.weight[:, 2 * 16:3 * 16] += 1.0  # domain 2's own set
+    assert (model(features, domain).logits[domain == 0] != before[domain == 0]).all()
+
+
+def test_every_domain_trains_every_set_of_crocodile(small_world, batch):
+    model = build("crocodile", small_world)
+    assert all(all(gradient_by_set(model, *batch[:2], s)) for s in range(5))
+
+
+def test_alpha_weighs_the_penalty(small_world, batch):
+    none, one, two = (build("crocodile", small_world, alpha=a)(*batch[:2]).penalty for a in (0.0, 1.0, 2.0))
+    assert none == 0 and one > 0 and torch.isclose(two, 2 * one)

@@ -1,0 +1,141 @@
+"""Training: one seed fixes everything, the best weights are kept, an interruption changes nothing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from croco_lib import CrocoError, build, evaluate, fit, metrics, training
+from croco_lib.losses import covariance_loss
+
+FAST = dict(epochs=3, batch_size=1000, progress=False)
+
+
+def value(frame, metric, part="all"):
+    column = "part" if "part" in frame else "domain"
+    return frame[(frame.metric == metric) & (frame[column] == part)].value.to_numpy()
+
+
+def test_the_same_seed_gives_the_same_run(small_world):
+    one, again = (fit(build("crocodile", small_world, seed=3), small_world, seed=3, **FAST) for _ in range(2))
+    pd.testing.assert_frame_equal(one.history, again.history)
+    other = fit(build("crocodile", small_world, seed=3), small_world, seed=4, **FAST)
+    assert not np.array_equal(value(one.history, "loss"), value(other.history, "loss"))
+
+
+@pytest.mark.parametrize(("epochs", "patience"), [(3, 9), (30, 1)])
+def test_the_best_weights_are_kept_however_it_ends(small_world, epochs, patience):
+    run = fit(build("shared-bottom", small_world), small_world, epochs=epochs, patience=patience, batch_size=500,
+              lr=0.01, progress=False)
+    aucs = value(run.history, "auc")
+    assert value(evaluate(run.model, small_world.valid), "auc")[0] == aucs.max()
+    assert ("epochs done" in run.stopped) == (patience == 9)
+    if patience == 1:
+        assert aucs.argmax() == len(aucs) - 2 and len(aucs) < 31
+
+
+def test_the_history_holds_what_every_plot_needs(small_world):
+    run = fit(build("crocodile", small_world, sets=3), small_world, **FAST)
+    start = run.history.query("step == 0")
+    assert {"auc", "gauc", "logloss", "covariance", "correlation", "gate_entropy", "information_abundance"} <= set(
+        start.metric)
+    assert set(start.query("metric == 'auc'").part) == {"all", *small_world.domains}
+    assert set(start.query("metric == 'information_abundance'").part) == {"set 1", "set 2", "set 3"}
+    assert len(value(run.history, "loss")) == 3 and run.history.epoch.max() == 3
+
+
+def test_the_probe_is_the_loss_and_the_measures_themselves(small_world):
+    model = build("crocodile", small_world)
+    probed = {(part, metric): v for part, metric, v in training.probe(model, small_world.valid)}
+    O = training.expert_outputs(model, small_world.valid)
+    assert probed["all", "covariance"] == pytest.approx(float(covariance_loss(torch.from_numpy(O))), rel=1e-5)
+    table = training.embedding_sets(model, small_world)[1]
+    values = np.linalg.svd(table, compute_uv=False)
+    assert probed["set 2", "information_abundance"] == pytest.approx(values.sum() / values[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(small_world, tmp_path, monkeypatch, at):
+    settings = dict(FAST, eval_every=7, patience=9)  # 16 steps an epoch: evaluations fall inside epochs
+    whole = fit(build("crocodile", small_world), small_world, folder=tmp_path / "whole", **settings)
+    calls, real = [], training.evaluate
+
+    def interrupt(model, split):
+        calls.append(1)
+        if len(calls) > at:
+            raise KeyboardInterrupt
+        return real(model, split)
+
+    monkeypatch.setattr(training, "evaluate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fit(build("crocodile", small_world), small_world, folder=tmp_path / "cut", **settings)
+    monkeypatch.setattr(training, "evaluate", real)
+    resumed = fit(build("crocodile", small_world, seed=99), small_world, folder=tmp_path / "cut", **settings)
+    pd.testing.assert_frame_equal(resumed.history, whole.history)
+    pd.testing.assert_frame_equal(evaluate(resumed.model, small_world.test), evaluate(whole.model, small_world.test))
+    assert resumed.best_step == whole.best_step
+    again = fit(build("crocodile", small_world), small_world, folder=tmp_path / "cut", **settings)
+    pd.testing.assert_frame_equal(again.history, whole.history)
+
+
+def test_saved_weights_give_the_same_predictions(small_world, tmp_path):
+    run = fit(build("mmoe", small_world), small_world, folder=tmp_path, **FAST)
+    loaded = training.load_weights(build("mmoe", small_world, seed=5), tmp_path)
+    expected = training.predict(run.model, small_world.test)
+    np.testing.assert_array_equal(training.predict(loaded, small_world.test), expected)
+    with pytest.raises(CrocoError, match="does not fit"):
+        training.load_weights(build("crocodile", small_world), tmp_path)
+    with pytest.raises(CrocoError, match="no such file"):
+        training.load_weights(loaded, tmp_path / "nowhere")
+
+
+def test_a_folder_with_another_run_is_refused(small_world, tmp_path):
+    fit(build("mmoe", small_world), small_world, folder=tmp_path, **FAST)
+    with pytest.raises(CrocoError, match="another lr"):
+        fit(build("mmoe", small_world), small_world, folder=tmp_path, lr=0.1, **FAST)
+    with pytest.raises(CrocoError, match="another model"):
+        fit(build("ple", small_world), small_world, folder=tmp_path, **FAST)
+
+
+@pytest.mark.parametrize(("wrong", "words"), [
+    (dict(epochs=0), "epochs must be 1"), (dict(batch_size=0), "batch_size must be 1"), (dict(lr=0), "lr must be"),
+    (dict(patience=0), "patience must be 1"), (dict(objective="domian"), "Did you mean 'domain'")])
+def test_settings_out_of_range_are_named(small_world, wrong, words):
+    with pytest.raises(CrocoError, match=words):
+        fit(build("mmoe", small_world), small_world, **{**FAST, **wrong})
+
+
+def test_a_loss_that_is_not_finite_is_an_error(small_world):
+    model = build("shared-bottom", small_world)
+    original = model.forward
+    model.forward = lambda f, d: original(f, d)._replace(penalty=torch.tensor(float("nan")))
+    with pytest.raises(CrocoError, match="smaller lr"):
+        fit(model, small_world, **FAST)
+
+
+def test_training_leaves_the_data_alone(small_world):
+    before = small_world.fingerprint
+    model = build("sdem", small_world)
+    fit(model, small_world, **FAST)
+    fit(model, small_world, **FAST)
+    assert small_world.fingerprint == before
+
+
+def test_covloss_decorrelates_experts(small_world):
+    kept = [training.expert_outputs(fit(build("crocodile", small_world, alpha=a), small_world, **FAST).model,
+                                    small_world.test) for a in (0.0, 1.0)]
+    assert metrics.cross_correlation(kept[1]) < metrics.cross_correlation(kept[0]) / 2
+
+
+def test_one_expert_cannot_disagree_and_several_can(small_world):
+    assert training.diversity(build("shared-bottom", small_world), small_world.train, 1000) == 0
+    assert training.diversity(build("crocodile", small_world), small_world.train, 1000) > 0
+
+
+def test_an_expert_alone_is_scored_by_its_rows_tower(small_world):
+    model = build("mmoe", small_world, experts=2)
+    scores = training.expert_scores(model, small_world.test)
+    O = torch.from_numpy(training.expert_outputs(model, small_world.test))
+    s = small_world.test.domain[5]
+    expected = [model.towers.towers[s](O[m, 5]).item() for m in range(2)]
+    np.testing.assert_allclose(scores[:, 5], expected, atol=1e-5)
