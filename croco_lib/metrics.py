@@ -11,8 +11,9 @@ from .schema import CrocoError
 # ---------------------------------------------------------------------------------------------- ranking
 
 
-def grouped_auc(label: np.ndarray, score: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUC within each group. `label` 0/1 [N], `score` [N], `group` int [N] from 0.
+def grouped_auc(label: np.ndarray, score: np.ndarray, group: np.ndarray,
+                groups: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """AUC within each group. `label` 0/1 [N], `score` [N], `group` int [N] from 0, below `groups`.
 
     Returns the AUC [G], NaN (not defined) where a group has one class, and its rows [G]. Ties count a half. One sort:
     group, score and label are packed in 64 bits, which orders 10 M rows in about a second.
@@ -25,15 +26,16 @@ def grouped_auc(label: np.ndarray, score: np.ndarray, group: np.ndarray) -> tupl
                          "training diverged, try a smaller learning rate.")
     if not np.isin(label, (0, 1)).all():
         raise CrocoError("AUC: labels must be 0 or 1.")
+    groups = groups or (int(group.max()) + 1 if len(group) else 0)
     if not len(label):
-        return np.empty(0), np.empty(0, int)
+        return np.full(groups, np.nan), np.zeros(groups, np.int64)
     if score.dtype == np.float32:
         bits = (score + np.float32(0)).view(np.uint32)  # + 0 makes −0 equal 0
         order = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))  # orders as the floats do
     else:
         order = np.unique(score, return_inverse=True)[1].astype(np.uint32)
-    if group.min() < 0 or group.max() >= 1 << 31:
-        raise CrocoError("AUC: groups must be numbered from 0 and be fewer than 2^31.")
+    if group.min() < 0 or group.max() >= groups or groups > 1 << 31:
+        raise CrocoError("AUC: groups must be numbered from 0, below `groups`, and be fewer than 2^31.")
     key = np.sort(group.astype(np.uint64) << 33 | order.astype(np.uint64) << 1 | label.astype(np.uint64))
     positive = (key & 1).astype(np.int64)
     tie_end = np.flatnonzero(np.append(key[1:] >> 1 != key[:-1] >> 1, True))  # a run of equal (group, score) ends here
@@ -46,7 +48,6 @@ def grouped_auc(label: np.ndarray, score: np.ndarray, group: np.ndarray) -> tupl
     before -= np.repeat(before[first], np.diff(np.append(first, len(of))))  # … of the same group
     wins = np.add.reduceat(seen * (before + 0.5 * (size - seen)), first)
     P, rows = np.add.reduceat(seen, first), np.add.reduceat(size, first)
-    groups = int(group.max()) + 1
     auc, count = np.full(groups, np.nan), np.zeros(groups, np.int64)
     defined = (P > 0) & (rows > P)
     auc[of[first[defined]]] = wins[defined] / (P * (rows - P))[defined]
@@ -76,8 +77,8 @@ def evaluate_scores(label, logit, domain, user, domains: tuple[str, ...]) -> pd.
 
     zero = np.zeros(len(label), int)
     overall = grouped_auc(label, logit, zero)[0]
-    by_domain = np.append(*_pad(grouped_auc(label, logit, domain)[0], S))
-    in_user, in_rows = _pair(grouped_auc(label, logit, domain.astype(np.int64) * users + user), S * users)
+    by_domain = grouped_auc(label, logit, domain, S)[0]
+    in_user, in_rows = grouped_auc(label, logit, domain.astype(np.int64) * users + user, S * users)
     records = []
     for s, name in enumerate(("all", *domains), start=-1):
         here = slice(None) if s < 0 else domain == s
@@ -90,15 +91,6 @@ def evaluate_scores(label, logit, domain, user, domains: tuple[str, ...]) -> pd.
             note = "" if np.isfinite(value) else f"not defined: {why if rows else 'no rows'}"
             records.append((name, metric, float(value), rows, note))
     return pd.DataFrame(records, columns=["domain", "metric", "value", "rows", "note"])
-
-
-def _pad(values: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    return values, np.full(length - len(values), np.nan)
-
-
-def _pair(auc_rows: tuple[np.ndarray, np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:
-    auc, rows = auc_rows
-    return np.append(*_pad(auc, length)), np.append(rows, np.zeros(length - len(rows), int))
 
 
 # ---------------------------------------------------------------------------------------------- disentanglement

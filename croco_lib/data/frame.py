@@ -1,6 +1,6 @@
 """From any table of clicks to MultiDomainData: check it, split it, code its ids."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +123,7 @@ def from_frame(
     user: str,
     item: str,
     fields: Sequence[str] = (),
-    domains: Sequence | None = None,
+    domains: Sequence | Mapping | None = None,
     split: str = "random",
     time: str | None = None,
     min_count: int = 5,
@@ -134,7 +134,8 @@ def from_frame(
     """MultiDomainData from a table (pandas, polars, or the path of a CSV or Parquet file) with one row an impression.
 
     `label` holds 0 or 1. The model reads `user`, `item`, `domain` and the further categorical `fields`; name no column
-    there that is known only after the click. `domains` lists the allowed domains (default: those found).
+    there that is known only after the click. `domains` lists the allowed domains, or maps them to names
+    (default: those found).
     `split`: "random" (80/10/10, by `seed`) or "time" (by the column `time`: the latest 10 % are the test).
     A value seen fewer than `min_count` times in train, or only after it, gets the unknown id 0.
     `missing`: "error", or "unknown" to give gaps in `fields` the unknown id; they are counted in `notes`.
@@ -212,7 +213,7 @@ def from_frame(
         made.append(Field(column, len(values) + 1, roles.get(column, ""), values))
     user_code = coded[user].rank("dense").to_numpy().astype(np.int64) - 1
     label_array = table[label].cast(pl.Float32).to_numpy()
-    names = tuple(str(value) for value in allowed)
+    names = tuple(domains.values()) if isinstance(domains, Mapping) else tuple(str(value) for value in allowed)
 
     def rows_of(p: int) -> Split:
         rows = np.flatnonzero(part == p)

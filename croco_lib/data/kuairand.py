@@ -44,9 +44,9 @@ def _logs(folder: Path, suffix: str) -> list[Path]:
 def find(name: str) -> Path | None:
     """The folder that holds the standard logs of `name`, or None."""
     suffix = name.removeprefix("kuairand-")
-    for root in roots():
-        here = [root, *sorted(root.glob(f"{name}*")), *sorted(root.glob(f"[Kk]uai[Rr]and-{suffix.capitalize()}*"))]
-        for folder in here:
+    for root in filter(Path.is_dir, roots()):
+        named = sorted(p for p in root.iterdir() if p.is_dir() and p.name.lower().startswith(name))
+        for folder in (root, *named):
             for place in (folder, folder / "data", *sorted(folder.glob("KuaiRand*/data"))):
                 if place.is_dir() and _logs(place, suffix):
                     return place
@@ -86,15 +86,12 @@ def kuairand(name: str, split: str = "random", min_count: int = 5, seed: int = 0
         pl.col("tag").cast(pl.String).str.split(",").list.first(),  # a quarter of the videos have several: the first
         duration_class=(pl.col("video_duration").clip(lower_bound=1).log(2) * 2).floor(),  # half octaves of ms
     )
-    table = log.join(users, on="user_id", how="left").join(videos, on="video_id", how="left")
+    table = log.join(users, on="user_id", how="left", maintain_order="left")
+    table = table.join(videos, on="video_id", how="left", maintain_order="left")
 
     data = from_frame(table, label="is_click", domain="tab", user="user_id", item="video_id", fields=FEATURES,
-                      domains=TABS, split=split, time="time_ms", min_count=min_count, missing="unknown", seed=seed,
-                      name=name)
-    names = tuple(f"tab {tab}" for tab in TABS)
-    for part in (data.train, data.valid, data.test):
-        object.__setattr__(part, "domains", names)
-    object.__setattr__(data, "domains", names)
+                      domains={tab: f"tab {tab}" for tab in TABS}, split=split, time="time_ms", min_count=min_count,
+                      missing="unknown", seed=seed, name=name)
     data.notes.update({
         "files": [p.name for p in files], "rows read": read, "exact duplicates dropped": twins,
         "rows of other tabs dropped": unique - len(table),
