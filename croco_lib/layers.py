@@ -76,18 +76,19 @@ def by_domain(modules: Sequence[Callable[[Tensor], Tensor]], x: Tensor, domain: 
     return torch.cat(parts)[order.argsort()]
 
 
+def mlp(sizes: Sequence[int]) -> nn.Sequential:
+    """Linear layers of these sizes, inputs first, with ReLU between them and a linear output."""
+    layers = [m for i, o in zip(sizes[:-1], sizes[1:], strict=True) for m in (nn.ReLU(), nn.Linear(i, o))]
+    return nn.Sequential(*layers[1:])
+
+
 class Towers(nn.Module):
     """One MLP per domain, ending in a logit: ŷ^(s) = σ(MLP_s(t)). Rows see only their own domain's tower."""
 
     def __init__(self, domains: int, inputs: int, widths: Sequence[int]):
         super().__init__()
-
-        def mlp() -> nn.Sequential:
-            sizes = [inputs, *widths]
-            hidden = [m for i, o in zip(sizes[:-1], sizes[1:], strict=True) for m in (nn.Linear(i, o), nn.ReLU())]
-            return nn.Sequential(*hidden, nn.Linear(sizes[-1], 1))
-
-        self.towers = nn.ModuleList(mlp() for _ in range(domains))
+        self.inputs = inputs
+        self.towers = nn.ModuleList(mlp([inputs, *widths, 1]) for _ in range(domains))
 
     def forward(self, t: Tensor, domain: Tensor) -> Tensor:
         """t [N, d], domain int [N] → logits [N]."""

@@ -66,19 +66,32 @@ def evaluate(model: nn.Module, split: Split) -> pd.DataFrame:
     return metrics.evaluate_scores(split.label, predict(model, split), split.domain, split.user, split.domains)
 
 
+def has_experts(model: nn.Module) -> bool:
+    """Whether the model mixes experts; STAR, PEPNet and AdaSparse have none to look at."""
+    return hasattr(model, "towers")
+
+
 def expert_outputs(model: nn.Module, split: Split) -> np.ndarray:
-    """O^(m) of every row: float [M, N, d]."""
+    """O^(m) of every row: float [M, N, d]. Raises CrocoError for a model without experts."""
+    if not has_experts(model):
+        raise CrocoError(f"{model.name} has no experts.")
     return torch.cat([out.experts for out in outputs(model, split)], 1).float().cpu().numpy()
 
 
 def expert_scores(model: nn.Module, split: Split) -> np.ndarray:
-    """What each expert alone would have the row's tower say: logits [M, N] with t = O^(m) in place of the mixture."""
+    """What each expert alone would have the row's tower say: logits [M, N] with O^(m) in place of every mixture.
+
+    Raises CrocoError for a model without experts.
+    """
+    if not has_experts(model):
+        raise CrocoError(f"{model.name} has no experts.")
     device, scores, start = _device_of(model), [], 0
     for out in outputs(model, split):
         rows = slice(start, start + out.experts.shape[1])
         domain = torch.from_numpy(split.domain[rows]).to(device)
         with torch.inference_mode():
-            scores.append(torch.stack([model.towers(O, domain) for O in out.experts]))
+            scores.append(torch.stack([model.towers(O.repeat(1, model.towers.inputs // O.shape[1]), domain)
+                                       for O in out.experts]))
         start = rows.stop
     return torch.cat(scores, 1).float().cpu().numpy()
 
@@ -102,9 +115,11 @@ def embedding_sets(model: nn.Module, data: MultiDomainData, field: str | None = 
 def probe(model: nn.Module, split: Split) -> list[tuple[str, str, float]]:
     """(part, metric, value) of what goes on inside: covariance, correlation, gate entropy, IA of each set."""
     out = next(outputs(model, split, PROBE_ROWS))
-    experts = out.experts.float().cpu().numpy()
-    values = [("all", "covariance", float(covariance_loss(out.experts)) if len(experts) > 1 else float("nan")),
-              ("all", "correlation", metrics.cross_correlation(experts))]
+    values = []
+    if out.experts is not None:
+        experts = out.experts.float().cpu().numpy()
+        values = [("all", "covariance", float(covariance_loss(out.experts)) if len(experts) > 1 else float("nan")),
+                  ("all", "correlation", metrics.cross_correlation(experts))]
     if out.gate is not None:
         values.append(("all", "gate_entropy", metrics.gate_entropy(out.gate.float().cpu().numpy())))
     tables = model.embedding.weights().detach().float().cpu().numpy()
@@ -156,7 +171,7 @@ def fit(
                     weight_decay=weight_decay, objective=objective, eval_every=eval_every, seed=seed)
     settings = json.loads(json.dumps(settings))  # as a file gives it back
     accelerator = Accelerator()
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     model, optimizer = accelerator.prepare(model, optimizer)
     device = accelerator.device
     features = torch.from_numpy(data.train.features).to(device)

@@ -6,17 +6,27 @@ import torch
 from torch import nn
 
 from ..schema import CrocoError, MultiDomainData, known
+from .adasparse import AdaSparse
 from .crocodile import Crocodile
+from .hinet import HiNet
 from .mmoe import MMoE
 from .output import Output
+from .pepnet import PEPNet
 from .ple import MEPLE, PLE
 from .sdem import SDEM
 from .shared_bottom import SharedBottom
+from .single_domain import SingleDomain
+from .star import STAR
 
 MODELS: dict[str, type[nn.Module]] = {
+    "single-domain": SingleDomain,
     "shared-bottom": SharedBottom,
     "mmoe": MMoE,
     "ple": PLE,
+    "star": STAR,
+    "hinet": HiNet,
+    "pepnet": PEPNet,
+    "adasparse": AdaSparse,
     "me-ple": MEPLE,
     "sdem": SDEM,
     "crocodile": Crocodile,
@@ -31,6 +41,22 @@ def options_of(name: str) -> dict:
     return {p.name: p.default for p in parameters if p.name != "data"}
 
 
+def _wanted(value, default) -> str:
+    """What is wrong with an option's value, by the kind of its default; "" where nothing is."""
+    if isinstance(default, bool):
+        return "" if isinstance(value, bool) else "is true or false"
+    if isinstance(default, str):
+        return "" if isinstance(value, str) else "is a name"
+    if isinstance(default, float):
+        ok = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
+        return "" if ok else "must be 0 or more"
+    if value is None and default is None:
+        return ""
+    sizes = value if isinstance(default, tuple) and isinstance(value, (tuple, list)) else [value]
+    ok = sizes and all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in sizes)
+    return "" if ok else "takes whole numbers of 1 or more"
+
+
 def build(name: str, data: MultiDomainData, *, seed: int = 0, **options) -> nn.Module:
     """The model of this name for this data, its weights drawn from `seed` alone.
 
@@ -40,12 +66,9 @@ def build(name: str, data: MultiDomainData, *, seed: int = 0, **options) -> nn.M
     defaults = options_of(name)
     for option, value in options.items():
         known(f"option of {name}", option, defaults)
-        sizes = value if isinstance(value, (tuple, list)) else [value]
-        if option == "alpha":
-            if not value >= 0:
-                raise CrocoError(f"{name}: alpha must be 0 or more, not {value}.")
-        elif not sizes or not all(isinstance(size, int) and size >= 1 for size in sizes):
-            raise CrocoError(f"{name}: {option} takes whole numbers of 1 or more, not {value!r}.")
+        wanted = _wanted(value, defaults[option])
+        if wanted:
+            raise CrocoError(f"{name}: {option} {wanted}, not {value!r}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MODELS[name](data, **options)

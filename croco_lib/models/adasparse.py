@@ -1,0 +1,46 @@
+"""AdaSparse (Yang et al., CIKM 2022): a pruner weighs every neuron by domain, and closes the weakest.
+
+The fusion form: π = β σ(v) where σ(v) > ε, else 0, with v = W [e_s; h] + b, on the input of every layer.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import MultiEmbedding
+from ..schema import MultiDomainData
+from .output import Output
+
+BETA = 2.0  # published; so an undecided neuron, σ = ½, has weight one
+SPARSITY = (0.15, 0.25)  # published range r_min, r_max of the share of closed neurons
+WEIGHT = 0.01  # of the sparsity penalty [ours: fixed; the paper lets it grow]
+
+
+class AdaSparse(nn.Module):
+    """`epsilon` is the threshold below which a neuron is closed.
+
+    The share of closed neurons r of each layer is drawn into SPARSITY by WEIGHT · (r − 0.2)² where it lies outside.
+    A count has no gradient: that of 1 − mean σ(v) stands in for it [ours].
+    """
+
+    def __init__(self, data: MultiDomainData, epsilon: float = 0.25, dim: int = 16, expert: tuple = (64, 32),
+                 tower: tuple = (16,)):
+        super().__init__()
+        sizes = [len(data.fields) * dim, *expert, *tower]
+        self.embedding = MultiEmbedding(data.fields, 1, dim)
+        self.pruners = nn.ModuleList(nn.Linear(dim + width, width) for width in sizes)
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, [*sizes[1:], 1], strict=True))
+        self.column, self.epsilon = data.column("domain"), epsilon
+
+    def forward(self, features: Tensor, domain: Tensor) -> Output:
+        x = self.embedding(features)[0]  # [N, F·e]
+        e_s = x.unflatten(1, (features.shape[1], -1))[:, self.column]  # [N, e]
+        h, penalty = x, 0.0
+        for i, (pruner, layer) in enumerate(zip(self.pruners, self.layers, strict=True)):
+            h = torch.relu(h) if i else h
+            share = pruner(torch.cat([e_s, h], 1)).sigmoid()  # [N, width]
+            open_ = share > self.epsilon
+            h = layer(BETA * share * open_ * h)
+            r = (~open_).float().mean() - share.mean() + share.mean().detach()
+            outside = (r < SPARSITY[0]) | (r > SPARSITY[1])
+            penalty = penalty + WEIGHT * outside * (r - sum(SPARSITY) / 2).square() / len(self.layers)
+        return Output(h.squeeze(-1), penalty=penalty)

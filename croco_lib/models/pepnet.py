@@ -1,0 +1,37 @@
+"""PEPNet (Chang et al., KDD 2023): EPNet gates the embedding by the domain, PPNet every layer by user and item.
+
+A gate unit is 2 σ(W' ReLU(W z + b) + b'). No gate's input but its prior gets a gradient from it. One tower for all
+domains, as published for one task: the domain speaks through EPNet.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import MultiEmbedding, mlp
+from ..schema import MultiDomainData
+from .output import Output
+
+
+class PEPNet(nn.Module):
+    """`hidden` is the width of the gate units' hidden layer [ours: 32]."""
+
+    def __init__(self, data: MultiDomainData, hidden: int = 32, dim: int = 16, expert: tuple = (64, 32),
+                 tower: tuple = (16,)):
+        super().__init__()
+        sizes = [len(data.fields) * dim, *expert, *tower]
+        self.embedding = MultiEmbedding(data.fields, 1, dim)
+        self.epnet = mlp([dim + sizes[0], hidden, sizes[0]])
+        self.ppnet = nn.ModuleList(mlp([2 * dim + sizes[0], hidden, width]) for width in sizes)
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, [*sizes[1:], 1], strict=True))
+        self.columns = [data.column(role) for role in ("domain", "user", "item")]
+
+    def forward(self, features: Tensor, domain: Tensor) -> Output:
+        x = self.embedding(features)[0]  # [N, F·e]
+        e_s, e_u, e_i = x.unflatten(1, (features.shape[1], -1))[:, self.columns].unbind(1)  # each [N, e]
+        x = 2 * self.epnet(torch.cat([e_s, x.detach()], 1)).sigmoid() * x  # EPNet
+        prior = torch.cat([e_u, e_i, x.detach()], 1)  # [N, 2·e + F·e]
+        h = x
+        for i, (gate, layer) in enumerate(zip(self.ppnet, self.layers, strict=True)):  # PPNet
+            h = torch.relu(h) if i else h
+            h = layer(2 * gate(prior).sigmoid() * h)
+        return Output(h.squeeze(-1))
