@@ -10,7 +10,6 @@ import json
 import os
 import time
 import tomllib
-from collections.abc import Iterator
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import product
@@ -21,16 +20,16 @@ import pandas as pd
 from scipy import stats
 from tqdm.auto import tqdm
 
-from .schema import ROOT, CrocoError, known
+from .schema import ROOT, CrocoError, known, parse_value
 
 RESULTS = ROOT / "data" / "results"
 VERSIONS = {name: version(name) for name in ("croco-lib", "torch", "numpy")}
 TUNING_SEED = 1_000  # of every trial; the final seeds count from 0
 FRESH_ROWS = 20_000  # new rows a domain on the made world, so that the smallest is measured as well as the largest
 
-# The search space: the same number of settings for each model, 4 · 81 in all. [ours]
+# The search space: the same number of settings for each model: 216. [ours]
 COMMON = {"lr": (3e-3, 1e-3, 1e-2), "weight_decay": (0.0, 1e-6, 1e-5), "dim": (16, 8),
-          "expert": ((64, 32), (128, 64)), "tower": ((16,), (32,), (32, 16))}
+          "expert": ((64, 32), (32, 16)), "tower": ((16,), (32,), (32, 16))}
 OWN = {"crocodile": ("alpha", (0.1, 0.01, 1.0)), "mmoe": ("experts", (5, 3, 8)), "ple": ("per_stream", (1, 2, 3)),
        "hinet": ("per_stream", (2, 1, 3)), "pepnet": ("hidden", (32, 16, 64)),
        "adasparse": ("epsilon", (0.25, 0.1, 0.4))}  # the model's own knob, its default first
@@ -60,14 +59,7 @@ def parse_data(spec: str) -> tuple[str, dict]:
     pairs = [pair.partition("=") for pair in options.split(",") if pair]
     if bad := [key for key, sign, _ in pairs if not sign]:
         raise CrocoError(f"--data takes NAME or NAME:key=value,key=value; {bad[0]!r} has no value.")
-
-    def value(text: str):
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError:
-            return text
-
-    return name, {key: value(text) for key, _, text in pairs}
+    return name, {key: parse_value(text) for key, _, text in pairs}
 
 
 def make_job(data: str, model: str, seed: int, settings: dict, final: bool) -> dict:
@@ -115,6 +107,8 @@ def run_job(job: dict) -> dict:
                 if rows is not None:
                     values += [(split, r.domain, r.metric, r.value) for r in evaluate(run.model, rows).itertuples()]
             values += [("valid", *triple) for triple in probe(run.model, data.valid)]
+            values += [("train", name, "rows", n) for name, n in zip(
+                data.domains, np.bincount(data.train.domain).tolist(), strict=True)]
             if has_experts(model):
                 values.append(("test", "all", "diversity_index", diversity(run.model, data.test)))
         valid = run.history.query("split == 'valid' and part == 'all' and metric == 'auc'").value.max()
@@ -226,10 +220,10 @@ def _write(name: str, final: list[dict], plan: list[tuple], searched: list[dict]
         result = read(job, folder / "runs")
         key = key_of(job)
         runs.append(dict(key=key, stage="final" if job["final"] else "search", data=data, model=model,
-                         variant=_short(variant), seed=seed, settings=_short({**job["options"], **job["fit"]}),
+                         variant=short(variant), seed=seed, settings=short({**job["options"], **job["fit"]}),
                          **{c: result.get(c) for c in ("status", "error", "valid_auc", "best_step", "steps",
                                                        "parameters", "fingerprint")},
-                         versions=_short(job["versions"])))
+                         versions=short(job["versions"])))
         values += [(key, *row) for row in result["values"]] if job["final"] else []
         costs.append((key, model, round(result["seconds"], 2), round(result.get("rows_per_second", 0)), result["date"]))
     frames = {"runs": pd.DataFrame(runs).drop_duplicates(["key", "variant"]),
@@ -242,7 +236,7 @@ def _write(name: str, final: list[dict], plan: list[tuple], searched: list[dict]
         os.replace(temporary, path)
 
 
-def _short(settings: dict) -> str:
+def short(settings: dict) -> str:
     return json.dumps(settings, sort_keys=True).replace('"', "")[1:-1]
 
 
@@ -301,8 +295,3 @@ def select(frame: pd.DataFrame, data: str, metric: str, part: str = "all", split
     """One metric's rows of `results`."""
     return frame.query("data == @data and metric == @metric and part == @part and split == @split")
 
-
-def iter_runs(folder: Path) -> Iterator[dict]:
-    """Every finished run under `folder`."""
-    for path in sorted((folder / "runs").glob("*.json")):
-        yield json.loads(path.read_text())

@@ -12,25 +12,21 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from .schema import CrocoError, DataError, known
+from .schema import ROOT, CrocoError, DataError, known, parse_value
 
 app = typer.Typer(help="Crocodile, step by step: multi-domain click models from raw data to tables.",
                   no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-def _value(text: str):
-    """A command-line value: a number, true/false, a list, or text as it stands."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+def _pairs(pairs: list[str], flag: str, form: str) -> list[tuple[str, str]]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise CrocoError(f"{flag} takes {form}, not {pair!r}.")
+    return [tuple(pair.split("=", 1)) for pair in pairs]
 
 
 def _options(pairs: list[str]) -> dict:
-    for pair in pairs:
-        if "=" not in pair:
-            raise CrocoError(f"--option takes KEY=VALUE, not {pair!r}.")
-    return {key: _value(value) for key, value in (pair.split("=", 1) for pair in pairs)}
+    return {key: parse_value(value) for key, value in _pairs(pairs, "--option", "KEY=VALUE")}
 
 
 def _load(data: str, label, domain, user, item, fields, option):
@@ -122,6 +118,95 @@ def fit(
     typer.echo(wide.to_string(float_format="{:.5f}".format, na_rep="not defined"))
     for row in table[table.note != ""].itertuples():
         typer.echo(f"# {row.domain} {row.metric}: {row.note}")
+
+
+@app.command()
+def benchmark(
+    study: Annotated[str | None, typer.Option(help="A committed study (data/results/studies.toml), or all.")] = None,
+    data: Annotated[str | None, typer.Option(help="NAME or NAME:key=value,…; several apart by a blank.")] = None,
+    models: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
+    seeds: Annotated[int, typer.Option(help="Runs of each, seeds 0, 1, …")] = 6,
+    trials: Annotated[int, typer.Option(help="Settings searched for each model; 0: its defaults.")] = 0,
+    grid: Annotated[list[str], typer.Option(help="KEY=V1;V2;… every combination, e.g. alpha=0;1.")] = [],  # noqa: B006
+    name: Annotated[str, typer.Option(help="What to call the tables of an own study.")] = "own",
+    folder: Annotated[Path, typer.Option(help="For runs and tables; it goes on there.")] = ROOT / "build/benchmark",
+    workers: Annotated[int, typer.Option(help="Processes, one thread each.")] = 2,
+) -> None:
+    """Run models × data × seeds × options; killed at any moment and started again, it ends with the same tables."""
+    from .benchmark import against, results, run_study, select, studies
+    from .models import MODELS
+
+    if (study is None) == (data is None):
+        raise CrocoError("benchmark takes either --study NAME or --data NAME.")
+    if study is not None:
+        known("study", study, ["all", *studies()])
+        chosen = {n: s for n, s in studies().items() if study in ("all", n)}
+    else:
+        if seeds < 1 or workers < 1 or trials < 0:
+            raise CrocoError("benchmark: --seeds and --workers must be 1 or more, --trials 0 or more.")
+        if name in studies():
+            raise CrocoError(f"{name!r} is a committed study; give the own study another --name.")
+        listed = list(MODELS) if models == "all" else [known("model", m, MODELS) for m in models.split(",")]
+        values = {k: [parse_value(v) for v in text.split(";")] for k, text in _pairs(grid, "--grid", "KEY=V1;V2")}
+        chosen = {name: dict(data=data.split(), models=listed, seeds=seeds, trials=trials, grid=values)}
+    for n, s in chosen.items():
+        run_study(n, s, folder, workers)
+        frame = results(n, folder)
+        frame["run"] = frame.model.where(frame.variant == "", frame.model + ", " + frame.variant)
+        for d in s["data"]:
+            for metric in ("auc", "gauc"):
+                part = select(frame, d, metric)
+                if part.empty:
+                    continue
+                best = part.groupby("run").value.mean().idxmax()
+                typer.echo(f"\n{n}: test {metric} on {d}, each against the best")
+                typer.echo(against(part, best, "run").to_string(index=False, float_format="{:.4f}".format, na_rep="–"))
+        typer.echo(f"tables: {folder}/{n}.runs.csv, .values.csv, .costs.csv")
+        runs = pd.read_csv(folder / f"{n}.runs.csv", keep_default_na=False)
+        for bad in runs[runs.status == "failed"].itertuples():
+            typer.echo(f"failed: {bad.model} on {bad.data}, seed {bad.seed}: {bad.error}", err=True)
+
+
+@app.command()
+def claims(
+    run: Annotated[str | None, typer.Option(help="fast: recompute a small version of each claim first.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Every check with its interval, rule and command.")] = False,
+    folder: Annotated[Path | None, typer.Option(help="Read the results here instead of data/results.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes for --run, one thread each.")] = 2,
+    json_: Annotated[bool, typer.Option("--json", help="Every check as one JSON list.")] = False,
+) -> None:
+    """Print the scorecard: the paper's thirteen claims, what was measured, and whether it held."""
+    from .benchmark import RESULTS, run_study, studies
+    from .claims import CLAIMS, FAST_DATA, Results, fast_studies, judge, scorecard
+
+    source = folder or RESULTS
+    table = judge(source)
+    if json_:
+        typer.echo(table.to_json(orient="records", force_ascii=False))
+        return
+    card = scorecard(table)
+    if run is not None:
+        known("size of --run", run, ["fast"])
+        own = ROOT / "build" / "claims-fast"
+        for name, study in fast_studies(studies()).items():
+            run_study(name, study, own, workers)
+        again = scorecard(judge(own)).verdict
+        card["fast"] = again
+        card["agree"] = (again == card.verdict).map({True: "yes", False: "NO"})
+    typer.echo(card.to_string(index=False, max_colwidth=70))
+    if run is not None:
+        typer.echo(f"\nfast: {FAST_DATA}, 3 seeds, default settings: smaller data and wider intervals than the "
+                   "committed results, so a claim that holds narrowly there may not show here.")
+    if full:
+        for claim in CLAIMS:
+            typer.echo(f"\n{claim.number}. {claim.text}\n   the paper: {claim.reported}\n   our rule: {claim.rule}")
+            for c in table[(table.number == claim.number) & (table.what != "")].itertuples():
+                typer.echo(f"   {'holds' if c.holds else 'no   '}  {c.data}: {c.what}: {c.value:+.4f} "
+                           f"[{c.low:+.4f}, {c.high:+.4f}]")
+            for name in claim.studies:
+                typer.echo(f"   made by: {Results(source).made_by(name)}")
+    else:
+        typer.echo("\ncroco claims --full shows every check with its interval, its rule and the command that made it.")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def known(kind: str, name: str, registry) -> str:
     near = difflib.get_close_matches(str(name), list(registry), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise CrocoError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(registry)}.")
+
+
+def parse_value(text: str):
+    """A number, true or false, null, or a list where the text is JSON; else the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The losses against their formulas written out in NumPy."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,3 +65,97 @@ def test_objectives_are_their_formulas(N, seed):
     by_domain = sum(bce(z[s == k], y[s == k]).mean() for k in np.unique(s))
     np.testing.assert_allclose(losses.domain_objective(*torches).item(), by_domain)
     np.testing.assert_allclose(losses.sample_objective(*torches).item(), bce(z, y).mean())
+
+
+# -------------------------------------------------------------------------------------------- regularisers
+
+
+def pairs_of(O):
+    return [(O[p], O[q]) for p in range(len(O)) for q in range(p)]
+
+
+def centred_distances(X):
+    D = np.sqrt(((X[:, None] - X[None]) ** 2).sum(-1))
+    return D, D - D.mean(0) - D.mean(1)[:, None] + D.mean()
+
+
+def dcor(X, Y):
+    (_, A), (_, B) = centred_distances(X), centred_distances(Y)
+    return np.sqrt((A * B).mean() / np.sqrt((A * A).mean() * (B * B).mean()))
+
+
+def hsic(X, Y):
+    N = len(X)
+    H = np.eye(N) - 1 / N
+    K, L = (np.exp(-(D / np.sort(D.ravel())[(N * N - 1) // 2]) ** 2 / 2)
+            for D in (centred_distances(X)[0], centred_distances(Y)[0]))
+    return np.trace(K @ H @ L @ H) / (N - 1) ** 2
+
+
+def corr(X, Y):
+    d = X.shape[1]
+    return (np.corrcoef(X.T, Y.T)[:d, d:] ** 2).sum() / d**2
+
+
+def nuclear(X):
+    return np.linalg.svd(X, compute_uv=False).sum()
+
+
+FORMULAS = {
+    "cov": formula,
+    "correlation": lambda O: sum(corr(X, Y) for X, Y in pairs_of(O)),
+    "dot": lambda O: sum(abs((X * Y).sum(1)).mean() / X.shape[1] for X, Y in pairs_of(O)),
+    "cos": lambda O: sum(abs((X * Y).sum(1) / np.linalg.norm(X, axis=1) / np.linalg.norm(Y, axis=1)).mean()
+                         for X, Y in pairs_of(O)),
+    "dcorr": lambda O: sum(dcor(X, Y) for X, Y in pairs_of(O)),
+    "hsic": lambda O: sum(hsic(X, Y) for X, Y in pairs_of(O)),
+    "ole": lambda O: (sum(max(1, nuclear(X)) for X in O) - nuclear(np.concatenate(O))) / O.shape[1],
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("shape", [(3, 12, 4), (2, 30, 1), (5, 9, 3)])
+def test_regulariser_is_its_formula(name, shape):
+    O = np.random.default_rng(5).normal(size=shape)
+    value = losses.REGULARISERS[name](torch.from_numpy(O), None).item()
+    np.testing.assert_allclose(value, FORMULAS[name](O), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_regulariser_gradient_against_finite_differences(name):
+    O = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 7, 2))).requires_grad_()
+    if name == "hsic":  # the kernels' width is held fixed, so its gradient is not that of the whole: see the next test
+        return
+    assert torch.autograd.gradcheck(lambda O: losses.REGULARISERS[name](O, None), O)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_step_down_the_gradient_lowers_the_regulariser(name):
+    O = torch.from_numpy(np.random.default_rng(1).normal(size=(3, 50, 4)))
+    O = (O + O[0]).requires_grad_()  # experts that share something
+    before = losses.REGULARISERS[name](O, None)
+    (gradient,) = torch.autograd.grad(before, O)
+    after = losses.REGULARISERS[name](O.detach() - 1e-3 * gradient / gradient.norm(), None)
+    assert torch.isfinite(gradient).all() and after < before
+
+
+@pytest.mark.parametrize("name", ["dcorr", "hsic"])
+def test_rows_that_coincide_have_finite_gradients(name):
+    O = torch.ones(2, 6, 3, dtype=torch.float64)
+    O[:, 3:] = torch.randn(2, 3, 3, dtype=torch.float64)
+    losses.REGULARISERS[name](O.requires_grad_(), None).backward()
+    assert torch.isfinite(O.grad).all()
+
+
+def test_distance_correlation_sees_what_correlation_misses():
+    x = np.linspace(-1, 1, 41)
+    O = torch.from_numpy(np.stack([x, x**2])[:, :, None])
+    assert losses.correlation_loss(O) < 1e-10 and losses.distance_correlation_loss(O) > 0.3
+
+
+def test_importance_is_the_squared_coefficient_of_variation():
+    g = np.random.default_rng(0).dirichlet(np.ones(4), size=(20, 3)).transpose(2, 0, 1)  # [M, N, d]
+    total = g.sum((1, 2))
+    value = losses.REGULARISERS["importance"](None, torch.from_numpy(g)).item()
+    np.testing.assert_allclose(value, total.var() / total.mean() ** 2)
+    assert losses.importance_loss(torch.ones(4, 5, 2)) == 0

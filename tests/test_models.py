@@ -86,9 +86,18 @@ def test_every_parameter_gets_a_gradient(small_world, batch, name, options):
 
 @each_model
 def test_the_domain_matters(small_world, batch, name, options):
-    model = build(name, small_world, **options)
+    model = build(name, small_world, **options).eval()
     features, domain, _ = batch
-    assert not torch.allclose(model(features, domain).logits, model(features, (domain + 1) % 5).logits)
+    before = model(features, domain).logits
+    moved, other = features.clone(), (domain + 1) % 5
+    moved[:, small_world.column("domain")] = other.int() + 1
+    assert (model(moved, other).logits != before).float().mean() > 0.99
+    if name in ("pepnet", "adasparse"):  # these learn the domain from its field alone
+        return
+    if name == "star":  # whose domains start alike
+        with torch.no_grad():
+            [layer.own.uniform_() for layer in model.layers]
+    assert not torch.allclose(model(features, other).logits, model(features, domain).logits)
 
 
 @each_model
@@ -146,6 +155,67 @@ def domain_gate(gate, s, x):
     return softmax(p["weight"] @ x + p["bias"])
 
 
+def sigmoid(v):
+    return 1 / (1 + np.exp(-v))
+
+
+def linear(p, at, x):
+    return p[f"{at}.weight"] @ x + p[f"{at}.bias"]
+
+
+def dense(p, at, x):
+    """A linear layer, ReLU, a linear layer."""
+    return linear(p, f"{at}.2", np.maximum(linear(p, f"{at}.0", x), 0))
+
+
+def part_of(x, data, role):
+    width = len(x) // len(data.fields)
+    return x[data.column(role) * width:][:width]
+
+
+def star(model, data, x, s):
+    p, norm = numbers(model), model.norm.norms[s]
+    z = (x - norm.running_mean.numpy()) / np.sqrt(norm.running_var.numpy() + norm.eps)
+    h = p["norm.scale"] * p["norm.scales"][s] * z + p["norm.shift"] + p["norm.shifts"][s]
+    for i in range(len(model.layers)):
+        W = p[f"layers.{i}.shared.weight"][0] * p[f"layers.{i}.own"][s]
+        h = (np.maximum(h, 0) if i else h) @ W + p[f"layers.{i}.shared.bias"][0, 0] + p[f"layers.{i}.bias"][s]
+    return (h + dense(p, "auxiliary", x))[0]
+
+
+def hinet(model, data, x, s):
+    p, S = numbers(model), len(data.domains)
+    k = model.experts.count // (S + 1)
+    stream = []
+    for t in range(S + 1):  # each stream: its sub-experts, weighed by its own gate
+        g = softmax(x @ p["within.weight"][t] + p["within.bias"][t, 0])
+        stream.append(sum(g[j] * mlp(model.experts, t * k + j, x) for j in range(k)))
+    others = [t for t in range(S) if t != s]
+    w = softmax(linear(p, "attention", part_of(x, data, "domain"))[others])
+    attended = sum(a * stream[t] for a, t in zip(w, others, strict=True))
+    return tower(model, s, np.concatenate([stream[S], stream[s], attended]))
+
+
+def pepnet(model, data, x, s):
+    p = numbers(model)
+    e_s, e_u, e_i = (part_of(x, data, role) for role in ("domain", "user", "item"))
+    x = 2 * sigmoid(dense(p, "epnet", np.concatenate([e_s, x]))) * x
+    prior, h = np.concatenate([e_u, e_i, x]), x
+    for i in range(len(model.layers)):
+        h = (np.maximum(h, 0) if i else h) * 2 * sigmoid(dense(p, f"ppnet.{i}", prior))
+        h = linear(p, f"layers.{i}", h)
+    return h[0]
+
+
+def adasparse(model, data, x, s):
+    p, h = numbers(model), x
+    for i in range(len(model.layers)):
+        h = np.maximum(h, 0) if i else h
+        share = sigmoid(linear(p, f"pruners.{i}", np.concatenate([part_of(x, data, "domain"), h])))
+        h = linear(p, f"layers.{i}", np.where(share > model.epsilon, 2 * share, 0) * h)
+    return h[0]
+
+
 def equation(model, data, row, s):
     """The logit of one row, from the paper's equations of each model, in NumPy."""
     x, name = embedded(model, data, row), model.name
@@ -166,6 +236,10 @@ def equation(model, data, row, s):
         O = np.stack([mlp(model.experts, m, x[m]) for m in range(len(x))])
         t = [sum(softmax(scores[:, i])[m] * O[m, i] for m in range(len(x))) for i in range(O.shape[1])]
         return tower(model, s, np.array(t))
+    if name == "single-domain":
+        return tower(model, s, mlp(model.experts, s, x[s]))
+    if name in ("star", "hinet", "pepnet", "adasparse"):
+        return {"star": star, "hinet": hinet, "pepnet": pepnet, "adasparse": adasparse}[name](model, data, x[0], s)
     k = model.per_stream  # PLE and ME-PLE
     inputs = [x[j if len(x) > 1 else 0] for j in range((S + 1) * k)]
     states = [inputs[t * k] for t in range(S + 1)]
@@ -183,6 +257,10 @@ def equation(model, data, row, s):
 @each_model
 def test_model_is_its_equations(small_world, batch, name, options):
     model = build(name, small_world, dim=3, expert=(5, 4), tower=(3,), **options)
+    with torch.no_grad():  # no parameter at a value that would hide it
+        [parameter.add_(0.3 * torch.randn_like(parameter)) for parameter in model.parameters()]
+    model(*batch[:2])  # one step of running means, where there are any
+    model.eval()
     features, domain = batch[0][:12], batch[1][:12]
     expected = [equation(model, small_world, row, int(s)) for row, s in zip(features.tolist(), domain, strict=True)]
     np.testing.assert_allclose(model(features, domain).logits.detach().numpy(), expected, atol=1e-5)
@@ -222,3 +300,50 @@ def test_every_domain_trains_every_set_of_crocodile(small_world, batch):
 def test_alpha_weighs_the_penalty(small_world, batch):
     none, one, two = (build("crocodile", small_world, alpha=a)(*batch[:2]).penalty for a in (0.0, 1.0, 2.0))
     assert none == 0 and one > 0 and torch.isclose(two, 2 * one)
+
+
+# ----------------------------------------------------------------------------------------- ablations, details
+
+
+def test_crocodiles_ablations_change_one_part_each(small_world, batch):
+    features, domain, _ = batch
+    full = build("crocodile", small_world)(features, domain)
+    by_expert = build("crocodile", small_world, gate="expert")(features, domain)
+    by_domain_ = build("crocodile", small_world, gate="domain")(features, domain)
+    assert full.gate.shape == (5, 600, 32) and by_expert.gate.shape == by_domain_.gate.shape == (5, 600, 1)
+    one = build("crocodile", small_world, multi_embedding=False)
+    assert one.embedding.sets == 1 and one(features, domain).experts.shape == (5, 600, 32)
+
+
+def test_sampled_covloss_is_covloss_of_the_first_rows(small_world, batch):
+    from croco_lib.losses import covariance_loss
+
+    features, domain, _ = batch
+    out = build("crocodile", small_world, alpha=2.0, sample=32)(features, domain)
+    assert torch.isclose(out.penalty, 2 * covariance_loss(out.experts[:, :32]))
+
+
+def test_star_normalises_each_domain_by_its_own_rows(small_world, batch):
+    model, (features, domain, _) = build("star", small_world), batch
+    z = model.norm(model.embedding(features)[0], domain)
+    for s in range(5):
+        assert torch.allclose(z[domain == s].mean(0), torch.zeros(z.shape[1]), atol=1e-3)
+    model(features[:1], domain[:1])  # one row in training mode: its domain's running means
+
+
+def test_adasparse_closes_neurons_and_is_drawn_to_its_sparsity(small_world, batch):
+    wide_open = build("adasparse", small_world, epsilon=0.0)(*batch[:2]).penalty
+    from croco_lib.models import adasparse as module
+
+    assert torch.isclose(wide_open.detach(), torch.tensor(module.WEIGHT * 0.2**2), atol=1e-6)  # r = 0 at every layer
+    model = build("adasparse", small_world, epsilon=0.0)
+    model(*batch[:2]).penalty.backward()
+    assert all(pruner.bias.grad.sum() > 0 for pruner in model.pruners)  # a step down the gradient closes neurons
+
+
+def test_options_are_checked_by_kind(small_world):
+    for options, message in ((dict(gate="pg"), "Did you mean 'peg'"), (dict(regulariser="covv"), "Did you mean 'cov'"),
+                             (dict(multi_embedding=1), "true or false"), (dict(sample=0), "whole numbers"),
+                             (dict(alpha=True), "0 or more"), (dict(gate=3), "a name")):
+        with pytest.raises(CrocoError, match=message):
+            build("crocodile", small_world, **options)

@@ -1,0 +1,122 @@
+"""The scorecard follows from the results: rules on made figures, and a doctored result changes its verdict."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from croco_lib import CrocoError, claims
+from croco_lib.benchmark import RESULTS, results, run_study, studies
+from croco_lib.claims import CLAIMS, MARGIN, Check, Results, _check, fast_studies, judge, scorecard, verdict
+from croco_lib.cli import app
+
+committed = pytest.mark.skipif(not (RESULTS / "main.values.csv").is_file(), reason="no committed results")
+
+
+def test_the_rule_looks_at_the_interval_not_at_the_mean():
+    assert _check("d", "w", [0.01, 0.012, 0.011]).holds
+    assert not _check("d", "w", [0.03, -0.01, 0.01]).holds  # the mean is above zero, the interval is not
+    assert not _check("d", "w", [-0.01, -0.012, -0.011]).holds
+    assert _check("d", "w", [0.0001, -0.0001, 0.0], MARGIN).holds
+    assert not _check("d", "w", [0.003, -0.003, 0.0], MARGIN).holds  # not shown to be as good
+
+
+def test_verdicts():
+    def checks(*holds):
+        return [Check("d", "w", 1.0, 0.5, 1.5, h) for h in holds]
+
+    assert [verdict(checks(*h)) for h in ((True, True), (True, False), (False, False), ())] == [
+        "reproduced", "partly", "not reproduced", "cannot be tested here"]
+    with pytest.raises(CrocoError, match="too few seeds"):
+        verdict([_check("d", "w", [0.1])])
+
+
+def test_covloss_share_is_a_share():
+    share = claims.covloss_share(rows=256, repeats=4)
+    assert ((share > 0) & (share < 1)).all()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Every study a claim reads, at a toy size."""
+    folder = tmp_path_factory.mktemp("claims")
+    for name, study in fast_studies(studies()).items():
+        models = [m for m in study["models"] if m in ("crocodile", "mmoe", "ple", "me-ple", "sdem", "shared-bottom")]
+        toy = {**study, "models": models, "data": ["world:rows=3000,users=100,items=200"], "seeds": 2,
+               "fixed": {"epochs": 1}}
+        run_study(name, toy, folder, workers=1, progress=False)
+    return folder
+
+
+@pytest.fixture
+def doctored(small, tmp_path, monkeypatch):
+    """A copy of the results, and a function that adds to a metric of a model or variant in it."""
+    monkeypatch.setattr(claims, "covloss_share", lambda: np.array([0.01, 0.011, 0.012]))
+    folder = shutil.copytree(small, tmp_path / "results")
+
+    def doctor(study, metric, add, **of):
+        runs = pd.read_csv(folder / f"{study}.runs.csv", keep_default_na=False)
+        values = pd.read_csv(folder / f"{study}.values.csv")
+        mine = (runs.stage == "final") & np.logical_and.reduce([runs[k] == v for k, v in of.items()])
+        values.loc[values.key.isin(runs.key[mine]) & (values.metric == metric), "value"] += add
+        values.to_csv(folder / f"{study}.values.csv", index=False)
+        return judge(folder)
+
+    return doctor
+
+
+def test_every_claim_is_judged(small):
+    card = scorecard(judge(small))
+    assert card.number.tolist() == list(range(1, 14)) and len(CLAIMS) == 13
+    assert card.verdict.iloc[-1] == "cannot be tested here"
+
+
+@pytest.mark.parametrize(("number", "study", "metric", "of", "all_up", "all_down"), [
+    (1, "main", "diversity_index", dict(model="crocodile"), "reproduced", "not reproduced"),
+    (3, "main", "auc", dict(model="ple"), "reproduced", "not reproduced"),
+    (4, "main", "auc", dict(model="crocodile"), "any", "any"),  # gAUC is left as it is
+    (6, "ablations", "correlation", dict(variant="alpha: 0.0"), "any", "any"),
+    (7, "regularisers", "auc", dict(variant="regulariser: cov"), "reproduced", "not reproduced"),
+    (8, "ablations", "auc", dict(variant=""), "reproduced", "not reproduced"),
+    (10, "sets", "auc", dict(variant="sets: 2"), "reproduced", "not reproduced"),
+])
+def test_a_doctored_result_changes_the_verdict(doctored, number, study, metric, of, all_up, all_down):
+    high = doctored(study, metric, 30.0, **of)
+    low = doctored(study, metric, -60.0, **of)
+    held_high, held_low = (table.loc[table.number == number, "holds"].sum() for table in (high, low))
+    assert held_high > held_low == 0 or (all_up == "any" and held_high > held_low)
+    if all_up != "any":
+        assert scorecard(high).set_index("number").verdict[number] == all_up
+        assert scorecard(low).set_index("number").verdict[number] == all_down
+
+
+def test_a_missing_study_names_its_command(tmp_path):
+    with pytest.raises(CrocoError, match="croco benchmark --study main"):
+        judge(tmp_path)
+
+
+@committed
+def test_committed_results_are_whole_and_say_what_made_them():
+    R = Results()
+    for name, study in studies().items():
+        runs = pd.read_csv(RESULTS / f"{name}.runs.csv", keep_default_na=False)
+        assert (runs.status == "done").all() and set(runs.data) == set(study["data"])
+        final = runs[runs.stage == "final"]
+        assert (final.groupby(["data", "model", "variant"]).seed.nunique() == study["seeds"]).all()
+        assert runs.groupby("data").fingerprint.nunique().max() == 1
+        assert f"croco benchmark --study {name}" in R.made_by(name)
+        for trial in runs[runs.stage == "search"].groupby(["data", "model"]).size():
+            assert trial >= study.get("trials", 0)
+        assert not results(name).value[results(name).metric.isin(["auc", "gauc", "logloss"])].isna().any()
+
+
+@committed
+def test_the_command_prints_the_committed_scorecard():
+    out = CliRunner().invoke(app, ["claims", "--full"], catch_exceptions=False)
+    card = scorecard(judge(RESULTS))
+    assert out.exit_code == 0 and "made by: croco benchmark --study main" in out.output
+    for row in card[card.number != 12].itertuples():  # 12 is measured anew each time
+        assert any(line.split()[0] == str(row.number) and row.verdict in line for line in out.output.splitlines()
+                   if line.strip())
