@@ -1,7 +1,8 @@
 """Models × data × seeds × options: an equal search for each model, then its seeds, and the tables they make.
 
 A *study* says what to run (`data/results/studies.toml`, or the command line). It becomes jobs; a job says everything
-that fixes its outcome, and its key is the hash of that. Each finished job is one file, written at once and whole, so a
+that fixes its outcome but the code itself (after a change of the code, give a fresh folder), and its key is the hash
+of that. Each finished job is one file, written at once and whole, so a
 benchmark that was killed goes on where it stopped and two studies that share a job run it once.
 """
 
@@ -27,7 +28,7 @@ VERSIONS = {name: version(name) for name in ("croco-lib", "torch", "numpy")}
 TUNING_SEED = 1_000  # of every trial; the final seeds count from 0
 FRESH_ROWS = 20_000  # new rows a domain on the made world, so that the smallest is measured as well as the largest
 
-# The search space: the same number of settings for each model: 216. [ours]
+# The search space [ours]: 108 settings common to all models, and for some a knob of their own.
 COMMON = {"lr": (3e-3, 1e-3, 1e-2), "weight_decay": (0.0, 1e-6, 1e-5), "dim": (16, 8),
           "expert": ((64, 32), (32, 16)), "tower": ((16,), (32,), (32, 16))}
 OWN = {"crocodile": ("alpha", (0.1, 0.01, 1.0)), "mmoe": ("experts", (5, 3, 8)), "ple": ("per_stream", (1, 2, 3)),
@@ -62,10 +63,10 @@ def parse_data(spec: str) -> tuple[str, dict]:
     return name, {key: parse_value(text) for key, _, text in pairs}
 
 
-def make_job(data: str, model: str, seed: int, settings: dict, final: bool) -> dict:
+def make_job(data: str, model: str, seed: int, settings: dict, final: bool, inside: bool = False) -> dict:
     """Everything that fixes a run's outcome. `settings` go to `fit` by their names, else to the model."""
     return json.loads(json.dumps(dict(
-        data=data, model=model, seed=seed, final=final, versions=VERSIONS,
+        data=data, model=model, seed=seed, final=final, versions=VERSIONS, **({"inside": True} if inside else {}),
         options={k: v for k, v in settings.items() if k not in FIT},
         fit={**DEFAULT_FIT, **{k: v for k, v in settings.items() if k in FIT}})))
 
@@ -93,7 +94,7 @@ def run_job(job: dict) -> dict:
     import torch
 
     from .models import build
-    from .training import diversity, evaluate, fit, has_experts, probe
+    from .training import diversity, evaluate, fit, probe
 
     torch.set_num_threads(1)
     start = time.perf_counter()
@@ -106,11 +107,12 @@ def run_job(job: dict) -> dict:
             for split, rows in (("test", data.test), ("fresh", fresh)):
                 if rows is not None:
                     values += [(split, r.domain, r.metric, r.value) for r in evaluate(run.model, rows).itertuples()]
-            values += [("valid", *triple) for triple in probe(run.model, data.valid)]
             values += [("train", name, "rows", n) for name, n in zip(
                 data.domains, np.bincount(data.train.domain).tolist(), strict=True)]
-            if has_experts(model):
-                values.append(("test", "all", "diversity_index", diversity(run.model, data.test)))
+        if job.get("inside"):
+            values += [("valid", *triple) for triple in probe(run.model, data.valid)]
+            values.append(("test", "all", "diversity_index", diversity(run.model, data.test)))
+            values += _own_tables(run.model, data)
         valid = run.history.query("split == 'valid' and part == 'all' and metric == 'auc'").value.max()
         outcome = dict(status="done", error="", valid_auc=valid, best_step=run.best_step,
                        steps=int(run.history.step.max()), fingerprint=data.fingerprint,
@@ -119,6 +121,23 @@ def run_job(job: dict) -> dict:
     except Exception as error:  # whatever it is, the other runs go on; the table shows it
         outcome = dict(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0], values=[])
     return {**outcome, "job": job, "seconds": time.perf_counter() - start, "date": time.strftime("%Y-%m-%d")}
+
+
+def _own_tables(model, data) -> list[tuple]:
+    """IA of each domain's own item table, over the items that the domain has in train, where tables are a domain's own.
+
+    Other rows of the table are still as random as at the start, which looks rich.
+    """
+    from .metrics import information_abundance
+    from .training import embedding_sets
+
+    if model.name not in ("me-ple", "sdem"):
+        return []
+    item = data.column("item")
+    tables, per_domain = embedding_sets(model, data, data.fields[item].name), model.options.get("per_stream", 1)
+    return [("train", name, "own_table_abundance", float(np.mean([
+        information_abundance(E[np.unique(data.train.features[data.train.domain == s, item])])
+        for E in tables[s * per_domain:(s + 1) * per_domain]]))) for s, name in enumerate(data.domains)]
 
 
 def _run_to_file(job: dict, folder: Path) -> None:
@@ -131,7 +150,10 @@ def _run_to_file(job: dict, folder: Path) -> None:
 def read(job: dict, folder: Path) -> dict | None:
     """The finished job's file, or None."""
     path = folder / f"{key_of(job)}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    try:
+        return json.loads(path.read_text()) if path.is_file() else None
+    except json.JSONDecodeError:
+        raise CrocoError(f"{path} is damaged; delete it, and the benchmark makes it again.") from None
 
 
 def run_jobs(jobs: list[dict], folder: Path, workers: int = 1, progress: bool = True, label: str = "benchmark") -> None:
@@ -185,8 +207,8 @@ def run_study(name: str, study: dict, folder: Path, workers: int = 1, progress: 
     """Run a study: the search of each model on each data set, then the seeds of each variant of the chosen settings.
 
     A study has `data`, `models`, `seeds`, and may have `trials` (of the search), `variants` or `grid` (settings put on
-    top of the chosen ones), `fixed` (settings of every run, trials too), and `choose` (a knob for which each variant's
-    value is chosen on validation).
+    top of the chosen ones), `fixed` (settings of every run, trials too), `choose` (a knob for which each variant's
+    value is chosen on validation), and `inside` (true: also measure what goes on inside the models).
     """
     runs, count, fixed = folder / "runs", study.get("trials", 0), study.get("fixed", {})
     searches = {(d, m): _searched(d, m, fixed, count) for d in study["data"] for m in study["models"]}
@@ -204,7 +226,7 @@ def run_study(name: str, study: dict, folder: Path, workers: int = 1, progress: 
             if (d, m, i) in picks:
                 settings = _best([make_job(d, m, TUNING_SEED, s, final=False) for s in picks[d, m, i]], runs)
             for seed in range(study["seeds"]):
-                final.append(make_job(d, m, seed, settings, final=True))
+                final.append(make_job(d, m, seed, settings, final=True, inside=study.get("inside", False)))
                 plan.append((d, m, variant, seed))
     run_jobs(final, runs, workers, progress, name)
     every = [job for jobs in searches.values() for job in jobs]

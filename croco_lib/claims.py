@@ -84,19 +84,19 @@ def _runner_up(table: pd.DataFrame, among) -> str:
 
 
 def diversity(R: Results) -> Iterator[Check]:
-    for data in R.data("main"):
-        DI = R.values("main", data, "diversity_index")
+    for data in R.data("inside"):
+        DI = R.values("inside", data, "diversity_index")
         best = _runner_up(DI, SINGLE_EMBEDDING)
         yield _check(data, f"DI of crocodile minus {best}'s, the most diverse of one table", DI.crocodile - DI[best])
 
 
 def collapse(R: Results) -> Iterator[Check]:
-    for data in R.data("main"):
-        rows = R.domains(data)
-        sets = [f"set {list(rows.index).index(domain) + 1}" for domain in (rows.idxmax(), rows.idxmin())]
+    for data in R.data("inside"):
+        rows = R.domains(data, "inside")
         for model in ("me-ple", "sdem"):
-            large, small = (R.values("main", data, "information_abundance", part, "valid")[model] for part in sets)
-            yield _check(data, f"IA of {model}'s table: largest minus smallest domain", large - small)
+            large, small = (R.values("inside", data, "own_table_abundance", part, "train")[model]
+                            for part in (rows.idxmax(), rows.idxmin()))
+            yield _check(data, f"IA of {model}'s own item tables, largest minus smallest domain", large - small)
 
 
 def own_tables_hurt(R: Results) -> Iterator[Check]:
@@ -126,10 +126,10 @@ def best_where_scarce(R: Results) -> Iterator[Check]:
 
 
 def disentangles(R: Results) -> Iterator[Check]:
-    for data in R.data("ablations"):
-        cov = np.log10(R.values("ablations", data, "covariance", split="valid", by="variant"))
+    for data in R.data("decorrelation"):
+        cov = np.log10(R.values("decorrelation", data, "covariance", split="valid", by="variant"))
         yield _check(data, "log10 of how many times lower the covariance is with CovLoss", cov["alpha: 0.0"] - cov[""])
-        r = R.values("ablations", data, "correlation", split="valid", by="variant")
+        r = R.values("decorrelation", data, "correlation", split="valid", by="variant")
         yield _check(data, "mean |correlation| without minus with CovLoss", r["alpha: 0.0"] - r[""])
 
 
@@ -163,9 +163,11 @@ def two_sets_enough(R: Results) -> Iterator[Check]:
     for data in R.data("sets"):
         two = R.values("sets", data, "auc", by="variant")["sets: 2"]
         others = R.values("main", data, "auc")
+        if sum(m in others for m in BASELINES) < 5:
+            raise CrocoError(f"Claim 10 needs five of the baselines on {data}; the study main has fewer.")
         gaps = sorted((_check(data, f"AUC with two sets minus {m}", two - others[m]) for m in BASELINES if m in others),
                       key=lambda check: -check.low)
-        yield gaps[min(4, len(gaps) - 1)]  # five are beaten when the fifth is
+        yield gaps[4]  # five are beaten when the fifth is
 
 
 def sampled_as_good(R: Results) -> Iterator[Check]:
@@ -232,9 +234,9 @@ class Claim:
 
 CLAIMS = (
     Claim(1, "models of one embedding table keep little diversity", "lower DI",
-          "the DI of Crocodile's experts is above that of the most diverse model of one table", ("main",), diversity),
+          "the DI of Crocodile's experts is above that of the most diverse model of one table", ("inside",), diversity),
     Claim(2, "small domains' own tables collapse", "lower IA, least in the smallest domain",
-          "the IA of the largest domain's own table is above that of the smallest's", ("main",), collapse),
+          "the IA of the largest domain's own item table is above that of the smallest's", ("inside",), collapse),
     Claim(3, "own tables without sharing hurt, most in the smallest domain",
           "ME-PLE below PLE: −0.07 % AUC, −0.3 % on S6",
           "PLE's AUC is above ME-PLE's, overall and in the smallest domain", ("main",), own_tables_hurt),
@@ -244,7 +246,7 @@ CLAIMS = (
           "on S6 +0.68 % AUC, +1.8 % gAUC over ME-PLE; +0.37 %, +0.98 % over SDEM",
           "Crocodile is above ME-PLE and SDEM in the smallest domain", ("main",), best_where_scarce),
     Claim(6, "CovLoss disentangles", "covariance of experts 3 and 5 about 3·10³ times lower",
-          "cross-expert covariance and correlation are lower with CovLoss", ("ablations",), disentangles),
+          "cross-expert covariance and correlation are lower with CovLoss", ("decorrelation",), disentangles),
     Claim(7, "CovLoss beats the other regularisers",
           "CovLoss +0.07 % AUC over BCE alone; dCorr +0.01 %; Trans5 −0.06 %",
           "CovLoss is above no regulariser, and above the best other",

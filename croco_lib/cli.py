@@ -68,11 +68,11 @@ def data(get: Annotated[str | None, typer.Option(help="Fetch this data set from 
 
 @app.command()
 def fit(
-    model: Annotated[str, typer.Argument(help="shared-bottom, mmoe, ple, me-ple, sdem or crocodile")],
+    model: Annotated[str, typer.Argument(help="A model's name, e.g. crocodile or ple; a wrong one lists all.")],
     data: Annotated[str, typer.Option(help="A data set's name (see `croco data`), or a CSV or Parquet file")] = "world",
     alpha: Annotated[float | None, typer.Option(help="Weight of CovLoss (crocodile).")] = None,
     sets: Annotated[int | None, typer.Option(help="Embedding sets and experts M (crocodile).")] = None,
-    seed: Annotated[int, typer.Option(help="Fixes the weights and the order of the rows, never the split.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes the weights and the rows' order, never the split.")] = 0,
     epochs: Annotated[int, typer.Option(help="At most so many passes.")] = 10,
     batch_size: Annotated[int, typer.Option(help="Rows a step.")] = 4096,
     lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = 3e-3,
@@ -86,6 +86,7 @@ def fit(
     user: Annotated[str | None, typer.Option(help="For a file: the column of users.")] = None,
     item: Annotated[str | None, typer.Option(help="For a file: the column of items.")] = None,
     fields: Annotated[str | None, typer.Option(help="For a file: further columns, comma-separated.")] = None,
+    set_: Annotated[list[str], typer.Option("--set", help="KEY=VALUE for the model, e.g. dim=8.")] = [],  # noqa: B006
     option: Annotated[list[str], typer.Option(help="KEY=VALUE for the data, e.g. conflict=0, split=time.")] = [],  # noqa: B006
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
@@ -100,6 +101,7 @@ def fit(
         raise CrocoError(f"--threads must be 1 or more, not {threads}.")
     torch.set_num_threads(threads)
     chosen = {k: v for k, v in (("alpha", alpha), ("sets", sets)) if v is not None}
+    chosen |= {k: parse_value(v) for k, v in _pairs(set_, "--set", "KEY=VALUE")}
     options_of(model)  # an unknown model is named before the data is read
     loaded = _load(data, label, domain, user, item, fields, option)
     run = train(build(model, loaded, seed=seed, **chosen), loaded, epochs=epochs, batch_size=batch_size, lr=lr,
@@ -179,17 +181,17 @@ def claims(
     from .benchmark import RESULTS, run_study, studies
     from .claims import CLAIMS, FAST_DATA, Results, fast_studies, judge, scorecard
 
-    source = folder or RESULTS
+    source, own = folder or RESULTS, ROOT / "build" / "claims-fast"
+    if run is not None:
+        known("size of --run", run, ["fast"])
+        for name, study in fast_studies(studies()).items():
+            run_study(name, study, own, workers)
     table = judge(source)
     if json_:
         typer.echo(table.to_json(orient="records", force_ascii=False))
         return
     card = scorecard(table)
     if run is not None:
-        known("size of --run", run, ["fast"])
-        own = ROOT / "build" / "claims-fast"
-        for name, study in fast_studies(studies()).items():
-            run_study(name, study, own, workers)
         again = scorecard(judge(own)).verdict
         card["fast"] = again
         card["agree"] = (again == card.verdict).map({True: "yes", False: "NO"})

@@ -74,7 +74,10 @@ def double_centred(matrix: Tensor) -> Tensor:
 
 
 def distance_correlation_loss(experts: Tensor) -> Tensor:
-    """dCorr (Székely et al., 2007): Σ_{p>q} dCor(O^(p), O^(q)), on at most QUADRATIC_ROWS rows."""
+    """dCorr (Székely et al., 2007): Σ_{p>q} dCor(O^(p), O^(q)), on at most QUADRATIC_ROWS rows.
+
+    Free of scale down to outputs of about 1e-3, below which they count as constant.
+    """
     A = double_centred(distances(experts[:, :QUADRATIC_ROWS]))  # [M, N, N]
     variance = A.square().mean((1, 2))  # [M]
     p, q = pairs(A)

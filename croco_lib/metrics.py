@@ -157,14 +157,23 @@ def user_pairs(user: np.ndarray, domain: np.ndarray, count: int, seed: int = 0) 
     return order[np.stack([a, b])]
 
 
-def diversity_index(scores: np.ndarray, pairs: np.ndarray) -> float:
-    """DI [ours: the paper's exact form is not known]: the share of triples (user, a, b) on which two experts disagree.
+def diversity_index(scores: np.ndarray, pairs: np.ndarray, read: np.ndarray | None = None) -> float:
+    """DI [ours: the paper's exact form is not known]: how often two experts disagree on a triple (user, a, b).
 
     `scores` [M, N] is each expert's own score of each row, `pairs` [2, T] rows of one user in one domain. Experts p and
-    q conflict when p puts a above b and q puts b above a. 0 for one expert.
+    q conflict when p puts a above b and q puts b above a. The share of conflicts is over all triples and all pairs
+    of experts, so it does not grow with M; two that toss coins have ½. With `read` [M, N], only experts that the row's
+    tower reads count. 0 where no tower reads two.
     """
-    gap = scores[:, pairs[0]] - scores[:, pairs[1]]  # [M, T]
-    return float(((gap > 0).any(0) & (gap < 0).any(0)).mean())
+    sign = np.sign(scores[:, pairs[0]] - scores[:, pairs[1]]).astype(np.int8)  # [M, T]
+    open_ = np.ones_like(sign, bool) if read is None else read[:, pairs[0]] & read[:, pairs[1]]
+    conflicts = counted = 0
+    for p in range(len(sign)):
+        for q in range(p):
+            both = open_[p] & open_[q]
+            counted += int(both.sum())
+            conflicts += int(((sign[p] * sign[q] < 0) & both).sum())
+    return conflicts / counted if counted else 0.0
 
 
 def recovery(sets: np.ndarray, facets: np.ndarray) -> tuple[pd.DataFrame, float]:

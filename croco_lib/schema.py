@@ -98,10 +98,17 @@ class MultiDomainData:
     world: object | None = None
 
     def __post_init__(self):
+        if len(set(self.domains)) < len(self.domains) or not all(self.domains) or "all" in self.domains:
+            raise DataError(f"{self.name}: domains need different names, none of them empty or 'all' (which names the "
+                            f"whole in every table), not {self.domains}.")
         for name in SPLITS:
             split = getattr(self, name)
             if not len(split):
                 raise DataError(f"{self.name}: the {name} split is empty. Give more rows or another split.")
+            if not np.isin(split.label, (0, 1)).all():
+                raise DataError(f"{self.name}: the {name} split has labels that are not 0 or 1.")
+            if split.features.min() < 0 or (split.features.max(0) >= [f.size for f in self.fields]).any():
+                raise DataError(f"{self.name}: the {name} split has ids beyond the size of their field.")
             counts = np.bincount(split.domain, minlength=len(self.domains))
             if not counts.all():
                 missing = ", ".join(self.domains[i] for i in np.flatnonzero(counts == 0))
@@ -134,7 +141,7 @@ class MultiDomainData:
         return digest.hexdigest()[:16]
 
     def describe(self) -> pd.DataFrame:
-        """Rows, share, click rate, users and items of every domain, over all splits."""
+        """Rows, share, click rate, users and known items (the rare ones count as one) of every domain, all splits."""
         parts = [getattr(self, name) for name in SPLITS]
         frame = pd.DataFrame({
             "domain": pd.Categorical.from_codes(np.concatenate([p.domain for p in parts]), list(self.domains)),

@@ -2,15 +2,18 @@
 
 import json
 import os
+import pickle
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -20,7 +23,7 @@ from .losses import OBJECTIVES, covariance_loss
 from .models import Output
 from .schema import CrocoError, MultiDomainData, Split, known
 
-PROBE_ROWS = 4096  # validation rows on which the measures of disentanglement are taken
+PROBE_ROWS = 4096  # random validation rows on which the measures of disentanglement are taken
 EVAL_BATCH = 1 << 16
 
 
@@ -99,7 +102,9 @@ def expert_scores(model: nn.Module, split: Split) -> np.ndarray:
 def diversity(model: nn.Module, split: Split, triples: int = 100_000, seed: int = 0) -> float:
     """The diversity index of the model's experts on this split (see `metrics.diversity_index`)."""
     pairs = metrics.user_pairs(split.user, split.domain, triples, seed)
-    return metrics.diversity_index(expert_scores(model, split), pairs)
+    gates = [out.gate for out in outputs(model, split)]
+    read = None if gates[0] is None else (torch.cat(gates, 1) > 0).any(-1).cpu().numpy()  # [M, N]
+    return metrics.diversity_index(expert_scores(model, split), pairs, read)
 
 
 def embedding_sets(model: nn.Module, data: MultiDomainData, field: str | None = None) -> np.ndarray:
@@ -114,7 +119,8 @@ def embedding_sets(model: nn.Module, data: MultiDomainData, field: str | None = 
 
 def probe(model: nn.Module, split: Split) -> list[tuple[str, str, float]]:
     """(part, metric, value) of what goes on inside: covariance, correlation, gate entropy, IA of each set."""
-    out = next(outputs(model, split, PROBE_ROWS))
+    some = np.random.default_rng(0).permutation(len(split))[:PROBE_ROWS]  # of all domains: the rows may be in order
+    out = next(outputs(model, split.take(np.sort(some)), PROBE_ROWS))
     values = []
     if out.experts is not None:
         experts = out.experts.float().cpu().numpy()
@@ -160,13 +166,19 @@ def fit(
     """
     loss_of = OBJECTIVES[known("objective", objective, OBJECTIVES)]
     for name, value, low in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("patience", patience, 1),
-                             ("eval_every", eval_every or 1, 1)):
-        if value < low:
-            raise CrocoError(f"fit: {name} must be {low} or more, not {value}.")
-    if not 0 < lr < 10:
-        raise CrocoError(f"fit: lr must be above 0 and below 10, not {lr}.")
-    # What a resumed run must share with the run it continues; epochs and patience may be raised.
+                             ("eval_every", 1 if eval_every is None else eval_every, 1), ("seed", seed, 0)):
+        if not isinstance(value, Integral) or value < low:
+            raise CrocoError(f"fit: {name} must be a whole number of {low} or more, not {value!r}.")
+    for name, value, fits in (("lr", lr, lambda v: 0 < v < 10), ("weight_decay", weight_decay, lambda v: 0 <= v < 10)):
+        if not isinstance(value, Real) or not fits(value):
+            low = "above 0" if name == "lr" else "at least 0"
+            raise CrocoError(f"fit: {name} must be {low} and below 10, not {value!r}.")
+    if getattr(model, "sizes", None) not in (None, [f.size for f in data.fields]):
+        raise CrocoError(f"fit: this {model.name} was built for other data than {data.name}; build it anew.")
+    # What a resumed run must share with the run it continues. (Epochs may be raised; the evaluation at the earlier end
+    # then stays in the history.)
     settings = dict(model=getattr(model, "name", type(model).__name__), options=getattr(model, "options", {}),
+                    weights_from_seed=getattr(model, "seed", None),
                     data=data.name, fingerprint=data.fingerprint, batch_size=batch_size, lr=lr,
                     weight_decay=weight_decay, objective=objective, eval_every=eval_every, seed=seed)
     settings = json.loads(json.dumps(settings))  # as a file gives it back
@@ -184,7 +196,10 @@ def fit(
     best_weights: dict[str, Tensor] = {}
     folder = None if folder is None else Path(folder)
     if folder is not None and (folder / "checkpoint.pt").is_file():
-        saved = torch.load(folder / "checkpoint.pt", map_location=device, weights_only=True)
+        try:
+            saved = torch.load(folder / "checkpoint.pt", map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            raise CrocoError(f"{folder / 'checkpoint.pt'} is damaged; delete it to start again.") from error
         old = json.loads(saved["settings"])
         if changed := [k for k in settings if settings[k] != old.get(k)]:
             raise CrocoError(f"{folder} holds a run with another {', '.join(changed)} "
@@ -193,6 +208,8 @@ def fit(
         optimizer.load_state_dict(saved["optimizer"])
         best_weights, state = saved["best_weights"], json.loads(saved["state"])
     elif folder is not None:
+        if folder.is_file():
+            raise CrocoError(f"{folder} is a file; folder= takes a folder.")
         folder.mkdir(parents=True, exist_ok=True)
 
     def look(train_loss: float) -> None:
@@ -270,6 +287,8 @@ def load_weights(model: nn.Module, folder: str | Path) -> nn.Module:
         raise CrocoError(f"{path}: there is no such file; did a run with this folder reach its first evaluation?")
     try:
         model.load_state_dict(load_file(path))
+    except SafetensorError as error:
+        raise CrocoError(f"{path} is damaged: {error}.") from error
     except RuntimeError as error:
         raise CrocoError(f"{path} does not fit this model: {str(error).splitlines()[-1].strip()}") from error
     return model

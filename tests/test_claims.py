@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from croco_lib import CrocoError, claims
+from croco_lib import CrocoError, benchmark, claims
 from croco_lib.benchmark import RESULTS, results, run_study, studies
 from croco_lib.claims import CLAIMS, MARGIN, Check, Results, _check, fast_studies, judge, scorecard, verdict
 from croco_lib.cli import app
@@ -42,11 +42,14 @@ def test_covloss_share_is_a_share():
 def small(tmp_path_factory):
     """Every study a claim reads, at a toy size."""
     folder = tmp_path_factory.mktemp("claims")
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(benchmark, "FRESH_ROWS", 500)
     for name, study in fast_studies(studies()).items():
         models = [m for m in study["models"] if m in ("crocodile", "mmoe", "ple", "me-ple", "sdem", "shared-bottom")]
         toy = {**study, "models": models, "data": ["world:rows=3000,users=100,items=200"], "seeds": 2,
                "fixed": {"epochs": 1}}
         run_study(name, toy, folder, workers=1, progress=False)
+    monkeypatch.undo()
     return folder
 
 

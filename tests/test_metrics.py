@@ -180,12 +180,13 @@ def test_user_pairs_need_a_user_with_two_rows():
 def test_diversity_index_equals_a_slow_loop(experts, seed):
     rng = np.random.default_rng(seed)
     scores, pairs = rng.integers(0, 3, (experts, 12)).astype(float), rng.integers(0, 12, (2, 30))
-    conflicts = sum(
-        any((scores[p, a] - scores[p, b]) * (scores[q, a] - scores[q, b]) < 0
-            for p in range(experts) for q in range(p))
-        for a, b in pairs.T
-    )
-    assert metrics.diversity_index(scores, pairs) == pytest.approx(conflicts / 30)
+    read = rng.random((experts, 12)) < 0.7
+    for mask in (np.ones_like(read), read):
+        conflicts = [(scores[p, a] - scores[p, b]) * (scores[q, a] - scores[q, b]) < 0
+                     for p in range(experts) for q in range(p) for a, b in pairs.T
+                     if mask[p, a] and mask[p, b] and mask[q, a] and mask[q, b]]
+        assert metrics.diversity_index(scores, pairs, mask) == pytest.approx(np.mean(conflicts) if conflicts else 0)
+    assert metrics.diversity_index(scores, pairs) == metrics.diversity_index(scores, pairs, np.ones_like(read))
 
 
 def test_recovery_finds_planted_facets():

@@ -70,7 +70,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(small_world, tmp_path
     with pytest.raises(KeyboardInterrupt):
         fit(build("crocodile", small_world), small_world, folder=tmp_path / "cut", **settings)
     monkeypatch.setattr(training, "evaluate", real)
-    resumed = fit(build("crocodile", small_world, seed=99), small_world, folder=tmp_path / "cut", **settings)
+    resumed = fit(build("crocodile", small_world), small_world, folder=tmp_path / "cut", **settings)
     pd.testing.assert_frame_equal(resumed.history, whole.history)
     pd.testing.assert_frame_equal(evaluate(resumed.model, small_world.test), evaluate(whole.model, small_world.test))
     assert resumed.best_step == whole.best_step
@@ -98,8 +98,8 @@ def test_a_folder_with_another_run_is_refused(small_world, tmp_path):
 
 
 @pytest.mark.parametrize(("wrong", "words"), [
-    (dict(epochs=0), "epochs must be 1"), (dict(batch_size=0), "batch_size must be 1"), (dict(lr=0), "lr must be"),
-    (dict(patience=0), "patience must be 1"), (dict(objective="domian"), "Did you mean 'domain'")])
+    (dict(epochs=0), "epochs must be a whole number of 1"), (dict(batch_size=0), "batch_size must be a whole number of 1"),
+    (dict(lr=0), "lr must be"), (dict(patience=0), "patience must be a whole number of 1"), (dict(objective="domian"), "Did you mean 'domain'")])
 def test_settings_out_of_range_are_named(small_world, wrong, words):
     with pytest.raises(CrocoError, match=words):
         fit(build("mmoe", small_world), small_world, **{**FAST, **wrong})
@@ -139,3 +139,54 @@ def test_an_expert_alone_is_scored_by_its_rows_tower(small_world):
     s = small_world.test.domain[5]
     expected = [model.towers.towers[s](O[m, 5]).item() for m in range(2)]
     np.testing.assert_allclose(scores[:, 5], expected, atol=1e-5)
+
+
+def test_the_probe_looks_at_all_domains(monkeypatch, small_world):
+    seen, real = [], training.outputs
+    monkeypatch.setattr(training, "PROBE_ROWS", 400)
+    monkeypatch.setattr(training, "outputs", lambda model, split, rows: seen.append(split) or real(model, split, rows))
+    training.probe(build("crocodile", small_world), small_world.valid)  # whose rows stand in order of their domains
+    assert len(seen[0]) == 400 and len(np.unique(seen[0].domain)) == 5
+
+
+def test_diversity_counts_only_experts_that_the_tower_reads(small_world):
+    """PLE's tower of domain s reads two experts, its own and the shared one; the others must not count."""
+    model = build("ple", small_world)
+    before = training.diversity(model, small_world.test, 2000)
+    s0 = small_world.test.take(np.flatnonzero(small_world.test.domain == 0))
+    alone = training.diversity(model, s0, 2000)
+    with torch.no_grad():
+        model.levels[0].experts.layers[0].weight[1:5] *= -1.0  # the other domains' experts
+    assert training.diversity(model, s0, 2000) == alone > 0
+    assert training.diversity(model, small_world.test, 2000) != before
+
+
+def test_a_folder_of_another_start_or_a_damaged_one_is_refused(small_world, tmp_path):
+    settings = dict(FAST, epochs=1)
+    fit(build("shared-bottom", small_world), small_world, folder=tmp_path, **settings)
+    with pytest.raises(CrocoError, match="another weights_from_seed"):
+        fit(build("shared-bottom", small_world, seed=7), small_world, folder=tmp_path, **settings)
+    model = build("shared-bottom", small_world)
+    for name, act in (("checkpoint.pt", lambda: fit(model, small_world, folder=tmp_path, **settings)),
+                      ("best.safetensors", lambda: training.load_weights(model, tmp_path))):
+        path = tmp_path / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(CrocoError, match=f"{name} is damaged"):
+            act()
+    with pytest.raises(CrocoError, match="is a file"):
+        fit(build("shared-bottom", small_world), small_world, folder=tmp_path / "history.csv", **settings)
+
+
+@pytest.mark.parametrize("bad", [dict(eval_every=0), dict(epochs=1.5), dict(batch_size=2.5), dict(seed=-1),
+                                 dict(weight_decay=-1), dict(lr="a"), dict(lr=0)])
+def test_settings_of_the_wrong_kind_are_named(small_world, bad):
+    with pytest.raises(CrocoError, match=f"fit: {next(iter(bad))} must be"):
+        fit(build("shared-bottom", small_world), small_world, **bad)
+
+
+def test_a_model_of_other_data_is_refused(small_world):
+    import croco_lib
+
+    other = croco_lib.load("world", rows=5_000, users=100, items=200)
+    with pytest.raises(CrocoError, match="built for other data"):
+        fit(build("shared-bottom", other), small_world)

@@ -21,7 +21,7 @@ def read_table(path: str | Path, integers: Sequence[str] = (), numbers: Sequence
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file.")
+        raise DataError(f"{path}: {'this is a folder, not a file' if path.is_dir() else 'there is no such file'}.")
     if path.suffix == ".parquet":
         try:
             return pl.read_parquet(path)
@@ -71,6 +71,9 @@ def whole(values: pl.Series, where: str) -> pl.Series:
     """An id column as text or whole numbers. Floats pass only where they hold whole numbers (ids read as 3.0)."""
     if values.dtype == pl.UInt64:
         return values
+    if values.dtype.is_float() and (values.is_finite() & (values.abs() >= 2**53)).any():
+        raise DataError(f"{where}: column {values.name!r} holds ids of 2^53 or more as floating-point numbers, where "
+                        "neighbours can no longer be told apart. Read it as whole numbers or as text.")
     if values.dtype.is_float() and not (values.is_finite() & (values == values.floor())).all():
         raise DataError(
             f"{where}: column {values.name!r} holds fractions, and a field must be categorical. "
@@ -146,6 +149,9 @@ def from_frame(
     if isinstance(frame, (str, Path)):
         where, frame = str(frame), read_table(frame)
     try:
+        if isinstance(frame, pd.DataFrame):  # pandas' gap in a column of text is a NaN among the strings
+            text = frame.select_dtypes("object").columns
+            frame = frame.assign(**{c: frame[c].astype(object).where(frame[c].notna(), None) for c in text})
         table = pl.from_pandas(frame, nan_to_null=False) if isinstance(frame, pd.DataFrame) else frame
     except (TypeError, ValueError, NotImplementedError) as error:
         raise DataError(f"{where}: not a plain table ({str(error).splitlines()[0]}). "
@@ -178,6 +184,8 @@ def from_frame(
                         f"CSV) has {table[label][row]!r}; {int(bad.sum())} rows are like that.")
 
     coded = {c: whole(table[c].fill_nan(None) if table[c].dtype.is_float() else table[c], where) for c in columns}
+    if domains is not None and (isinstance(domains, str) or not isinstance(domains, (Sequence, Mapping, np.ndarray))):
+        raise DataError(f"{where}: domains takes a list of values or a mapping of values to names, not {domains!r}.")
     listed = sorted(coded[domain].unique()) if domains is None else list(dict.fromkeys(domains))
     try:
         allowed = pl.Series(domain, listed).cast(coded[domain].dtype)
@@ -213,7 +221,7 @@ def from_frame(
         made.append(Field(column, len(values) + 1, roles.get(column, ""), values))
     user_code = coded[user].rank("dense").to_numpy().astype(np.int64) - 1
     label_array = table[label].cast(pl.Float32).to_numpy()
-    names = tuple(domains.values()) if isinstance(domains, Mapping) else tuple(str(value) for value in allowed)
+    names = tuple(map(str, domains.values() if isinstance(domains, Mapping) else allowed))
 
     def rows_of(p: int) -> Split:
         rows = np.flatnonzero(part == p)
@@ -221,6 +229,7 @@ def from_frame(
 
     notes = {
         "rows": len(table),
+        "rows that repeat another, kept": len(table) - table.select(label, *columns, *filter(None, [time])).n_unique(),
         "split": "random 80/10/10" if split == "random" else f"by {time}: first 80 % train, last 10 % test",
         "unknown id 0": f"values seen fewer than {min_count} times in train, or not at all",
         "missing values given the unknown id": {c: n for c in columns if (n := coded[c].null_count())},

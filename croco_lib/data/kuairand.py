@@ -31,9 +31,9 @@ FEATURES = ["hour", *USER, *VIDEO]
 
 
 def roots() -> list[Path]:
-    """Where raw data may lie, first found first: $CROCO_DATA, data/raw, and a folder shared beside the project."""
+    """Where raw data may lie: in $CROCO_DATA where it is set; else data/raw and a folder beside the project."""
     given = os.environ.get("CROCO_DATA")
-    return [*([Path(given)] if given else []), ROOT / "data" / "raw", ROOT.parent / "shared" / "data"]
+    return [Path(given)] if given else [ROOT / "data" / "raw", ROOT.parent / "shared" / "data"]
 
 
 def _logs(folder: Path, suffix: str) -> list[Path]:

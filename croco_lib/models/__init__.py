@@ -1,6 +1,7 @@
 """The models by name. Each is a wiring of the four parts of `croco_lib.layers`."""
 
 import inspect
+from numbers import Integral, Real
 
 import torch
 from torch import nn
@@ -48,12 +49,14 @@ def _wanted(value, default) -> str:
     if isinstance(default, str):
         return "" if isinstance(value, str) else "is a name"
     if isinstance(default, float):
-        ok = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
+        ok = isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < float("inf")
         return "" if ok else "must be 0 or more"
     if value is None and default is None:
         return ""
-    sizes = value if isinstance(default, tuple) and isinstance(value, (tuple, list)) else [value]
-    ok = sizes and all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in sizes)
+    if isinstance(default, tuple) and not isinstance(value, (tuple, list)):
+        return "takes a list of widths"
+    sizes = value if isinstance(default, tuple) else [value]
+    ok = len(sizes) and all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in sizes)
     return "" if ok else "takes whole numbers of 1 or more"
 
 
@@ -72,5 +75,6 @@ def build(name: str, data: MultiDomainData, *, seed: int = 0, **options) -> nn.M
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MODELS[name](data, **options)
-    model.name, model.options = name, {**defaults, **options}
+    model.name, model.options, model.seed = name, {**defaults, **options}, seed
+    model.sizes = [f.size for f in data.fields]
     return model

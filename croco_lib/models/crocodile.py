@@ -36,5 +36,7 @@ class Crocodile(nn.Module):
         x = self.embedding(features)  # [M, N, F·e]
         O = self.experts(x)  # [M, N, d]
         g = self.gate(features) if self.by_prior else self.gate(x.mean(0), domain)  # [M, N, d] or [M, N, 1]
-        penalty = self.alpha * self.regulariser(O[:, :self.sample], g[:, :self.sample]) if self.alpha else 0.0
+        penalty = 0.0
+        if self.alpha and self.training:
+            penalty = self.alpha * self.regulariser(O[:, :self.sample], g[:, :self.sample])
         return Output(self.towers(mix(g, O), domain), O, g, penalty)
