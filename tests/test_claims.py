@@ -77,10 +77,11 @@ def test_every_claim_is_judged(small):
 
 
 @pytest.mark.parametrize(("number", "study", "metric", "of", "all_up", "all_down"), [
-    (1, "main", "diversity_index", dict(model="crocodile"), "reproduced", "not reproduced"),
+    (1, "inside", "diversity_index", dict(model="crocodile"), "reproduced", "not reproduced"),
     (3, "main", "auc", dict(model="ple"), "reproduced", "not reproduced"),
     (4, "main", "auc", dict(model="crocodile"), "any", "any"),  # gAUC is left as it is
-    (6, "ablations", "correlation", dict(variant="alpha: 0.0"), "any", "any"),
+    (6, "decorrelation", "correlation", dict(variant="alpha: 0.0"), "any", "any"),
+    (5, "main", "gauc", dict(model="crocodile"), "any", "any"),
     (7, "regularisers", "auc", dict(variant="regulariser: cov"), "reproduced", "not reproduced"),
     (8, "ablations", "auc", dict(variant=""), "reproduced", "not reproduced"),
     (10, "sets", "auc", dict(variant="sets: 2"), "reproduced", "not reproduced"),
@@ -95,8 +96,47 @@ def test_a_doctored_result_changes_the_verdict(doctored, number, study, metric, 
         assert scorecard(low).set_index("number").verdict[number] == all_down
 
 
+class Stub:
+    """Results of one data set "d": one frame of values, whatever is asked for; domains large (1) and small (0)."""
+
+    def __init__(self, frame, **parts):
+        self.frame, self.parts = pd.DataFrame(frame), parts
+
+    def data(self, study):
+        return ["d"]
+
+    def domains(self, data, study="main"):
+        return pd.Series({"large": 10, "small": 1})
+
+    def values(self, study, data, metric, part="all", split="test", by="model"):
+        return self.frame + self.parts.get(part, 0.0)
+
+
+NEAR, FAR = [0.5, 0.5001, 0.4999], [0.6, 0.601, 0.602]
+
+
+@pytest.mark.parametrize(("judge_", "results_", "expected"), [
+    (claims.collapse, Stub({"me-ple": NEAR, "sdem": FAR}, large=[0.1, 0.11, 0.1]), "reproduced"),
+    (claims.collapse, Stub({"me-ple": NEAR, "sdem": FAR}, small=[0.1, 0.11, 0.1]), "not reproduced"),
+    (claims.alpha_robust, Stub({"alpha: 1": NEAR, "alpha: 2": NEAR[::-1]}), "reproduced"),
+    (claims.alpha_robust, Stub({"alpha: 1": NEAR, "alpha: 2": FAR}), "not reproduced"),
+    (claims.sampled_as_good, Stub({"": NEAR, "sample: 32": NEAR[::-1]}), "reproduced"),
+    (claims.sampled_as_good, Stub({"": FAR, "sample: 32": NEAR}), "not reproduced"),
+])
+def test_rules_read_both_ways(judge_, results_, expected, monkeypatch):
+    if judge_ is claims.collapse:  # parts are shifts of the frame here
+        results_.parts = {k: np.array(v)[:, None] for k, v in results_.parts.items()}
+    assert verdict(list(judge_(results_))) == expected
+
+
+def test_cheap_is_below_the_bound(monkeypatch):
+    for share, expected in (([0.01, 0.011], "reproduced"), ([0.2, 0.21], "not reproduced")):
+        monkeypatch.setattr(claims, "covloss_share", lambda share=share: np.array(share))
+        assert verdict(list(claims.cheap(None))) == expected
+
+
 def test_a_missing_study_names_its_command(tmp_path):
-    with pytest.raises(CrocoError, match="croco benchmark --study main"):
+    with pytest.raises(CrocoError, match="croco benchmark --study inside"):
         judge(tmp_path)
 
 

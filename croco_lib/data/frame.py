@@ -150,7 +150,7 @@ def from_frame(
         where, frame = str(frame), read_table(frame)
     try:
         if isinstance(frame, pd.DataFrame):  # pandas' gap in a column of text is a NaN among the strings
-            text = frame.select_dtypes("object").columns
+            text = [c for c in frame if isinstance(frame[c], pd.Series) and frame[c].dtype == object]
             frame = frame.assign(**{c: frame[c].astype(object).where(frame[c].notna(), None) for c in text})
         table = pl.from_pandas(frame, nan_to_null=False) if isinstance(frame, pd.DataFrame) else frame
     except (TypeError, ValueError, NotImplementedError) as error:
