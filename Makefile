@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: help setup reproduce test lab notebooks bench lint clean
 
 help:
-	@echo "make reproduce   set up, run every lesson, leave HTML in build/html"
+	@echo "make reproduce   set up, run every lesson, leave HTML in build/html, print the claims' scorecard"
 	@echo "make test        set up and run all tests, the notebooks among them"
 	@echo "make lab         set up and open JupyterLab on the first lesson"
 	@echo "make notebooks   run and save the lessons, tidied        make bench   the speed benchmarks"
@@ -25,6 +25,7 @@ setup: $(READY)
 
 reproduce: $(READY)
 	@$(BIN)/croco lessons --html build/html
+	@$(BIN)/croco claims
 
 test: $(READY)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest

@@ -242,7 +242,8 @@ def _write(name: str, final: list[dict], plan: list[tuple], searched: list[dict]
         result = read(job, folder / "runs")
         key = key_of(job)
         runs.append(dict(key=key, stage="final" if job["final"] else "search", data=data, model=model,
-                         variant=short(variant), seed=seed, settings=short({**job["options"], **job["fit"]}),
+                         variant=short(variant), seed=seed,
+                         settings=json.dumps({**job["options"], **job["fit"]}, sort_keys=True),
                          **{c: result.get(c) for c in ("status", "error", "valid_auc", "best_step", "steps",
                                                        "parameters", "fingerprint")},
                          versions=short(job["versions"])))
@@ -259,6 +260,7 @@ def _write(name: str, final: list[dict], plan: list[tuple], searched: list[dict]
 
 
 def short(settings: dict) -> str:
+    """Settings as a label: "alpha: 0.1, sets: 2"."""
     return json.dumps(settings, sort_keys=True).replace('"', "")[1:-1]
 
 

@@ -226,8 +226,13 @@ def lessons(
     if not total:
         raise CrocoError(f"No lesson's name starts with {only!r}. Known: {', '.join(p.stem for p in paths())}.")
     typer.echo(f"running {total} lessons …")
-    for i, (name, seconds) in enumerate(run_all(only, save, html, profile), 1):
-        typer.echo(f"[{i}/{total}] {name}  {seconds:.0f} s")
+    done = 0
+    for name, seconds in run_all(only, save, html, profile):
+        if seconds is None:
+            typer.echo(f"[{done + 1}/{total}] {name} … ", nl=False)
+        else:
+            done += 1
+            typer.echo(f"{seconds:.0f} s")
     if html:
         typer.echo(f"To read: {html}/00_start_here.html")
 

@@ -57,14 +57,15 @@ def run(path: Path, timeout: int = 1800) -> nbformat.NotebookNode:
     return notebook
 
 
-def run_all(only: str, save: bool, html: Path | None, profile: str) -> Iterator[tuple[str, float]]:
-    """Run every lesson whose name starts with `only`; yields its name and seconds when it is done."""
+def run_all(only: str, save: bool, html: Path | None, profile: str) -> Iterator[tuple[str, float | None]]:
+    """Run every lesson whose name starts with `only`; yields its name with None, then with its seconds."""
     os.environ["CROCO_PROFILE"] = profile
     if html:
         html.mkdir(parents=True, exist_ok=True)
     for path in paths():
         if not path.name.startswith(only):
             continue
+        yield path.name, None
         start = time.perf_counter()
         notebook = tidy(run(path))
         if save:

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 SIGNED = "vlag"  # the diverging map for anything signed, always centred at 0
 _CYCLE = sns.color_palette("colorblind")
 MODELS = {name: _CYCLE[i] for i, name in enumerate(
-    ("shared-bottom", "mmoe", "ple", "me-ple", "sdem", "crocodile, α = 0", "crocodile"))}
+    ("shared-bottom", "mmoe", "ple", "me-ple", "sdem", "crocodile, α = 0", "crocodile", "star", "hinet", "pepnet"))}
+MODELS |= {"adasparse": (0.35,) * 3, "single-domain": (0.65,) * 3}
 
 
 def style() -> None:
@@ -48,6 +49,23 @@ def covariance_heatmaps(matrices: Mapping[str, np.ndarray], experts: int, label:
         ax.set_title(title)
     figure.colorbar(image, ax=axes, shrink=0.8, label=label, extend="both")
     return figure
+
+
+def forest(table: pd.DataFrame, ax: plt.Axes | None = None, by: str = "model") -> plt.Axes:
+    """Differences with their intervals, a line each, best on top: `table` as `benchmark.against` returns it.
+
+    The row that all others are held against has no interval and marks zero.
+    """
+    ax = ax or plt.gca()
+    for y, row in enumerate(table.iloc[::-1].itertuples()):
+        colour = MODELS.get(getattr(row, by), _CYCLE[0])
+        if row.high > row.low:
+            ax.plot([row.low, row.high], [y, y], color=colour, linewidth=2)
+        ax.plot(row.difference, y, "o" if row.high > row.low else "D", color=colour)
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.set_yticks(range(len(table)), table[by].iloc[::-1])
+    ax.grid(axis="y", visible=False)
+    return ax
 
 
 def curves(history: pd.DataFrame, metric: str, ax: plt.Axes | None = None, **options) -> plt.Axes:

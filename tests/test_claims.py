@@ -11,6 +11,7 @@ from croco_lib import CrocoError, benchmark, claims
 from croco_lib.benchmark import RESULTS, results, run_study, studies
 from croco_lib.claims import CLAIMS, MARGIN, Check, Results, _check, fast_studies, judge, scorecard, verdict
 from croco_lib.cli import app
+from croco_lib.schema import ROOT
 
 committed = pytest.mark.skipif(not (RESULTS / "main.values.csv").is_file(), reason="no committed results")
 
@@ -153,6 +154,13 @@ def test_committed_results_are_whole_and_say_what_made_them():
         for trial in runs[runs.stage == "search"].groupby(["data", "model"]).size():
             assert trial >= study.get("trials", 0)
         assert not results(name).value[results(name).metric.isin(["auc", "gauc", "logloss"])].isna().any()
+
+
+@committed
+def test_the_readme_says_what_the_results_say():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    for row in scorecard(judge(RESULTS)).itertuples():
+        assert f"| {row.number} | {row.claim} | {row.verdict} |" in lines
 
 
 @committed
