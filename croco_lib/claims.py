@@ -74,8 +74,12 @@ class Results:
 
 
 def _check(data: str, what: str, gap, within: float | None = None) -> Check:
-    """`gap`: differences by seed, claimed to be above zero; or, with `within`, to be as good as zero."""
-    value, low, high = interval(np.asarray(gap, float))
+    """`gap`: differences by seed, claimed to be above zero; or, with `within`, to be as good as zero.
+
+    A seed that one of the two sides lacks is left out.
+    """
+    gap = np.asarray(gap, float)
+    value, low, high = interval(gap[~np.isnan(gap)])
     return Check(data, what, value, low, high, bool(low > 0 if within is None else -within < low and high < within))
 
 
