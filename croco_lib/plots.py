@@ -65,7 +65,7 @@ def forest(table: pd.DataFrame, ax: plt.Axes | None = None, by: str = "model") -
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(range(len(table)), table[by].iloc[::-1])
     ax.grid(axis="y", visible=False)
-    ax.locator_params(axis="x", nbins=5)
+    ax.locator_params(axis="x", nbins=4)
     return ax
 
 
