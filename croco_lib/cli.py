@@ -229,10 +229,10 @@ def lessons(
     done = 0
     for name, seconds in run_all(only, save, html, profile):
         if seconds is None:
-            typer.echo(f"[{done + 1}/{total}] {name} … ", nl=False)
+            typer.echo(f"[{done + 1}/{total}] {name} …")
         else:
             done += 1
-            typer.echo(f"{seconds:.0f} s")
+            typer.echo(f"[{done}/{total}] {name}  {seconds:.0f} s")
     if html:
         typer.echo(f"To read: {html}/00_start_here.html")
 
