@@ -1,19 +1,18 @@
-"""Models × data × seeds × options: an equal search for each model, then its seeds, and the tables they make.
+"""Models × data × seeds × options: as many trials for each model, then its seeds, and the tables they make.
 
 A *study* says what to run (`data/results/studies.toml`, or the command line). It becomes jobs; a job says everything
 that fixes its outcome but the code itself (after a change of the code, give a fresh folder), and its key is the hash
-of that. Each finished job is one file, written at once and whole, so a
-benchmark that was killed goes on where it stopped and two studies that share a job run it once.
+of that. Each finished job is one file, written at once and whole, so a benchmark that was killed goes on where it
+stopped and two studies that share a job run it once.
 """
 
 import hashlib
 import json
-import os
 import time
 import tomllib
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +20,21 @@ import pandas as pd
 from scipy import stats
 from tqdm.auto import tqdm
 
-from .schema import ROOT, CrocoError, known, parse_value
+from .schema import ROOT, CrocoError, known, parse_value, write_whole
 
 RESULTS = ROOT / "data" / "results"
 VERSIONS = {name: version(name) for name in ("croco-lib", "torch", "numpy")}
 TUNING_SEED = 1_000  # of every trial; the final seeds count from 0
 FRESH_ROWS = 20_000  # new rows a domain on the made world, so that the smallest is measured as well as the largest
 
-# The search space [ours]: 108 settings common to all models, and for some a knob of their own.
+# The search space [ours]: 108 settings common to all models, times three of one knob more. It is the model's own
+# where it has one, else the batch size, so that every space is as large.
 COMMON = {"lr": (3e-3, 1e-3, 1e-2), "weight_decay": (0.0, 1e-6, 1e-5), "dim": (16, 8),
           "expert": ((64, 32), (32, 16)), "tower": ((16,), (32,), (32, 16))}
 OWN = {"crocodile": ("alpha", (0.1, 0.01, 1.0)), "mmoe": ("experts", (5, 3, 8)), "ple": ("per_stream", (1, 2, 3)),
-       "hinet": ("per_stream", (2, 1, 3)), "pepnet": ("hidden", (32, 16, 64)),
-       "adasparse": ("epsilon", (0.25, 0.1, 0.4))}  # the model's own knob, its default first
+       "me-ple": ("per_stream", (1, 2, 3)), "hinet": ("per_stream", (2, 1, 3)), "pepnet": ("hidden", (32, 16, 64)),
+       "adasparse": ("epsilon", (0.25, 0.1, 0.4))}  # the default first, as everywhere
+NO_OWN = ("batch_size", (2048, 1024, 4096))
 FIT = ("lr", "weight_decay", "batch_size", "epochs", "patience", "eval_every", "objective")
 DEFAULT_FIT = dict(lr=3e-3, weight_decay=0.0, batch_size=2048, epochs=10, patience=3, eval_every=80,
                    objective="domain")
@@ -42,15 +43,14 @@ DEFAULT_FIT = dict(lr=3e-3, weight_decay=0.0, batch_size=2048, epochs=10, patien
 def trials(model: str, count: int) -> list[dict]:
     """`count` settings of the search space: the defaults, then random draws.
 
-    Trial t has the same common settings for every model; only its own knob differs.
+    Trial t has the same common settings for every model; only the one knob more differs.
     """
     rng = np.random.default_rng(0)
-    knob, values = OWN.get(model, (None, (None,) * 3))
+    knob, values = OWN.get(model, NO_OWN)
     drawn: list[dict] = [{}]
     while len(drawn) < count:
-        setting = {name: options[rng.integers(len(options))] for name, options in COMMON.items()}
-        own = values[rng.integers(3)]
-        drawn.append(setting if knob is None else {**setting, knob: own})
+        drawn.append({name: options[rng.integers(len(options))]
+                      for name, options in [*COMMON.items(), (knob, values)]})
     return drawn[:count]
 
 
@@ -89,7 +89,7 @@ def _data(spec: str):
 def run_job(job: dict) -> dict:
     """Train and measure one job, on one thread. A failure is recorded, never raised.
 
-    A trial knows validation only; a final run adds the test metrics and what goes on inside the model.
+    A trial knows validation only; a final run adds the test metrics and, where asked, what goes on inside the model.
     """
     import torch
 
@@ -111,7 +111,8 @@ def run_job(job: dict) -> dict:
                 data.domains, np.bincount(data.train.domain).tolist(), strict=True)]
         if job.get("inside"):
             values += [("valid", *triple) for triple in probe(run.model, data.valid)]
-            values.append(("test", "all", "diversity_index", diversity(run.model, data.test)))
+            if hasattr(run.model, "towers"):  # a model with experts
+                values.append(("test", "all", "diversity_index", diversity(run.model, data.test)))
             values += _own_tables(run.model, data)
         valid = run.history.query("split == 'valid' and part == 'all' and metric == 'auc'").value.max()
         outcome = dict(status="done", error="", valid_auc=valid, best_step=run.best_step,
@@ -141,10 +142,8 @@ def _own_tables(model, data) -> list[tuple]:
 
 
 def _run_to_file(job: dict, folder: Path) -> None:
-    path = folder / f"{key_of(job)}.json"
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(run_job(job)))
-    os.replace(temporary, path)
+    result = json.dumps(run_job(job))
+    write_whole(folder / f"{key_of(job)}.json", lambda path: path.write_text(result))
 
 
 def read(job: dict, folder: Path) -> dict | None:
@@ -189,8 +188,8 @@ def _variants(study: dict) -> list[dict]:
     return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
 
 
-def _searched(data: str, model: str, fixed: dict, count: int) -> list[dict]:
-    return [make_job(data, model, TUNING_SEED, {**setting, **fixed}, final=False) for setting in trials(model, count)]
+def _trial(data: str, model: str, settings: dict) -> dict:
+    return make_job(data, model, TUNING_SEED, settings, final=False)
 
 
 def _best(jobs: list[dict], folder: Path) -> dict:
@@ -210,53 +209,47 @@ def run_study(name: str, study: dict, folder: Path, workers: int = 1, progress: 
     top of the chosen ones), `fixed` (settings of every run, trials too), `choose` (a knob for which each variant's
     value is chosen on validation), and `inside` (true: also measure what goes on inside the models).
     """
-    runs, count, fixed = folder / "runs", study.get("trials", 0), study.get("fixed", {})
-    searches = {(d, m): _searched(d, m, fixed, count) for d in study["data"] for m in study["models"]}
-    run_jobs([job for jobs in searches.values() for job in jobs], runs, workers, progress, f"{name}, search")
-    chosen = {pair: _best(jobs, runs) if jobs else fixed for pair, jobs in searches.items()}
-    picks = {(d, m, i): [{**chosen[d, m], **variant, study_knob: value} for value in values]
-             for study_knob, values in study.get("choose", {}).items()
-             for d, m in searches for i, variant in enumerate(_variants(study))}
-    run_jobs([make_job(d, m, TUNING_SEED, s, final=False) for (d, m, _), settings in picks.items() for s in settings],
-             runs, workers, progress, f"{name}, choice")
-    final, plan = [], []
-    for d, m in searches:
-        for i, variant in enumerate(_variants(study)):
-            settings = {**chosen[d, m], **variant}
-            if (d, m, i) in picks:
-                settings = _best([make_job(d, m, TUNING_SEED, s, final=False) for s in picks[d, m, i]], runs)
-            for seed in range(study["seeds"]):
-                final.append(make_job(d, m, seed, settings, final=True, inside=study.get("inside", False)))
-                plan.append((d, m, variant, seed))
-    run_jobs(final, runs, workers, progress, name)
-    every = [job for jobs in searches.values() for job in jobs]
-    every += [make_job(d, m, TUNING_SEED, s, final=False) for (d, m, _), settings in picks.items() for s in settings]
-    _write(name, final, plan, every, folder)
+    runs, fixed = folder / "runs", study.get("fixed", {})
+    searches = {(d, m): [_trial(d, m, {**setting, **fixed}) for setting in trials(m, study.get("trials", 0))]
+                for d in study["data"] for m in study["models"]}
+    run_jobs(list(chain(*searches.values())), runs, workers, progress, f"{name}, search")
+    planned = [(d, m, {**(_best(jobs, runs) if jobs else fixed), **variant}, variant)
+               for (d, m), jobs in searches.items() for variant in _variants(study)]
+    choices = [[_trial(d, m, {**settings, knob: value}) for knob, values in study.get("choose", {}).items()
+                for value in values] for d, m, settings, _ in planned]
+    run_jobs(list(chain(*choices)), runs, workers, progress, f"{name}, choice")
+    inside = study.get("inside", False)
+    final = [(variant, make_job(d, m, seed, _best(jobs, runs) if jobs else settings, True, inside))
+             for (d, m, settings, variant), jobs in zip(planned, choices, strict=True)
+             for seed in range(study["seeds"])]
+    run_jobs([job for _, job in final], runs, workers, progress, name)
+    _write(name, [*final, *(({}, job) for job in chain(*searches.values(), *choices))], folder)
 
 
-def _write(name: str, final: list[dict], plan: list[tuple], searched: list[dict], folder: Path) -> None:
-    """NAME.runs.csv, NAME.values.csv: the same bytes however often the study was interrupted. NAME.costs.csv: times."""
+def _write(name: str, jobs: list[tuple[dict, dict]], folder: Path) -> None:
+    """Tables of the jobs, each with its variant.
+
+    NAME.runs.csv, NAME.values.csv: the same bytes however often the study was interrupted. NAME.costs.csv: times.
+    """
     runs, values, costs = [], [], []
-    for job, (data, model, variant, seed) in [*zip(final, plan, strict=True),
-                                              *((j, (j["data"], j["model"], {}, j["seed"])) for j in searched)]:
+    for variant, job in jobs:
         result = read(job, folder / "runs")
         key = key_of(job)
-        runs.append(dict(key=key, stage="final" if job["final"] else "search", data=data, model=model,
-                         variant=short(variant), seed=seed,
+        runs.append(dict(key=key, stage="final" if job["final"] else "search", data=job["data"], model=job["model"],
+                         variant=short(variant), seed=job["seed"],
                          settings=json.dumps({**job["options"], **job["fit"]}, sort_keys=True),
                          **{c: result.get(c) for c in ("status", "error", "valid_auc", "best_step", "steps",
                                                        "parameters", "fingerprint")},
                          versions=short(job["versions"])))
         values += [(key, *row) for row in result["values"]] if job["final"] else []
-        costs.append((key, model, round(result["seconds"], 2), round(result.get("rows_per_second", 0)), result["date"]))
+        costs.append((key, job["model"], round(result["seconds"], 2), round(result.get("rows_per_second", 0)),
+                      result["date"]))
     frames = {"runs": pd.DataFrame(runs).drop_duplicates(["key", "variant"]),
               "values": pd.DataFrame(values, columns=["key", "split", "part", "metric", "value"]).drop_duplicates(),
               "costs": pd.DataFrame(costs, columns=["key", "model", "seconds", "rows_per_second", "date"])
               .drop_duplicates()}
     for kind, frame in frames.items():
-        path = folder / f"{name}.{kind}.csv"
-        frame.to_csv(temporary := path.with_suffix(".tmp"), index=False)
-        os.replace(temporary, path)
+        write_whole(folder / f"{name}.{kind}.csv", partial(frame.to_csv, index=False))
 
 
 def short(settings: dict) -> str:

@@ -3,6 +3,8 @@
 import difflib
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +39,13 @@ def parse_value(text: str):
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the path, then rename: an interruption leaves the old file or the new one, never a half."""
+    temporary = path.with_name(path.name + ".tmp")
+    write(temporary)
+    os.replace(temporary, path)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Training and evaluation, on CPU or GPU through one path."""
 
 import json
-import os
 import pickle
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from tqdm.auto import tqdm
 from . import metrics
 from .losses import OBJECTIVES, covariance_loss
 from .models import Output
-from .schema import CrocoError, MultiDomainData, Split, known
+from .schema import CrocoError, MultiDomainData, Split, known, write_whole
 
 PROBE_ROWS = 4096  # random validation rows on which the measures of disentanglement are taken
 EVAL_BATCH = 1 << 16
@@ -69,42 +68,40 @@ def evaluate(model: nn.Module, split: Split) -> pd.DataFrame:
     return metrics.evaluate_scores(split.label, predict(model, split), split.domain, split.user, split.domains)
 
 
-def has_experts(model: nn.Module) -> bool:
-    """Whether the model mixes experts; STAR, PEPNet and AdaSparse have none to look at."""
-    return hasattr(model, "towers")
+def _need_experts(model: nn.Module) -> None:
+    if not hasattr(model, "towers"):  # STAR, PEPNet and AdaSparse
+        raise CrocoError(f"{model.name} has no experts.")
 
 
 def expert_outputs(model: nn.Module, split: Split) -> np.ndarray:
     """O^(m) of every row: float [M, N, d]. Raises CrocoError for a model without experts."""
-    if not has_experts(model):
-        raise CrocoError(f"{model.name} has no experts.")
+    _need_experts(model)
     return torch.cat([out.experts for out in outputs(model, split)], 1).float().cpu().numpy()
 
 
-def expert_scores(model: nn.Module, split: Split) -> np.ndarray:
+def expert_scores(model: nn.Module, split: Split) -> tuple[np.ndarray, np.ndarray]:
     """What each expert alone would have the row's tower say: logits [M, N] with O^(m) in place of every mixture.
 
-    Raises CrocoError for a model without experts.
+    And, bool [M, N], whether the row's tower reads the expert at all. Raises CrocoError for a model without experts.
     """
-    if not has_experts(model):
-        raise CrocoError(f"{model.name} has no experts.")
-    device, scores, start = _device_of(model), [], 0
+    _need_experts(model)
+    device, scores, read, start = _device_of(model), [], [], 0
     for out in outputs(model, split):
         rows = slice(start, start + out.experts.shape[1])
         domain = torch.from_numpy(split.domain[rows]).to(device)
         with torch.inference_mode():
             scores.append(torch.stack([model.towers(O.repeat(1, model.towers.inputs // O.shape[1]), domain)
                                        for O in out.experts]))
+        read.append(torch.ones_like(scores[-1], dtype=torch.bool) if out.gate is None else (out.gate > 0).any(-1))
         start = rows.stop
-    return torch.cat(scores, 1).float().cpu().numpy()
+    return torch.cat(scores, 1).float().cpu().numpy(), torch.cat(read, 1).cpu().numpy()
 
 
 def diversity(model: nn.Module, split: Split, triples: int = 100_000, seed: int = 0) -> float:
     """The diversity index of the model's experts on this split (see `metrics.diversity_index`)."""
     pairs = metrics.user_pairs(split.user, split.domain, triples, seed)
-    gates = [out.gate for out in outputs(model, split)]
-    read = None if gates[0] is None else (torch.cat(gates, 1) > 0).any(-1).cpu().numpy()  # [M, N]
-    return metrics.diversity_index(expert_scores(model, split), pairs, read)
+    scores, read = expert_scores(model, split)
+    return metrics.diversity_index(scores, pairs, read)
 
 
 def embedding_sets(model: nn.Module, data: MultiDomainData, field: str | None = None) -> np.ndarray:
@@ -131,13 +128,6 @@ def probe(model: nn.Module, split: Split) -> list[tuple[str, str, float]]:
     tables = model.embedding.weights().detach().float().cpu().numpy()
     return values + [(f"set {m + 1}", "information_abundance", metrics.information_abundance(E))
                      for m, E in enumerate(tables)]
-
-
-def _save(path: Path, write) -> None:
-    """Write beside the path, then rename: an interruption leaves the old file or the new one, never a half."""
-    temporary = path.with_name(path.name + ".tmp")
-    write(temporary)
-    os.replace(temporary, path)
 
 
 def fit(
@@ -230,12 +220,12 @@ def fit(
             best_weights.update({k: v.detach().cpu().clone() for k, v in model.state_dict().items()})
         if folder is not None:
             state["seconds"] = before + time.perf_counter() - started
-            _save(folder / "checkpoint.pt", lambda p: torch.save(
+            write_whole(folder / "checkpoint.pt", lambda p: torch.save(
                 dict(model=model.state_dict(), optimizer=optimizer.state_dict(), best_weights=best_weights,
                      state=json.dumps(state), settings=json.dumps(settings)), p))
-            _save(folder / "best.safetensors", lambda p: save_file(best_weights, p))
-            _save(folder / "history.csv", lambda p: _tidy(state["history"]).to_csv(p, index=False))
-            _save(folder / "settings.json", lambda p: p.write_text(json.dumps(settings, indent=1)))
+            write_whole(folder / "best.safetensors", lambda p: save_file(best_weights, p))
+            write_whole(folder / "history.csv", lambda p: _tidy(state["history"]).to_csv(p, index=False))
+            write_whole(folder / "settings.json", lambda p: p.write_text(json.dumps(settings, indent=1)))
 
     started, before = time.perf_counter(), state["seconds"]
     if not state["history"]:

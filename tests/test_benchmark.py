@@ -17,7 +17,9 @@ from typer.testing import CliRunner
 from croco_lib import CrocoError
 from croco_lib.benchmark import (
     COMMON,
+    DEFAULT_FIT,
     FIT,
+    NO_OWN,
     OWN,
     against,
     interval,
@@ -69,10 +71,9 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(finished, tmp_path
 
 
 def test_a_failed_run_is_recorded_and_the_rest_goes_on(tmp_path):
-    study = dict(data=[DATA], models=["shared-bottom"], seeds=1, fixed={"epochs": 1},
-                 variants=[{"alpha": 0.1}, {"dim": 4}])
-    run_study("bad", {**study, "fixed": {}, "variants": [{"alpha": 0.1, "epochs": 1}, {"dim": 4, "epochs": 1}]},
-              tmp_path, progress=False)
+    study = dict(data=[DATA], models=["shared-bottom"], seeds=1,
+                 variants=[{"alpha": 0.1, "epochs": 1}, {"dim": 4, "epochs": 1}])
+    run_study("bad", study, tmp_path, progress=False)
     runs = pd.read_csv(tmp_path / "bad.runs.csv", keep_default_na=False)
     assert runs.status.tolist() == ["failed", "done"]
     assert "option of shared-bottom 'alpha'" in runs.error[0]
@@ -84,10 +85,12 @@ def test_trials_are_equal_for_every_model():
         drawn = trials(model, 5)
         assert len(drawn) == 5 and drawn[0] == {}
         for mine, others in zip(drawn, trials("shared-bottom", 5), strict=True):
-            own = OWN.get(model, (None,))[0]
-            assert {k: v for k, v in mine.items() if k != own} == others
-    for name, (knob, values) in OWN.items():
-        assert options_of(name)[knob] == values[0] and len(values) == 3
+            own, values = OWN.get(model, NO_OWN)
+            assert mine == {} == others or mine.pop(own) in values and others.pop(NO_OWN[0]) and mine == others
+    for name, (knob, values) in [*OWN.items(), (None, NO_OWN)]:
+        assert len(set(values)) == 3  # so every space is as large
+        assert name is None or options_of(name)[knob] == values[0]
+    assert DEFAULT_FIT[NO_OWN[0]] == NO_OWN[1][0]
     assert options_of("crocodile")["dim"] == COMMON["dim"][0] and options_of("mmoe")["tower"] == COMMON["tower"][0]
 
 

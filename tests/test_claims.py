@@ -78,10 +78,10 @@ def test_every_claim_is_judged(small):
 
 
 @pytest.mark.parametrize(("number", "study", "metric", "of", "all_up", "all_down"), [
-    (1, "inside", "diversity_index", dict(model="crocodile"), "reproduced", "not reproduced"),
+    (1, "main", "diversity_index", dict(model="crocodile"), "reproduced", "not reproduced"),
     (3, "main", "auc", dict(model="ple"), "reproduced", "not reproduced"),
     (4, "main", "auc", dict(model="crocodile"), "any", "any"),  # gAUC is left as it is
-    (6, "decorrelation", "correlation", dict(variant="alpha: 0.0"), "any", "any"),
+    (6, "ablations", "correlation", dict(variant="alpha: 0.0"), "any", "any"),
     (5, "main", "gauc", dict(model="crocodile"), "any", "any"),
     (7, "regularisers", "auc", dict(variant="regulariser: cov"), "reproduced", "not reproduced"),
     (8, "ablations", "auc", dict(variant=""), "reproduced", "not reproduced"),
@@ -137,7 +137,7 @@ def test_cheap_is_below_the_bound(monkeypatch):
 
 
 def test_a_missing_study_names_its_command(tmp_path):
-    with pytest.raises(CrocoError, match="croco benchmark --study inside"):
+    with pytest.raises(CrocoError, match="croco benchmark --study main"):
         judge(tmp_path)
 
 

@@ -135,7 +135,7 @@ def test_one_expert_cannot_disagree_and_several_can(small_world):
 
 def test_an_expert_alone_is_scored_by_its_rows_tower(small_world):
     model = build("mmoe", small_world, experts=2)
-    scores = training.expert_scores(model, small_world.test)
+    scores, _ = training.expert_scores(model, small_world.test)
     O = torch.from_numpy(training.expert_outputs(model, small_world.test))
     s = small_world.test.domain[5]
     expected = [model.towers.towers[s](O[m, 5]).item() for m in range(2)]
