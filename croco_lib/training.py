@@ -3,7 +3,7 @@
 import json
 import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -144,13 +144,15 @@ def fit(
     seed: int = 0,
     folder: str | Path | None = None,
     progress: bool = True,
+    watch: Callable[[int, nn.Module], object] | None = None,
 ) -> Run:
     """Train with Adam, keep the weights that are best on validation (overall AUC), and return the run.
 
     `objective`: "domain" (per-domain means summed, the paper's) or "sample" (plain mean). Validation comes every
     `eval_every` steps (default: once an epoch); training stops when it has not improved `patience` times in a row.
     With `folder`, every evaluation leaves a checkpoint there, the best weights (best.safetensors), the history and the
-    settings; called again with the same settings, an interrupted run goes on from it to the same figures.
+    settings; called again with the same settings, an interrupted run goes on from it to the same figures. At every
+    evaluation `watch(step, model)` may look at the model as it stands.
 
     Raises CrocoError for settings out of range, a folder that holds another run, or a loss that is not finite.
     """
@@ -211,6 +213,8 @@ def fit(
         if step:
             rows.append(("train", "all", "loss", train_loss))
         state["history"] += [(step, epoch, *row) for row in rows]
+        if watch is not None:
+            watch(step, model)
         auc = float(table.query("domain == 'all' and metric == 'auc'").value.iloc[0])
         if np.isnan(auc):
             raise CrocoError("fit: the validation AUC is not defined (one class of label), so no model can be chosen.")

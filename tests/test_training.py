@@ -191,3 +191,15 @@ def test_a_model_of_other_data_is_refused(small_world):
     other = croco_lib.load("world", rows=5_000, users=100, items=200)
     with pytest.raises(CrocoError, match="built for other data"):
         fit(build("shared-bottom", other), small_world)
+
+
+def test_watch_sees_the_model_at_every_evaluation_and_changes_nothing(small_world):
+    seen = []
+    run = fit(build("crocodile", small_world, sets=2), small_world, **FAST,
+              watch=lambda step, model: seen.append((step, metrics.cross_correlation(
+                  training.expert_outputs(model, small_world.valid)))))
+    expected = run.history.query("metric == 'correlation'")
+    assert [step for step, _ in seen] == expected.step.tolist()
+    np.testing.assert_allclose([r for _, r in seen], expected.value, rtol=1e-4)  # 2,000 rows: the probe takes them all
+    unwatched = fit(build("crocodile", small_world, sets=2), small_world, **FAST)
+    pd.testing.assert_frame_equal(run.history, unwatched.history)

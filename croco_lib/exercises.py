@@ -1,0 +1,48 @@
+"""Exercises that say what is wrong with an answer, and never what the answer is."""
+
+from collections.abc import Callable
+from functools import wraps
+
+
+class _Open(Exception):
+    """The learner's function still returns `...`."""
+
+
+def _watched(function: Callable) -> Callable:
+    """The function, told apart from one whose body is still open."""
+    @wraps(function)
+    def call(*arguments, **named):
+        value = function(*arguments, **named)
+        if value is ...:
+            raise _Open
+        return value
+
+    return call
+
+
+def check(answer, *tests: Callable) -> bool:
+    """Print whether an answer holds, and return it.
+
+    `answer` is a value or the learner's function; `...`, or a function that returns it, means not answered yet. Each
+    test takes the answer and returns True, or a sentence that says what is wrong; the first such sentence is shown. An
+    error in the learner's code is shown in words.
+    """
+    given = _watched(answer) if callable(answer) else answer
+    wrong = _Open() if given is ... else None
+    for test in tests:
+        if wrong is None:
+            try:
+                held = test(given)
+            except Exception as error:  # the learner's code may raise anything
+                wrong = error
+            else:
+                wrong = None if held is True else held or "that is not it."
+    if wrong is None:
+        print("Right.")
+    elif isinstance(wrong, _Open):
+        print("Not answered yet: replace the ... above and run both cells.")
+    elif isinstance(wrong, Exception):
+        print(f"Not yet: it stopped with {type(wrong).__name__}: {wrong}")
+    else:
+        print(f"Not yet: {wrong}")
+    return wrong is None
