@@ -165,6 +165,16 @@ def test_the_readme_says_what_the_results_say():
 
 
 @committed
+def test_the_readmes_one_sentence_follows_from_the_results():
+    text, R = " ".join((ROOT / "README.md").read_text().split()), Results()
+    assert "best in the smallest domain of the made world" in text and "where ME-PLE is ahead" in text
+    auc = R.values("main", "world", "auc", **R.smallest("world"))
+    assert all((auc.crocodile - auc[m]).mean() > 0 and _check("", "", auc.crocodile - auc[m]).holds
+               for m in ("me-ple", "sdem")) and auc.mean().idxmax() == "crocodile"
+    assert {R.values("main", data, "auc").mean().idxmax() for data in R.data("main")} == {"me-ple"}
+
+
+@committed
 def test_the_command_prints_the_committed_scorecard():
     out = CliRunner().invoke(app, ["claims", "--full"], catch_exceptions=False)
     card = scorecard(judge(RESULTS))
