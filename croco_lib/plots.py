@@ -7,6 +7,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+
+from .metrics import cross_blocks
 
 SIGNED = "vlag"  # the diverging map for anything signed, always centred at 0
 _CYCLE = sns.color_palette("colorblind")
@@ -27,14 +30,15 @@ def domain_palette(domains) -> dict:
     return dict(zip(domains, sns.color_palette("colorblind", len(domains)), strict=True))
 
 
-def covariance_heatmaps(matrices: Mapping[str, np.ndarray], experts: int, label: str = "covariance") -> Figure:
+def covariance_heatmaps(matrices: Mapping[str, np.ndarray], experts: int, label: str = "covariance",
+                        top: float | None = None) -> Figure:
     """Matrices [M·d, M·d] side by side on one signed scale, with lines between the experts' blocks.
 
-    The scale ends at the 99.5th percentile of the cross-expert entries: the blocks on the diagonal may saturate.
+    The scale ends at `top`, by default the 99.5th percentile of the cross-expert entries: the blocks on the diagonal
+    may saturate.
     """
     expert = np.arange(experts).repeat(len(next(iter(matrices.values()))) // experts)
-    across = expert[:, None] != expert[None, :]
-    top = max(np.quantile(np.abs(C[across]), 0.995) for C in matrices.values())
+    top = top or max(np.quantile(np.abs(cross_blocks(C, experts)), 0.995) for C in matrices.values())
     figure, axes = plt.subplots(1, len(matrices), figsize=(4.4 * len(matrices) + 0.6, 4.4), squeeze=False)
     width = len(expert) // experts
     for ax, (title, C) in zip(axes[0], matrices.items(), strict=True):
@@ -75,3 +79,30 @@ def curves(history: pd.DataFrame, metric: str, ax: plt.Axes | None = None, **opt
     sns.lineplot(history.query("metric == @metric"), x="epoch", y="value", ax=ax, **options)
     ax.set_ylabel(metric.replace("_", " "))
     return ax
+
+
+def principal(table: np.ndarray) -> np.ndarray:
+    """The first three principal components of [V, e], as [V, 3]."""
+    return PCA(3, random_state=0).fit_transform(table)
+
+
+def linked(points: list[np.ndarray], chosen: int, lit: np.ndarray, names: list[str], colour: list | None = None,
+           dimensions: int = 2, home: int = 1) -> Figure:
+    """One panel a set: all ids pale, the chosen one a star, the `lit` ones numbered; `points` M times [V, 3]."""
+    figure = plt.figure(figsize=(2.9 * len(points), 3.4))
+    groups = np.unique(colour, return_inverse=True)[1] if colour is not None else np.zeros(len(names), int)
+    shades = np.array(sns.color_palette("husl", groups.max() + 1)) if groups.max() else np.full((1, 3), 0.6)
+    for m, X in enumerate(points):
+        X = X[:, :dimensions]
+        ax = figure.add_subplot(1, len(points), m + 1, projection="3d" if dimensions == 3 else None)
+        ax.scatter(*X.T, s=6, color=shades[groups], alpha=0.25, linewidths=0)
+        ax.scatter(*X[lit].T, s=36, color=_CYCLE[3], edgecolors="black", linewidths=0.6)
+        ax.scatter(*X[[chosen]].T, s=120, marker="*", color="black", zorder=5)
+        for i, at in enumerate(X[lit], 1):
+            ax.text(*at, f" {i}", fontsize=8)
+        ax.set_title(f"set {m + 1}" + (": nearest here" if m + 1 == home else ""))
+        for axis in "xyz"[:dimensions]:
+            ax.tick_params(axis, labelleft=False, labelbottom=False, length=0)
+            getattr(ax, f"set_{axis}ticklabels")([])
+    figure.suptitle(f"★ {names[chosen]};  " + ";  ".join(f"{i} {names[j]}" for i, j in enumerate(lit, 1)), fontsize=9)
+    return figure

@@ -2,12 +2,16 @@
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import ipywidgets as W
 import matplotlib.pyplot as plt
+import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
+
+from . import metrics, plots
+from .schema import CrocoError
 
 
 def png(figure: Figure) -> bytes:
@@ -50,3 +54,46 @@ def explore(draw: Callable[..., Figure], **controls: W.Widget) -> W.VBox:
     bundle["text/plain"] = "An explorer: run the notebook to move its controls."
     display(bundle, raw=True)
     return box
+
+
+def covariances(snapshots: Mapping[str, Mapping], experts: int, label: str = "correlation", **names: str) -> W.VBox:
+    """Step through matrices [M·d, M·d]: `snapshots[row][column]`, a menu over rows and a slider over columns.
+
+    For example a row a run and a column a step of its training. `names` may rename the controls: run=…, step=…. The
+    title gives the mean |entry| between different experts. All pictures share one scale.
+    """
+    every = np.concatenate([np.abs(metrics.cross_blocks(C, experts)) for row in snapshots.values()
+                            for C in row.values()])
+    top = float(np.quantile(every, 0.995))
+
+    def draw(run, step) -> Figure:
+        C = snapshots[run][step]
+        title = f"{run}, {step}: mean |{label}| between experts {np.abs(metrics.cross_blocks(C, experts)).mean():.3f}"
+        return plots.covariance_heatmaps({title: C}, experts, label, top)
+
+    first = next(iter(snapshots.values()))
+    if any(list(row) != list(first) for row in snapshots.values()):
+        raise CrocoError("covariances: every row of snapshots needs the same columns.")
+    return explore(draw, run=W.Dropdown(options=list(snapshots), description=names.get("run", "run")),
+                   step=W.SelectionSlider(options=list(first), value=list(first)[-1],
+                                          description=names.get("step", "step"), continuous_update=True))
+
+
+def projections(tables: np.ndarray, names: list[str], colour: list | None = None, neighbours: int = 5) -> W.VBox:
+    """The same ids under each embedding set, linked: the chosen one and its nearest are lit in all of them.
+
+    `tables` [M, V, e], `names` of the V rows, `colour` a category of each. Points are the first two or three principal
+    components of a set; *near* is by cosine in all e dimensions. The nearest are those of the set that is chosen.
+    """
+    flat = [plots.principal(E) for E in tables]  # M times [V, 3]
+    unit = tables / np.maximum(np.linalg.norm(tables, axis=2, keepdims=True), 1e-12)
+    of = {name: i for i, name in enumerate(names)}
+
+    def draw(chosen, nearest_in, dimensions) -> Figure:
+        near = unit[nearest_in - 1] @ unit[nearest_in - 1, of[chosen]]  # [V]
+        near[of[chosen]] = -np.inf
+        lit = np.argsort(-near)[:neighbours]
+        return plots.linked(flat, of[chosen], lit, names, colour, dimensions, nearest_in)
+
+    return explore(draw, chosen=W.Dropdown(options=names), nearest_in=W.IntSlider(1, 1, len(tables),
+                   description="nearest in set"), dimensions=W.ToggleButtons(options=[2, 3]))
