@@ -180,7 +180,8 @@ def recovery(sets: np.ndarray, facets: np.ndarray) -> tuple[pd.DataFrame, float]
     """Which representation holds which true facet: `sets` [M, I, e], `facets` [K, I, r] of the same I items or rows.
 
     Returns a tidy frame (set, facet, r2: how well a linear map of the set predicts the facet, five-fold
-    cross-validated, not below 0) and a score: the mean r2 of the best one-to-one matching minus the mean of the rest.
+    cross-validated, not below 0; matched: whether the best one-to-one matching pairs the two) and a score: the mean r2
+    of the matched pairs minus the mean of the rest.
     """
     r2 = np.array([[max(0.0, cross_val_score(LinearRegression(), E, facet, cv=5, scoring="r2").mean())
                     for facet in facets] for E in sets])
@@ -188,6 +189,6 @@ def recovery(sets: np.ndarray, facets: np.ndarray) -> tuple[pd.DataFrame, float]
     matched = np.zeros_like(r2, bool)
     matched[rows, columns] = True
     rest = r2[~matched].mean() if (~matched).any() else 0.0
-    frame = pd.DataFrame([(f"set {m + 1}", f"facet {k + 1}", r2[m, k]) for m in range(len(sets))
-                          for k in range(len(facets))], columns=["set", "facet", "r2"])
+    frame = pd.DataFrame([(f"set {m + 1}", f"facet {k + 1}", r2[m, k], matched[m, k]) for m in range(len(sets))
+                          for k in range(len(facets))], columns=["set", "facet", "r2", "matched"])
     return frame, float(r2[matched].mean() - rest)

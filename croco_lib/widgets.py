@@ -68,7 +68,8 @@ def covariances(snapshots: Mapping[str, Mapping], experts: int, label: str = "co
 
     def draw(run, step) -> Figure:
         C = snapshots[run][step]
-        title = f"{run}, {step}: mean |{label}| between experts {np.abs(metrics.cross_blocks(C, experts)).mean():.3f}"
+        mean = np.abs(metrics.cross_blocks(C, experts)).mean()
+        title = f"{run}, {names.get('step', 'step')} {step}\nmean |{label}| between experts {mean:.3f}"
         return plots.covariance_heatmaps({title: C}, experts, label, top)
 
     first = next(iter(snapshots.values()))
@@ -76,7 +77,7 @@ def covariances(snapshots: Mapping[str, Mapping], experts: int, label: str = "co
         raise CrocoError("covariances: every row of snapshots needs the same columns.")
     return explore(draw, run=W.Dropdown(options=list(snapshots), description=names.get("run", "run")),
                    step=W.SelectionSlider(options=list(first), value=list(first)[-1],
-                                          description=names.get("step", "step"), continuous_update=True))
+                                          description=names.get("step", "step")))
 
 
 def projections(tables: np.ndarray, names: list[str], colour: list | None = None, neighbours: int = 5) -> W.VBox:

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from croco_lib import plots, widgets
+from croco_lib import CrocoError, plots, widgets
 
 matplotlib.use("Agg")
 
@@ -52,6 +52,32 @@ def test_explorer_says_what_went_wrong_and_recovers(shown):
 def test_explorer_whose_first_drawing_fails_raises(shown):
     with pytest.raises(ValueError, match="three is too many"):
         widgets.explore(draw, n=W.IntSlider(3, 1, 5))
+
+
+def test_covariances_step_through_what_they_were_given(shown):
+    rng = np.random.default_rng(0)
+    films = {run: {step: np.corrcoef(rng.normal(size=(6, 50))) for step in (0, 10, 20)} for run in ("a", "b")}
+    box = widgets.covariances(films, experts=3)
+    last = box.image.value
+    box.controls["step"].value = 10
+    assert box.image.value != last and box.message.value == ""
+    with pytest.raises(CrocoError, match="same columns"):
+        widgets.covariances({"a": films["a"], "b": {0: films["b"][0]}}, experts=3)
+
+
+def test_projections_light_the_nearest_of_the_chosen_set(shown, monkeypatch):
+    rng = np.random.default_rng(0)
+    tables = rng.normal(size=(2, 20, 4))
+    lit = []
+    real = plots.linked
+    monkeypatch.setattr(plots, "linked", lambda *a: lit.append(a[2]) or real(*a))
+    box = widgets.projections(tables, [f"item {i}" for i in range(20)], colour=list("ab" * 10), neighbours=3)
+    box.controls["nearest_in"].value = 2
+    box.controls["dimensions"].value = 3
+    assert box.message.value == ""
+    for E, got in ((tables[0], lit[0]), (tables[1], lit[1])):
+        cosine = E @ E[0] / np.linalg.norm(E, axis=1) / np.linalg.norm(E[0])
+        assert set(got) == set(np.argsort(-cosine)[1:4])
 
 
 def test_heat_map_is_centred_at_zero_and_shared_by_all_panels():
