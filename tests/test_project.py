@@ -53,7 +53,8 @@ def test_lesson_is_tidy_and_every_widget_has_a_still(name):
     assert tidy(nbformat.from_dict(LESSONS[name])) == LESSONS[name]
     outputs = [o for cell in LESSONS[name].cells for o in cell.get("outputs", [])]
     assert not [o for o in outputs if VIEW in o.get("data", {})]
-    explorers = len(re.findall(r"= (?:explore|covariances|projections)\(", str([c.source for c in LESSONS[name].cells])))
+    sources = "\n".join(cell.source for cell in LESSONS[name].cells)
+    explorers = len(re.findall(r"= (?:explore|covariances|projections)\(", sources))
     stills = [o for o in outputs if "An explorer" in o.get("data", {}).get("text/plain", "")]
     assert len(stills) == explorers and all("image/png" in o.data for o in stills)
 
