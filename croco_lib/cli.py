@@ -79,6 +79,8 @@ def fit(
     weight_decay: Annotated[float, typer.Option(help="Adam's L2 regularisation.")] = 0.0,
     objective: Annotated[str, typer.Option(help="domain (per-domain means summed) or sample (plain mean).")] = "domain",
     patience: Annotated[int, typer.Option(help="Stop after so many validations without a better AUC.")] = 2,
+    eval_every: Annotated[int | None, typer.Option(help="Steps between validations (default: an epoch).")] = None,
+    lazy: Annotated[bool | None, typer.Option(help="Lazy Adam for the tables (default: for many ids).")] = None,
     folder: Annotated[Path | None, typer.Option(help="Keep checkpoints here; an interrupted run goes on.")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads; the same number gives the same figures.")] = 2,
     label: Annotated[str | None, typer.Option(help="For a file: the column of 0 or 1.")] = None,
@@ -92,6 +94,7 @@ def fit(
 ) -> None:
     """Train one model and print its test metrics, a line a domain."""
     import torch
+    from accelerate import PartialState
 
     from .models import build, options_of
     from .training import evaluate
@@ -105,9 +108,11 @@ def fit(
     options_of(model)  # an unknown model is named before the data is read
     loaded = _load(data, label, domain, user, item, fields, option)
     run = train(build(model, loaded, seed=seed, **chosen), loaded, epochs=epochs, batch_size=batch_size, lr=lr,
-                weight_decay=weight_decay, objective=objective, patience=patience, seed=seed, folder=folder,
-                progress=not json_ and sys.stderr.isatty())
+                weight_decay=weight_decay, objective=objective, patience=patience, eval_every=eval_every, lazy=lazy,
+                seed=seed, folder=folder, progress=not json_ and sys.stderr.isatty())
     table = evaluate(run.model, loaded.test)
+    if not PartialState().is_main_process:  # of several processes (accelerate launch) one speaks
+        return
     if json_:
         typer.echo(json.dumps(as_json(run, table, loaded)))
         return
@@ -167,6 +172,31 @@ def benchmark(
         runs = pd.read_csv(folder / f"{n}.runs.csv", keep_default_na=False)
         for bad in runs[runs.status == "failed"].itertuples():
             typer.echo(f"failed: {bad.model} on {bad.data}, seed {bad.seed}: {bad.error}", err=True)
+
+
+@app.command()
+def speed(
+    size: Annotated[str, typer.Option(help="full (some minutes) or fast (a smaller version of each figure).")] = "full",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Measure what training, preparation and metrics cost here, beside the bare matrix products of the same step."""
+    import torch
+
+    from .speed import measure, tables
+
+    known("size", size, ("full", "fast"))
+    torch.set_num_threads(threads)
+    rows = []
+    for row in measure(size):
+        rows.append(row)
+        typer.echo(f"{row[0]}: {row[1]} …", err=True)
+    figures = pd.DataFrame(rows, columns=["table", "row", "column", "value"])
+    if json_:
+        typer.echo(json.dumps({"figures": figures.to_dict("records"), "size": size, "threads": threads, **made_with()}))
+        return
+    for name, table in tables(figures):
+        typer.echo(f"\n{name}\n{table.to_string(float_format='{:,.3g}'.format, na_rep='')}")
 
 
 @app.command()
@@ -248,7 +278,12 @@ def as_json(run, table: pd.DataFrame, data) -> dict:
     return {**values("all"), "domains": {d: values(d) for d in data.domains}, "seconds": round(run.seconds, 3),
             "rows_per_second": round(run.rows_per_second), "train_rows": len(data.train), "best_step": run.best_step,
             "stopped": run.stopped, "settings": run.settings, "data_notes": data.notes,
-            "versions": {"python": platform.python_version(),
+            **made_with()}
+
+
+def made_with() -> dict:
+    """The versions and the date that a figure is printed with."""
+    return {"versions": {"python": platform.python_version(),
                          **{p: version(p) for p in ("croco-lib", "torch", "numpy", "polars")}},
             "date": time.strftime("%Y-%m-%d")}
 

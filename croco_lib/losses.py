@@ -17,9 +17,11 @@ def cross_covariance(experts: Tensor) -> Tensor:
     Block (p, q) is (O^(p) − Ō^(p))ᵀ (O^(q) − Ō^(q)) / (N − 1). One row has no covariance: zeros.
     """
     M, N, d = experts.shape
-    centred = experts - experts.mean(1, keepdim=True)
-    flat = centred.transpose(0, 1).reshape(N, M * d)  # [N, M·d]
-    return flat.T @ flat / max(N - 1, 1)
+    with torch.autocast(experts.device.type, enabled=False):  # a covariance is a small difference of large sums
+        experts = experts.float() if experts.dtype.itemsize < 4 else experts
+        centred = experts - experts.mean(1, keepdim=True)
+        flat = centred.transpose(0, 1).reshape(N, M * d)  # [N, M·d]
+        return flat.T @ flat / max(N - 1, 1)
 
 
 def covariance_loss(experts: Tensor) -> Tensor:
@@ -129,19 +131,22 @@ REGULARISERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def domain_objective(logits: Tensor, label: Tensor, domain: Tensor) -> Tensor:
-    """Σ_s (1/N_s) Σ_{k in s} BCE(ŷ_k, y_k): each domain's mean counts alike; a domain with no rows counts nothing."""
+def domain_objective(logits: Tensor, label: Tensor, domain: Tensor, counts: Tensor | None = None) -> Tensor:
+    """Σ_s (1/N_s) Σ_{k in s} BCE(ŷ_k, y_k): each domain's mean counts alike; a domain with no rows counts nothing.
+
+    `counts` [S] stands for N_s where the rows are one process's share of a batch.
+    """
     bce = F.binary_cross_entropy_with_logits(logits, label, reduction="none")
-    rows = domain.bincount()
-    return (bce / rows[domain]).sum()
+    counts = domain.bincount() if counts is None else counts
+    return (bce / counts[domain]).sum()
 
 
-def sample_objective(logits: Tensor, label: Tensor, domain: Tensor) -> Tensor:
+def sample_objective(logits: Tensor, label: Tensor, domain: Tensor, counts: Tensor | None = None) -> Tensor:
     """(1/N) Σ_k BCE(ŷ_k, y_k): every row counts alike."""
     return F.binary_cross_entropy_with_logits(logits, label)
 
 
-OBJECTIVES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+OBJECTIVES: dict[str, Callable[..., Tensor]] = {
     "domain": domain_objective,
     "sample": sample_objective,
 }

@@ -1,0 +1,239 @@
+"""Training at full size: fair shuffles in blocks, lazy Adam, a kill at any moment, several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from croco_lib import CrocoError, build, evaluate, fit, speed, training
+from croco_lib.schema import ROOT, Split
+
+
+def order(rows, count, seed=0, epoch=0):
+    return np.concatenate([training.buffer_rows(rows, at, count, seed, epoch) for at in range(0, rows, count)])
+
+
+@given(rows=st.integers(1, 20_000), count=st.integers(1, 9_000), seed=st.integers(0, 9), epoch=st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_every_row_comes_once_an_epoch(rows, count, seed, epoch):
+    assert np.array_equal(np.sort(order(rows, count, seed, epoch)), np.arange(rows))
+
+
+def test_the_shuffle_in_blocks_is_fair(monkeypatch):
+    monkeypatch.setattr(training, "BLOCK", 64)
+    rows, count = 64 * 1_000 + 17, 6_400
+    draws = np.stack([np.argsort(order(rows, count, epoch=e)) for e in range(20)])  # where each row comes, by epoch
+    # A row's place tells nothing of its number, and every place is as likely: no part of the file comes first.
+    assert abs(np.mean([stats.spearmanr(np.arange(rows), place).statistic for place in draws])) < 0.02
+    thirds = np.stack([np.bincount(place[: rows // 3] * 3 // rows, minlength=3) for place in draws]).sum(0)
+    assert np.ptp(thirds) / thirds.mean() < 0.1
+    assert (draws[0] != draws[1]).mean() > 0.99
+    # Neighbours share a buffer, so they meet in one batch more often than chance, but not always in blocks.
+    batch = draws // 640
+    together = (batch[:, 1:] == batch[:, :-1]).mean()
+    assert 640 / rows < together < 1.2 * 640 / count
+
+
+def test_blocks_read_from_a_mapped_file_give_the_rows_of_the_plain_array(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "BUFFER", 2_000)
+    monkeypatch.setattr(training, "BLOCK", 100)
+    data = speed.shaped(7_300)
+    np.save(tmp_path / "features.npy", data.train.features)
+    mapped = replace(data.train, features=np.load(tmp_path / "features.npy", mmap_mode="r"))
+    device = torch.device("cpu")
+    for start in (0, 3, 11):
+        one, other = (list(training.batches(s, 500, 1, 2, start, device)) for s in (data.train, mapped))
+        assert len(one) == 15 - start and sum(len(label) for *_, label in one) == 7_300 - start * 500
+        assert all(torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True))
+    whole = list(training.batches(data.train, 500, 1, 2, 0, device))
+    assert torch.equal(whole[11][0], next(training.batches(data.train, 500, 1, 2, 11, device))[0])
+
+
+def test_an_interrupted_run_over_many_buffers_ends_like_an_uninterrupted_one(small_world, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "BUFFER", 4_000)
+    monkeypatch.setattr(training, "BLOCK", 128)
+    given = dict(batch_size=1_000, eval_every=5, patience=99, lazy=True, progress=False)
+    whole = fit(build("crocodile", small_world), small_world, epochs=2, **given)
+
+    def stop(step, model):
+        if step == 15:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(build("crocodile", small_world), small_world, epochs=2, folder=tmp_path, watch=stop, **given)
+    again = fit(build("crocodile", small_world), small_world, epochs=2, folder=tmp_path, **given)
+    pd.testing.assert_frame_equal(whole.history, again.history)
+    for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+# ---------------------------------------------------------------------------------------------- lazy Adam
+
+
+def test_lazy_adam_moves_the_rows_of_the_batch_and_no_other(small_world):
+    model = build("crocodile", small_world)
+    optimizers = training.adam(model, lazy=True, lr=0.01)
+    before = model.embedding.table.weight.detach().clone()
+    features = torch.from_numpy(small_world.train.features[:50])
+    out = model(features, torch.from_numpy(small_world.train.domain[:50]))
+    (out.logits.square().sum() + out.penalty).backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    moved = (model.embedding.table.weight != before).any(1)
+    read = torch.zeros(len(before), dtype=bool)
+    read[(features + model.embedding.offset).long().flatten()] = True
+    assert torch.equal(moved, read)
+
+
+def test_the_first_lazy_step_is_adams_on_the_rows_it_reads(small_world):
+    given = dict(epochs=1, batch_size=len(small_world.train), weight_decay=0.01, progress=False)
+    seen = []
+    for lazy in (False, True):
+        model = build("mmoe", small_world)
+        fit(model, small_world, lazy=lazy, watch=lambda step, m: seen.append(m.embedding.table.weight.detach().clone()),
+            **given)
+    start, dense, _, sparse = seen
+    read = np.zeros(len(start), bool)
+    read[np.unique(small_world.train.features + model.embedding.offset.numpy())] = True
+    # Both move by lr · g / (|g| + ε); lazy Adam's ε is that of the uncorrected moments, so tiny gradients move less.
+    move, lazy_move = (dense - start)[read], (sparse - start)[read]
+    assert (move - lazy_move).abs().mean() < 0.02 * move.abs().mean()
+    assert torch.equal(move.sign(), lazy_move.sign())
+    assert torch.equal(sparse[~read], start[~read]) and not torch.equal(dense[read], start[read])
+
+
+def test_lazy_adam_is_as_accurate_as_the_dense_reference(small_world):
+    aucs = {lazy: [evaluate(fit(build("crocodile", small_world, seed=s), small_world, lazy=lazy, seed=s, epochs=6,
+                                batch_size=500, lr=0.01, progress=False).model, small_world.test).value[0]
+                   for s in range(3)] for lazy in (False, True)}
+    assert min(map(min, aucs.values())) > 0.6
+    assert abs(np.mean(aucs[True]) - np.mean(aucs[False])) < 0.02
+
+
+def test_many_ids_are_trained_lazily_and_few_are_not(small_world, monkeypatch):
+    given = dict(epochs=1, batch_size=8_000, progress=False)
+    assert fit(build("ple", small_world), small_world, **given).settings["lazy"] is False
+    monkeypatch.setattr(training, "LAZY_FROM", 100)
+    assert fit(build("ple", small_world), small_world, **given).settings["lazy"] is True
+
+
+# ---------------------------------------------------------------------------------------------- kills, processes
+
+FIT = [sys.executable, "-m", "croco_lib", "fit", "crocodile", "--option", "rows=20000", "--option", "users=300",
+       "--option", "items=400", "--batch-size", "500", "--threads", "1", "--lr", "0.01", "--json"]
+
+
+def test_a_run_killed_at_any_moment_goes_on(tmp_path):
+    given = [*FIT, "--epochs", "3", "--eval-every", "2", "--patience", "999"]
+    whole = json.loads(subprocess.run(given, check=True, capture_output=True, text=True).stdout)
+    kills = 0
+    for wait in (0.05, 0.5):  # after the first checkpoint is there
+        process = subprocess.Popen([*given, "--folder", tmp_path], stdout=subprocess.DEVNULL)
+        mark = (tmp_path / "checkpoint.pt").stat().st_mtime_ns if kills else 0
+        while process.poll() is None:
+            path = tmp_path / "checkpoint.pt"
+            if path.is_file() and path.stat().st_mtime_ns != mark:
+                time.sleep(wait)
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.01)
+        kills += process.wait() == -signal.SIGKILL
+    last = subprocess.run([*given, "--folder", tmp_path], check=True, capture_output=True, text=True)
+    again = json.loads(last.stdout)
+    assert kills and again["auc"] == whole["auc"] and again["domains"] == whole["domains"]
+
+
+@pytest.mark.parametrize("lazy", ["--lazy", "--no-lazy"])
+def test_two_processes_train_to_the_metrics_of_one(lazy):
+    """Tolerance: 0.01 of AUC. The batches and the objective are the same; CovLoss is estimated on each half."""
+    def run(*launcher):
+        command = [*launcher, "-m", "croco_lib", *FIT[3:], "--epochs", "4", lazy]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300,
+                              env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0, done.stderr[-2000:]
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]  # one process speaks
+        return json.loads(line)
+
+    one = run(sys.executable)
+    two = run(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    assert two["rows"] == one["rows"] and two["train_rows"] == one["train_rows"]
+    assert one["auc"] > 0.6 and two["auc"] == pytest.approx(one["auc"], abs=0.01)
+    assert two["logloss"] == pytest.approx(one["logloss"], abs=0.01)
+
+
+GATHER = """
+import numpy as np, torch
+from accelerate import Accelerator
+from croco_lib import training
+from croco_lib.models import Output
+from croco_lib.schema import Split
+class Echo(torch.nn.Module):
+    def __init__(self):
+        super().__init__(); self.w = torch.nn.Parameter(torch.ones(1))
+    def forward(self, features, domain):
+        return Output(features[:, 0] * self.w)
+accelerator = Accelerator(cpu=True)
+for n in (1, 2, 7, 1000):
+    rows = np.arange(n, dtype=np.int32)[:, None]
+    zeros = np.zeros(n, np.int64)
+    got = training.predict(Echo(), Split(rows, zeros, zeros.astype(np.float32), zeros, ("a",)))
+    assert np.array_equal(got, np.arange(n)), (n, got)
+accelerator.end_training()
+"""
+
+
+def test_evaluation_gathers_each_row_once_and_in_order(tmp_path):
+    (tmp_path / "gather.py").write_text(GATHER)
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "3",
+                           tmp_path / "gather.py"], capture_output=True, text=True,
+                          env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
+                               "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_batch_smaller_than_the_processes_is_refused(small_world, monkeypatch):
+    class Many(training.Accelerator):
+        num_processes = property(lambda self: 8)
+
+    monkeypatch.setattr(training, "Accelerator", Many)
+    with pytest.raises(CrocoError, match="8 processes"):
+        fit(build("ple", small_world), small_world, batch_size=4, progress=False)
+
+
+# ---------------------------------------------------------------------------------------------- speed
+
+
+def test_the_bare_products_are_those_of_the_step():
+    data = speed.shaped(3 * speed.BATCH)
+    stepper = speed.Stepper(build("shared-bottom", data), data, lazy=False)
+    with speed.Products() as products:
+        stepper.step()
+    flops = sum(2 * np.prod(a.shape) * b.shape[-1] for a, b in products.operands)
+    inputs, widths = 7 * 16, (64, 32)
+    forward = speed.BATCH * (inputs * widths[0] + widths[0] * widths[1] + widths[1] * 16 + 16)  # expert, then tower
+    assert flops == 2 * 3 * forward  # one product forward, two backward
+
+
+def test_speed_measures_what_it_says():
+    data = speed.shaped(3 * speed.BATCH)
+    costs = speed.step_costs("crocodile", data, steps=2)
+    assert 0 < costs["share of the limit"] < 1
+    assert costs["rows a second"] == pytest.approx(speed.BATCH / costs["step ms"] * 1e3)
+    assert 0 < speed.covloss_costs(data, 3)["share of its bare products"] < 1
+
+
+def test_made_rows_have_the_shape_asked_for():
+    data = speed.shaped(1_000, item=50)
+    assert [f.size for f in data.fields][1] == 51 and data.train.features[:, 1].max() <= 50
+    assert isinstance(data.train, Split) and data.train.features.min() >= 1
