@@ -111,7 +111,9 @@ def fit(
                 weight_decay=weight_decay, objective=objective, patience=patience, eval_every=eval_every, lazy=lazy,
                 seed=seed, folder=folder, progress=not json_ and sys.stderr.isatty())
     table = evaluate(run.model, loaded.test)
-    if not PartialState().is_main_process:  # of several processes (accelerate launch) one speaks
+    speaks = PartialState().is_main_process  # one of several processes
+    PartialState().destroy_process_group()
+    if not speaks:
         return
     if json_:
         typer.echo(json.dumps(as_json(run, table, loaded)))
