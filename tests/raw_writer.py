@@ -64,7 +64,8 @@ def write_kuairand(folder: Path, name: str = "kuairand-pure", rows: int = 10_000
              "is_video_author": cut(users, 2)}
     for count, words in (("follow_user_num", ["0", "(0,10]", "(10,50]", "500+"]),
                          ("fans_user_num", ["0", "[1,10)", "[100,1k)", "[100w,1000w)"]),
-                         ("friend_user_num", ["0", "[1,5)", "[30,60)"]), ("register_days", ["15-30", "181-365", "730+"])):
+                         ("friend_user_num", ["0", "[1,5)", "[30,60)"]),
+                         ("register_days", ["15-30", "181-365", "730+"])):
         table |= {count: cut(users, 1000), f"{count}_range": take(users, words)}
     table |= {f"onehot_feat{i}": cut(users, 2 + 3 * i) for i in range(18)}
     gaps = [pl.when(pl.lit(pl.Series(rng.random(users) > 0.02))).then(pl.col(c).cast(pl.Float64)).alias(c)
@@ -121,12 +122,13 @@ def feature(field: str, ids: np.ndarray, value) -> pl.Expr:
 
 
 def several(rng: np.random.Generator, field: str, ids: np.ndarray, lengths: np.ndarray) -> pl.Series:
-    """The features of a multi-valued field, joined, a text a row (null where it has none). Weights real, as log(1 + n)."""
+    """The features of a multi-valued field, joined, a text a row (null: none). Weights real, as log(1 + n)."""
     weight = np.log1p(np.ceil(rng.exponential(4, len(ids)))).round(5)
     rows = np.repeat(np.arange(len(lengths)), lengths)
     parts = pl.DataFrame({"row": rows}).select("row", text=feature(field, ids, weight))
     joined = parts.group_by("row", maintain_order=True).agg(pl.col("text").str.join("\x01"))
-    return pl.DataFrame({"row": np.arange(len(lengths))}).join(joined, on="row", how="left", maintain_order="left")["text"]
+    every = pl.DataFrame({"row": np.arange(len(lengths))})
+    return every.join(joined, on="row", how="left", maintain_order="left")["text"]
 
 
 def lines_of(rng, parts: dict, counts: np.ndarray, heads: list[pl.Expr], n: int) -> pl.DataFrame:
@@ -145,7 +147,8 @@ def write_aliccp(folder: Path, rows: int = 10_000, profiles: int = 500, items: i
     """Ali-CCP's four files, half of the rows train, half test; both have `profiles` common lines.
 
     `impossible`: the share of rows with click 0 and conversion 1; `orphans`: of rows whose common line is not there.
-    `values` scales how many values the multi-valued fields have. `bad` maps train rows to text that stands there instead.
+    `values` scales how many values the multi-valued fields have. `bad` maps train rows to text that
+    stands there instead.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -177,8 +180,8 @@ def write_aliccp(folder: Path, rows: int = 10_000, profiles: int = 500, items: i
                 click = clicks(rng, user[who], item, domain, rates, seed)
                 conversion = np.where(rng.random(n) < impossible, 1 - click, click * (rng.random(n) < 0.01)).astype(int)
                 index = pl.Series(np.where(rng.random(n) < orphans, -1, who))
-                known = pl.DataFrame({"i": index}).join(
-                    pl.DataFrame({"i": np.arange(profiles), "key": key}), on="i", how="left", maintain_order="left")["key"]
+                listed = pl.DataFrame({"i": np.arange(profiles), "key": key})
+                known = pl.DataFrame({"i": index}).join(listed, on="i", how="left", maintain_order="left")["key"]
                 parts = {"205": feature("205", 4_000_000 + item, "1.0"),
                          "301": feature("301", np.array(DOMAINS)[domain], "1.0")}
                 counts = np.full(n, 2)

@@ -38,9 +38,9 @@ def read_lines(lines: pl.Series, columns: list[str], single: list[str], many: li
     head = lines.str.splitn(",", len(names)).struct.rename_fields(names).struct.unnest()
     feature = head.select(f=pl.col("list").str.split("\x01")).with_row_index("row").explode("f")
     feature = feature.with_columns(pl.col("f").str.splitn("\x02", 2).struct.rename_fields(["field", "rest"]))
-    feature = feature.unnest("f").with_columns(pl.col("rest").str.splitn("\x03", 2).struct.rename_fields(["id", "value"]))
-    feature = feature.unnest("rest").with_columns(pl.col("id").cast(pl.Int64, strict=False),
-                                                  pl.col("value").cast(pl.Float32, strict=False))
+    feature = feature.unnest("f").with_columns(
+        pl.col("rest").str.splitn("\x03", 2).struct.rename_fields(["id", "value"])).unnest("rest").with_columns(
+        pl.col("id").cast(pl.Int64, strict=False), pl.col("value").cast(pl.Float32, strict=False))
     row, ids, weight = (feature[c].to_numpy() for c in ("row", "id", "value"))
     broken = np.zeros(len(lines), bool)
     broken[row[(feature["id"].is_null() | ~feature["value"].is_finite().fill_null(False)).to_numpy()]] = True

@@ -131,21 +131,21 @@ def _read_log(lines: pl.Series, header: list[str]) -> tuple[pl.DataFrame, pl.Ser
     """Lines of a log → its rows with a 64-bit hash of all 19 columns, and a reason or null a line."""
     cell = r"-?\d{1,18}"
     fits = lines.str.contains(f"^{cell}(?:,{cell}){{{len(header) - 1}}}$")
-    text = lines if fits.all() else lines.filter(fits)
+    rows = fits.arg_true().to_numpy()
     table = pa_csv.read_csv(
-        io.BytesIO("\n".join(text).encode() + b"\n"), pa_csv.ReadOptions(column_names=header),
+        io.BytesIO(lines.filter(fits).str.join("\n").item().encode()), pa_csv.ReadOptions(column_names=header),
         convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(header, pa.int64()), include_columns=LOG))
-    table, mixed = pl.from_arrow(table), np.zeros(len(text), np.uint64)
+    table, mixed = pl.from_arrow(table), np.zeros(len(rows), np.uint64)
     for column in LOG:  # each step of splitmix64 mixes one column in
         mixed += table[column].to_numpy().view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
         for shift, odd in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(odd)
     clear = table["is_click"].is_in([0, 1])
-    why = np.where(fits.to_numpy(), None, "not 19 whole numbers").astype(object)
-    why[np.flatnonzero(fits.to_numpy())[~clear.to_numpy()]] = "is_click is not 0 or 1"
+    why = pl.select(pl.when(~fits).then(pl.lit("not as many whole numbers as the header has columns"))).to_series()
+    why = why.scatter(rows[~clear.to_numpy()], "is_click is not 0 or 1")
     table = table.select("user_id", "video_id", "time_ms", "is_click", "tab", hour=pl.col("hourmin") // 100,
                          hash=pl.Series(mixed))
-    return table.filter(clear), pl.Series(why, dtype=pl.String)
+    return table.filter(clear), why
 
 
 def prepare(name: str, split: str = "random", min_count: int = 5, seed: int = 0, max_bad_share: float = 0.001) -> Path:
@@ -165,7 +165,7 @@ def prepare(name: str, split: str = "random", min_count: int = 5, seed: int = 0,
             header = file.readline().strip().split(",")
         need(pl.DataFrame(schema=header), LOG, str(path))
         sources.append((path, partial(_read_log, header=header)))
-    users, videos = _tables(folder, suffix)
+    users, videos = (table.sort(table.columns[0]) for table in _tables(folder, suffix))
     groups, notes = read_raw(name, sources, max_bad_share, header=1)
     parts = sum(groups, [])
 
@@ -189,13 +189,14 @@ def prepare(name: str, split: str = "random", min_count: int = 5, seed: int = 0,
             done += len(frame)
             yield frame.filter(pl.Series(keep[done - len(frame) : done]))
 
-    notes |= {"files": [path.name for path, _ in sources], "rows of other tabs dropped": int((first & ~here).sum()),
-              "exact duplicates dropped": {"all tabs": int((~first).sum()), "the five tabs": int((here & ~first).sum())},
+    twins = {"all tabs": int((~first).sum()), "the five tabs": int((here & ~first).sum())}
+    notes |= {"files": [path.name for path, _ in sources], "exact duplicates dropped": twins,
+              "rows of other tabs dropped": int((first & ~here).sum()),
               "split": "random 80/10/10" if split == "random" else "by time_ms: first 80 % train, last 10 % test"}
     roles = {"user_id": "user", "video_id": "item", "tab": "domain"}
     return code_columns(name, rows_of, part, [(c, roles.get(c, "")) for c in (*roles, *FEATURES)],
-                        {"user_id": users.sort("user_id"), "video_id": videos.select("video_id", *VIDEO).sort("video_id")},
-                        "is_click", {tab: f"tab {tab}" for tab in TABS}, min_count, notes,
+                        {"user_id": users, "video_id": videos.select("video_id", *VIDEO)}, "is_click",
+                        {tab: f"tab {tab}" for tab in TABS}, min_count, notes,
                         dict(split=split, min_count=min_count, seed=seed), _raw(folder, name))
 
 

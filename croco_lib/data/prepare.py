@@ -17,8 +17,19 @@ import numpy as np
 import polars as pl
 from tqdm.auto import tqdm
 
-from ..schema import (ROOT, SPLITS, UNKNOWN, Bag, DataError, Field, MultiDomainData, Split, check_domains,
-                      fingerprint_of, write_whole)
+from ..schema import (
+    ROOT,
+    SPLITS,
+    UNKNOWN,
+    Bag,
+    DataError,
+    Field,
+    MultiDomainData,
+    Split,
+    check_domains,
+    fingerprint_of,
+    write_whole,
+)
 from .frame import whole
 
 CHUNK = 1 << 26  # bytes of raw text to a part
@@ -137,6 +148,11 @@ def lookup(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The place + 1 of every value in the sorted keys; 0 where it is not among them."""
     if not len(keys):
         return np.zeros(len(values), np.int64)
+    span = int(keys[-1]) - int(keys[0]) + 1
+    if span <= 4 * len(keys) + 1024:  # dense keys: read off a table
+        table = np.zeros(span + 1, np.int64)
+        table[keys - keys[0]] = np.arange(1, len(keys) + 1)
+        return table[np.where((values >= keys[0]) & (values <= keys[-1]), values - keys[0], span)]
     at = np.minimum(np.searchsorted(keys, values), len(keys) - 1)
     return np.where(keys[at] == values, at + 1, 0)
 
@@ -272,8 +288,8 @@ def code_columns(
                 entries[c] += int(length.sum())
                 bags += int((length > 0).sum())
         values[c] = often(merged(counts[c]), min_count).to_numpy()
-        bag_files[c] = [create(folder / f"bag.{c}.{n}.npy", t, (k,)) for n, t, k in (
-            ("offsets", np.int64, bags + 2), ("ids", np.int32, entries[c] + 1), ("weights", np.float32, entries[c] + 1))]
+        lengths = {"offsets": (np.int64, bags + 2), "ids": (np.int32, n := entries[c] + 1), "weights": (np.float32, n)}
+        bag_files[c] = [create(folder / f"bag.{c}.{n}.npy", t, (k,)) for n, (t, k) in lengths.items()]
         for file, first in zip(bag_files[c], (np.array([0, 1]), np.zeros(1, np.int32), np.ones(1, np.float32)),
                                strict=True):
             file.write(first.tobytes())
