@@ -46,17 +46,25 @@ def _load(data: str, label, domain, user, item, fields, option):
     return from_frame(data, **columns, fields=listed, name=Path(data).stem, **options)
 
 
-@app.command()
-def data(get: Annotated[str | None, typer.Option(help="Fetch this data set from its publisher.")] = None) -> None:
+data = typer.Typer(help="Which data is here, what is missing; fetch it, prepare it.", invoke_without_command=True)
+app.add_typer(data, name="data")
+
+
+@data.callback()
+def data_here(
+    context: typer.Context,
+    get: Annotated[str | None, typer.Option(help="The same as `croco data get`.")] = None,
+) -> None:
     """Say which data is here, what is missing, where to get it and its checksum."""
-    from .data import ARCHIVES, DATASETS, download, find, how_to_get
+    from .data import DATASETS, PREPARE, find, how_to_get
+    from .data.prepare import home
 
     if get:
-        known("data set to fetch", get, ARCHIVES)
-        typer.echo(f"{get}: unpacked in {download(get)}")
+        data_get(get)
+    if get or context.invoked_subcommand:
         return
     for name in DATASETS:
-        if name not in ARCHIVES:
+        if name not in PREPARE:
             typer.echo(f"{name}: made on the spot, nothing to fetch")
         elif folder := find(name):
             typer.echo(f"{name}: here, in {folder}")
@@ -64,6 +72,39 @@ def data(get: Annotated[str | None, typer.Option(help="Fetch this data set from 
                 typer.echo(f"    {path.name}  {path.stat().st_size / 1e6:.1f} MB")
         else:
             typer.echo(f"{name}: missing. {how_to_get(name)}")
+        if name in PREPARE and (home(name) / "manifest.json").is_file():
+            typer.echo(f"    prepared, in {home(name)}")
+
+
+@data.command("get")
+def data_get(name: str) -> None:
+    """Fetch a data set from its publisher."""
+    from .data import ARCHIVES, download
+
+    known("data set to fetch", name, ARCHIVES)
+    typer.echo(f"{name}: unpacked in {download(name)}")
+
+
+@data.command("prepare")
+def data_prepare(
+    name: Annotated[str, typer.Argument(help="kuairand-pure, kuairand-1k, kuairand-27k or ali-ccp.")],
+    min_count: Annotated[int, typer.Option(min=0, help="Values seen less often in train get the unknown id.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split.")] = 0,
+    max_bad_share: Annotated[float, typer.Option(min=0, help="Stop when more of a file's lines are bad.")] = 0.001,
+    split: Annotated[str | None, typer.Option(help="KuaiRand: random (the default) or time.")] = None,
+    multi: Annotated[str | None, typer.Option(help="Ali-CCP's multi-valued fields: last (default) or mean.")] = None,
+) -> None:
+    """Raw files of any size to memory-mapped columns; killed and started again, it goes on with the next part."""
+    from .data import load, prepare
+
+    options = {k: v for k, v in dict(split=split, multi=multi).items() if v is not None}
+    options |= dict(min_count=min_count, seed=seed)
+    start = time.perf_counter()
+    folder = prepare(name, max_bad_share=max_bad_share, **options)
+    made = load(name, **options)
+    for key, value in made.notes.items():
+        typer.echo(f"# {key}: {value}")
+    typer.echo(f"{name}: prepared in {folder}, {time.perf_counter() - start:.0f} s, fingerprint {made.fingerprint}")
 
 
 @app.command()

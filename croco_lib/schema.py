@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,10 +91,54 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Bag:
+    """A multi-valued field: bag b holds `ids` int32 and their raw `weights` float32 from offsets[b] to offsets[b + 1].
+
+    No bag is empty: bag 0 holds the unknown id with weight 1 and stands for a missing field.
+    """
+
+    offsets: np.ndarray
+    ids: np.ndarray
+    weights: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+def check_domains(name: str, domains: tuple[str, ...], rows: np.ndarray, clicks: np.ndarray) -> None:
+    """Raise DataError where a split lacks a domain, or one has a single class of label in train. Both [3, S] counts."""
+    if len(set(domains)) < len(domains) or not all(domains) or "all" in domains:
+        raise DataError(f"{name}: domains need different names, none of them empty or 'all' (which names the "
+                        f"whole in every table), not {domains}.")
+    for split, counts in zip(SPLITS, rows, strict=True):
+        if not counts.any():
+            raise DataError(f"{name}: the {split} split is empty. Give more rows or another split.")
+        if not counts.all():
+            missing = ", ".join(domains[i] for i in np.flatnonzero(counts == 0))
+            raise DataError(f"{name}: domain {missing} has no rows in the {split} split. "
+                            "Leave the domain out, join it with another, or split at random.")
+    if (one := (clicks[0] == 0) | (clicks[0] == rows[0])).any():
+        names = ", ".join(domains[i] for i in np.flatnonzero(one))
+        raise DataError(f"{name}: domain {names} has only one class of label in the train split, so there is nothing "
+                        "to learn there. Leave the domain out or join it with another.")
+
+
+def fingerprint_of(fields: Iterable["Field"], domains: tuple[str, ...], buffers: Iterable) -> str:
+    """A short hash of the fields, the domains and the bytes of every array."""
+    digest = hashlib.sha256(repr([(f.name, f.size, f.role) for f in fields]).encode())
+    digest.update(repr(domains).encode())
+    for buffer in buffers:
+        digest.update(buffer)
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
 class MultiDomainData:
     """A data set ready for training. `notes` says how it was made: rows read, dropped and why, split, unknown ids.
 
-    `world` holds the truth behind the made world, and is None for real data.
+    `world` holds the truth behind the made world, and is None for real data. A field in `bags` is multi-valued: its
+    column of `features` holds the number of the row's bag. `stored` is the manifest of a prepared set, which was
+    checked when it was made and may be larger than memory; else None.
     """
 
     name: str
@@ -105,34 +149,22 @@ class MultiDomainData:
     test: Split
     notes: dict = field(default_factory=dict)
     world: object | None = None
+    bags: dict[str, Bag] = field(default_factory=dict)
+    stored: dict | None = field(default=None, repr=False)
 
     def __post_init__(self):
-        if len(set(self.domains)) < len(self.domains) or not all(self.domains) or "all" in self.domains:
-            raise DataError(f"{self.name}: domains need different names, none of them empty or 'all' (which names the "
-                            f"whole in every table), not {self.domains}.")
-        for name in SPLITS:
-            split = getattr(self, name)
-            if not len(split):
-                raise DataError(f"{self.name}: the {name} split is empty. Give more rows or another split.")
+        if self.stored is not None:
+            return
+        splits, size = [getattr(self, name) for name in SPLITS], len(self.domains)
+        rows = np.stack([np.bincount(s.domain, minlength=size) for s in splits])
+        check_domains(self.name, self.domains, rows,
+                      np.stack([np.bincount(s.domain, s.label, minlength=size) for s in splits]))
+        sizes = [len(self.bags[f.name]) if f.name in self.bags else f.size for f in self.fields]
+        for name, split in zip(SPLITS, splits, strict=True):
             if not np.isin(split.label, (0, 1)).all():
                 raise DataError(f"{self.name}: the {name} split has labels that are not 0 or 1.")
-            if split.features.min() < 0 or (split.features.max(0) >= [f.size for f in self.fields]).any():
+            if split.features.min() < 0 or (split.features.max(0) >= sizes).any():
                 raise DataError(f"{self.name}: the {name} split has ids beyond the size of their field.")
-            counts = np.bincount(split.domain, minlength=len(self.domains))
-            if not counts.all():
-                missing = ", ".join(self.domains[i] for i in np.flatnonzero(counts == 0))
-                raise DataError(
-                    f"{self.name}: domain {missing} has no rows in the {name} split. "
-                    "Leave the domain out, join it with another, or split at random."
-                )
-        positives = np.bincount(self.train.domain, self.train.label, minlength=len(self.domains))
-        rows = np.bincount(self.train.domain, minlength=len(self.domains))
-        if (one := (positives == 0) | (positives == rows)).any():
-            names = ", ".join(self.domains[i] for i in np.flatnonzero(one))
-            raise DataError(
-                f"{self.name}: domain {names} has only one class of label in the train split, so there is nothing "
-                "to learn there. Leave the domain out or join it with another."
-            )
 
     def column(self, role: str) -> int:
         """The column of `features` that holds the field of this role."""
@@ -141,16 +173,17 @@ class MultiDomainData:
     @property
     def fingerprint(self) -> str:
         """A short hash of every coded row and of the fields: equal data, equal fingerprint."""
-        digest = hashlib.sha256(repr([(f.name, f.size, f.role) for f in self.fields]).encode())
-        digest.update(repr(self.domains).encode())
-        for name in SPLITS:
-            split = getattr(self, name)
-            for array in (split.features, split.domain, split.label, split.user):
-                digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-        return digest.hexdigest()[:16]
+        if self.stored is not None:
+            return self.stored["fingerprint"]
+        splits = [getattr(self, name) for name in SPLITS]
+        arrays = [a for s in splits for a in (s.features, s.domain, s.label, s.user)]
+        arrays += [a for bag in self.bags.values() for a in (bag.offsets, bag.ids, bag.weights)]
+        return fingerprint_of(self.fields, self.domains, (np.ascontiguousarray(a).view(np.uint8).data for a in arrays))
 
     def describe(self) -> pd.DataFrame:
         """Rows, share, click rate, users and known items (the rare ones count as one) of every domain, all splits."""
+        if self.stored is not None:
+            return pd.DataFrame(self.stored["describe"])
         parts = [getattr(self, name) for name in SPLITS]
         frame = pd.DataFrame({
             "domain": pd.Categorical.from_codes(np.concatenate([p.domain for p in parts]), list(self.domains)),

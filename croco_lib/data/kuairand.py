@@ -1,13 +1,20 @@
 """KuaiRand (Pure, 1K, 27K) from its published CSV files. Gao et al., CIKM 2022, kuairand.com, CC BY-SA 4.0."""
 
+import io
 import os
 import re
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pa_csv
 
-from ..schema import ROOT, DataError, MultiDomainData
-from .frame import from_frame, need, no_gaps, read_table
+from ..schema import ROOT, DataError, MultiDomainData, known
+from .frame import from_frame, need, no_gaps, read_table, split_random, split_time
+from .prepare import code_columns, prepared, read_raw
 
 TABS = (0, 1, 2, 4, 6)  # the paper's five domains
 RECORD = "https://zenodo.org/records/10439422"
@@ -28,6 +35,7 @@ USER = ["user_active_degree", "is_live_streamer", "is_video_author", "follow_use
         "register_days_range", "onehot_feat1", "onehot_feat2", "onehot_feat3"]
 VIDEO = ["author_id", "video_type", "upload_type", "music_type", "tag", "duration_class"]
 FEATURES = ["hour", *USER, *VIDEO]
+AT_ONCE = 2 * 10**9  # bytes of log that are still read into memory unprepared
 
 
 def roots() -> list[Path]:
@@ -59,8 +67,17 @@ def kuairand(name: str, split: str = "random", min_count: int = 5, seed: int = 0
     Exact duplicates (all 19 raw columns equal) are dropped first and counted in `notes`, as are other tabs.
     `split`: "random" 80/10/10 or "time" (the latest 10 % are the test). A value seen fewer than `min_count` times in
     train gets the unknown id 0, and so does a missing one. Raises DataError where files are missing or malformed.
+
+    A set that `croco data prepare` made with these options from these files is memory-mapped instead: the same data.
     """
     folder = find(name)
+    raw = _raw(folder, name) if folder else []
+    found = prepared(name, dict(split=split, min_count=min_count, seed=seed), raw)
+    if not isinstance(found, str):
+        return found
+    if sum(path.stat().st_size for path in raw) > AT_ONCE:
+        raise DataError(f"{found} Its files are too large to be read at once: run `croco data prepare {name} "
+                        f"--split {split} --min-count {min_count} --seed {seed}` first.")
     if folder is None:
         raise DataError(how_to_get(name))
     suffix = name.removeprefix("kuairand-")
@@ -79,13 +96,7 @@ def kuairand(name: str, split: str = "random", min_count: int = 5, seed: int = 0
     unique = len(log)
     log = log.filter(here).with_columns(hour=pl.col("hourmin") // 100)
 
-    users = _features(folder / f"user_features_{suffix}.csv", "user_id", USER)
-    videos = _features(folder / f"video_features_basic_{suffix}.csv", "video_id",
-                       [*(c for c in VIDEO if c != "duration_class"), "video_duration"])
-    videos = videos.with_columns(
-        pl.col("tag").cast(pl.String).str.split(",").list.first(),  # a quarter of the videos have several: the first
-        duration_class=(pl.col("video_duration").clip(lower_bound=1).log(2) * 2).floor(),  # half octaves of ms
-    )
+    users, videos = _tables(folder, suffix)
     table = log.join(users, on="user_id", how="left", maintain_order="left")
     table = table.join(videos, on="video_id", how="left", maintain_order="left")
 
@@ -97,6 +108,96 @@ def kuairand(name: str, split: str = "random", min_count: int = 5, seed: int = 0
         "rows of other tabs dropped": unique - len(table),
     })
     return data
+
+
+def _raw(folder: Path, name: str) -> list[Path]:
+    """All files that are read: the logs, then the user and video tables."""
+    suffix = name.removeprefix("kuairand-")
+    tables = (folder / f"{kind}_{suffix}.csv" for kind in ("user_features", "video_features_basic"))
+    return [*_logs(folder, suffix), *filter(Path.is_file, tables)]
+
+
+def _tables(folder: Path, suffix: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    users = _features(folder / f"user_features_{suffix}.csv", "user_id", USER)
+    videos = _features(folder / f"video_features_basic_{suffix}.csv", "video_id",
+                       [*(c for c in VIDEO if c != "duration_class"), "video_duration"])
+    return users, videos.with_columns(
+        pl.col("tag").cast(pl.String).str.split(",").list.first(),  # a quarter of the videos have several: the first
+        duration_class=(pl.col("video_duration").clip(lower_bound=1).log(2) * 2).floor(),  # half octaves of ms
+    )
+
+
+def _read_log(lines: pl.Series, header: list[str]) -> tuple[pl.DataFrame, pl.Series]:
+    """Lines of a log → its rows with a 64-bit hash of all 19 columns, and a reason or null a line."""
+    cell = r"-?\d{1,18}"
+    fits = lines.str.contains(f"^{cell}(?:,{cell}){{{len(header) - 1}}}$")
+    rows = fits.arg_true().to_numpy()
+    table = pa_csv.read_csv(
+        io.BytesIO(lines.filter(fits).str.join("\n").item().encode()), pa_csv.ReadOptions(column_names=header),
+        convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(header, pa.int64()), include_columns=LOG))
+    table, mixed = pl.from_arrow(table), np.zeros(len(rows), np.uint64)
+    for column in LOG:  # each step of splitmix64 mixes one column in
+        mixed += table[column].to_numpy().view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        for shift, odd in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(odd)
+    clear = table["is_click"].is_in([0, 1])
+    why = pl.select(pl.when(~fits).then(pl.lit("not as many whole numbers as the header has columns"))).to_series()
+    why = why.scatter(rows[~clear.to_numpy()], "is_click is not 0 or 1")
+    table = table.select("user_id", "video_id", "time_ms", "is_click", "tab", hour=pl.col("hourmin") // 100,
+                         hash=pl.Series(mixed))
+    return table.filter(clear), why
+
+
+def prepare(name: str, split: str = "random", min_count: int = 5, seed: int = 0, max_bad_share: float = 0.001) -> Path:
+    """Raw files of any size to memory-mapped columns with the figures of `kuairand`; returns their folder.
+
+    A line of a log that is not 19 whole numbers, or whose label is not 0 or 1, is left out and counted; more than
+    `max_bad_share` of them in a file is a DataError. Duplicates are found by a 64-bit hash of all columns.
+    """
+    known("split", split, ("random", "time"))
+    folder = find(name)
+    if folder is None:
+        raise DataError(how_to_get(name))
+    suffix = name.removeprefix("kuairand-")
+    sources = []
+    for path in _logs(folder, suffix):
+        with path.open() as file:
+            header = file.readline().strip().split(",")
+        need(pl.DataFrame(schema=header), LOG, str(path))
+        sources.append((path, partial(_read_log, header=header)))
+    users, videos = (table.sort(table.columns[0]) for table in _tables(folder, suffix))
+    groups, notes = read_raw(name, sources, max_bad_share, header=1)
+    parts = sum(groups, [])
+
+    def column(name: str) -> np.ndarray:
+        return np.concatenate([pl.read_parquet(p, columns=[name])[name].to_numpy() for p in parts])
+
+    here = np.isin(column("tab"), TABS)
+    first, hashes = np.empty(len(here), bool), column("hash")
+    buckets = 1 + len(here) // 50_000_000  # so that few rows are looked at together
+    for b in range(buckets):
+        rows = np.flatnonzero(hashes % np.uint64(buckets) == b)
+        first[rows] = pl.Series(hashes[rows]).is_first_distinct().to_numpy()
+    del hashes
+    keep = here & first
+    part = split_random(int(keep.sum()), seed) if split == "random" else split_time(column("time_ms")[keep])
+
+    def rows_of() -> Iterator[pl.DataFrame]:
+        done = 0
+        for path in parts:
+            frame = pl.read_parquet(path)
+            done += len(frame)
+            yield frame.filter(pl.Series(keep[done - len(frame) : done]))
+
+    twins = {"all tabs": int((~first).sum()), "the five tabs": int((here & ~first).sum())}
+    notes |= {"files": [path.name for path, _ in sources], "exact duplicates dropped": twins,
+              "rows of other tabs dropped": int((first & ~here).sum()),
+              "split": "random 80/10/10" if split == "random" else "by time_ms: first 80 % train, last 10 % test"}
+    roles = {"user_id": "user", "video_id": "item", "tab": "domain"}
+    return code_columns(name, rows_of, part, [(c, roles.get(c, "")) for c in (*roles, *FEATURES)],
+                        {"user_id": users, "video_id": videos.select("video_id", *VIDEO)}, "is_click",
+                        {tab: f"tab {tab}" for tab in TABS}, min_count, notes,
+                        dict(split=split, min_count=min_count, seed=seed), _raw(folder, name))
 
 
 def _features(path: Path, key: str, columns: list[str]) -> pl.DataFrame:

@@ -1,0 +1,350 @@
+"""From raw files to memory-mapped columns: equal to the raw lines, to the in-memory path, and whole or not there."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from raw_writer import write_aliccp, write_kuairand
+
+import croco_lib
+from croco_lib import DataError, cli
+from croco_lib.data import PREPARE, aliccp, find, prepare
+from croco_lib.schema import ROOT, SPLITS
+
+kuairand = importlib.import_module("croco_lib.data.kuairand")
+engine = importlib.import_module("croco_lib.data.prepare")
+REAL = ROOT.parent / "shared" / "data" / "ali-ccp-format"
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch):
+    monkeypatch.setenv("CROCO_DATA", str(tmp_path / "raw"))
+    monkeypatch.setenv("CROCO_PREPARED", str(tmp_path / "prepared"))
+    return tmp_path / "raw"
+
+
+def small_aliccp(raw, **options):
+    return write_aliccp(raw / "ali-ccp", **dict(rows=6_000, profiles=100, items=50, values=0.2) | options)
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+# ------------------------------------------------------------------------------------------------ KuaiRand
+
+
+@pytest.mark.parametrize("options", [{}, dict(split="time", min_count=2), dict(min_count=0, seed=3)])
+def test_prepared_kuairand_is_the_data_of_the_other_path(raw, monkeypatch, options):
+    write_kuairand(raw, rows=8_000, users=60, videos=300)
+    monkeypatch.setattr(engine, "CHUNK", 50_000)
+    plain = croco_lib.load("kuairand-pure", **options)
+    assert plain.stored is None
+    prepare("kuairand-pure", **options)
+    mapped = croco_lib.load("kuairand-pure", **options)
+    assert mapped.stored and isinstance(mapped.train.features, np.memmap)
+    assert mapped.train.features.flags.c_contiguous
+    for split in SPLITS:
+        for column in ("features", "domain", "label", "user"):
+            a, b = getattr(getattr(plain, split), column), getattr(getattr(mapped, split), column)
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+    assert mapped.fingerprint == plain.fingerprint
+    assert (mapped.fields, mapped.domains) == (plain.fields, plain.domains)
+    for a, b in zip(plain.fields, mapped.fields, strict=True):
+        assert a.values.tolist() == b.values.tolist()
+    for note in ("exact duplicates dropped", "rows of other tabs dropped", "share of unknown ids", "rows",
+                 "missing values given the unknown id"):
+        assert mapped.notes[note] == plain.notes[note], note
+    assert plain.notes["exact duplicates dropped"]["the five tabs"] > 0
+    a, b = plain.describe().set_index("domain"), mapped.describe().set_index("domain")
+    np.testing.assert_allclose(a.to_numpy(float), b.to_numpy(float), rtol=1e-6)
+
+
+def test_prepared_real_kuairand_is_the_same_data(kuairand, tmp_path, monkeypatch):
+    monkeypatch.setenv("CROCO_PREPARED", str(tmp_path))
+    prepare("kuairand-pure")
+    assert croco_lib.load("kuairand-pure").stored["fingerprint"] == kuairand.fingerprint
+
+
+def test_other_options_or_raw_files_are_never_mistaken_for_the_prepared(raw):
+    write_kuairand(raw, rows=4_000, users=40, videos=100)
+    prepare("kuairand-pure")
+    assert croco_lib.load("kuairand-pure").stored
+    assert croco_lib.load("kuairand-pure", min_count=2).stored is None
+    write_kuairand(raw, rows=4_001, users=40, videos=100)
+    assert croco_lib.load("kuairand-pure").stored is None
+
+
+def test_a_log_too_large_to_read_at_once_asks_for_prepare(raw, monkeypatch):
+    write_kuairand(raw, rows=1_000)
+    monkeypatch.setattr(kuairand, "AT_ONCE", 10)
+    with pytest.raises(DataError, match="croco data prepare kuairand-pure --split random"):
+        croco_lib.load("kuairand-pure")
+
+
+# ------------------------------------------------------------------------------------------------ Ali-CCP
+
+
+def by_hand(lines):
+    """Raw lines read the slow way: head columns, and every field's ids and weights."""
+    for line in lines:
+        *head, features = line.split(",")
+        fields = defaultdict(list)
+        for text in features.split("\x01"):
+            field, rest = text.split("\x02")
+            key, value = rest.split("\x03")
+            fields[field].append((int(key), float(value)))
+        yield head, fields
+
+
+def check_read(lines, columns, single, many):
+    table, why = aliccp.read_lines(pl.Series(lines), columns, single, many, 0)
+    assert why.null_count() == len(lines) == len(table)
+    for row, (head, fields) in zip(table.iter_rows(named=True), by_hand(lines), strict=True):
+        assert row["index"] == np.uint64(int(head[-2], 16) & ~1).astype(np.int64)
+        for f in single:
+            assert row[f] == (fields[f][-1][0] if f in fields else None)
+        for f in many:
+            assert (row[f] or []) == [key for key, _ in fields.get(f, [])]
+            np.testing.assert_allclose(row[f"{f}.weight"] or [], [w for _, w in fields.get(f, [])], rtol=1e-6)
+
+
+def test_real_common_lines_are_read_whole():
+    if not REAL.is_dir():
+        pytest.skip("Ali-CCP's real raw lines are not here")
+    lines = (REAL / "common_features_train.first2.csv").read_text().splitlines()
+    check_read(lines, [], aliccp.USER, aliccp.USER_MANY)
+    assert [len(fields["150_14"]) > 50 for _, fields in by_hand(lines)] == [True, True]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_real_skeleton_lines_are_read(split):
+    if not REAL.is_dir():
+        pytest.skip("Ali-CCP's real raw lines are not here")
+    lines = (REAL / f"sample_skeleton_{split}.head5.feature_list_cut.csv").read_text().splitlines()
+    heads = ["sample_id", "click", "conversion"]
+    _, why = aliccp.read_lines(pl.Series(lines), heads, aliccp.ITEM, aliccp.ITEM_MANY, 0)
+    assert why.str.contains("cut short").all()  # these real lines are, and that must be seen
+    cut = [line.split(",") for line in lines]  # so mend their count of features, and give all a domain
+    mended = [",".join([*c[:4], str(c[5].count("\x01") + 2), f"{c[5]}\x01301\x029351665\x031.0"]) for c in cut]
+    check_read(mended, heads, aliccp.ITEM, aliccp.ITEM_MANY)
+
+
+features = st.lists(st.tuples(st.sampled_from([*aliccp.ITEM, *aliccp.ITEM_MANY]), st.integers(0, 10**7),
+                              st.floats(0, 9, width=32)), max_size=12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(features, min_size=1, max_size=6), st.integers(0, 2**64 - 1))
+def test_any_list_of_features_is_read(rows, key):
+    lines = []
+    for listed in rows:
+        listed = [*listed, ("301", 9351665, 1.0)]
+        text = "\x01".join(f"{f}\x02{i}\x03{w}" for f, i, w in listed)
+        lines.append(f"7,1,0,{key:016x},{len(listed)},{text}")
+    check_read(lines, ["sample_id", "click", "conversion"], aliccp.ITEM, aliccp.ITEM_MANY)
+
+
+@pytest.mark.parametrize("multi", ["last", "mean"])
+def test_prepared_aliccp_equals_the_raw_lines(raw, monkeypatch, multi):
+    folder = small_aliccp(raw)
+    monkeypatch.setattr(engine, "CHUNK", 40_000)
+    prepare("ali-ccp", min_count=0, multi=multi)
+    data = croco_lib.load("ali-ccp", min_count=0, multi=multi)
+    names = [f.name for f in data.fields]
+    assert set(data.bags) == (set(aliccp.USER_MANY + aliccp.ITEM_MANY) if multi == "mean" else set())
+
+    def coded(split):
+        """Every row's fields as raw values: a number or None, or a bag's ids and weights (None: unknown in train)."""
+        part, rows = getattr(data, split), []
+        raw_value = {f.name: [None, *f.values.tolist()] for f in data.fields}
+        for line, label in zip(part.features, part.label, strict=True):
+            row = {}
+            for name, i in zip(names, line, strict=True):
+                if name in data.bags:
+                    bag = data.bags[name]
+                    here = slice(bag.offsets[i], bag.offsets[i + 1])
+                    row[name] = [(raw_value[name][j], round(float(w), 4))
+                                 for j, w in zip(bag.ids[here], bag.weights[here], strict=True)]
+                else:
+                    row[name] = raw_value[name][i]
+            rows.append((row, int(label)))
+        return rows
+
+    lost = 0
+    known = {f.name: set(f.values.tolist()) for f in data.fields}
+    for file, splits in (("train", ("train", "valid")), ("test", ("test",))):
+        users = {head[0]: fields for head, fields in by_hand((folder / f"common_features_{file}.csv").open())}
+        expected = []
+        for head, fields in by_hand((folder / f"sample_skeleton_{file}.csv").open()):
+            if head[1:3] == ["0", "1"]:
+                lost += 1
+                continue
+            fields = fields | users.get(head[3], {})
+            row = {}
+            for name in names:
+                found = [(i if i in known[name] else None, round(float(np.float32(w)), 4))
+                         for i, w in fields.get(name, [])]
+                row[name] = (found or [(None, 1.0)]) if name in data.bags else found[-1][0] if found else None
+            expected.append((row, int(head[1])))
+        got = sum((coded(s) for s in splits), [])
+        assert sorted(map(repr, got)) == sorted(map(repr, expected))
+    assert data.notes["rows dropped"] == {"click 0 and conversion 1": lost} and lost > 0
+    assert data.notes["rows whose key is not in its table"]["index"] > 0
+
+
+def test_a_prepared_set_passes_every_check_of_its_rows(raw):
+    """Built anew from its arrays, it is validated, fingerprinted and described as any other data is."""
+    from dataclasses import replace
+
+    small_aliccp(raw)
+    prepare("ali-ccp", multi="mean")
+    data = croco_lib.load("ali-ccp", multi="mean")
+    anew = replace(data, stored=None)
+    assert anew.fingerprint == data.fingerprint
+    a, b = anew.describe().set_index("domain"), data.describe().set_index("domain")
+    np.testing.assert_allclose(a.to_numpy(float), b.to_numpy(float), rtol=1e-5)
+
+
+def test_an_unprepared_or_otherwise_prepared_aliccp_says_what_to_do(raw):
+    with pytest.raises(DataError, match="tianchi.aliyun.com/dataset/408"):
+        croco_lib.load("ali-ccp")
+    small_aliccp(raw)
+    prepare("ali-ccp")
+    with pytest.raises(DataError, match="prepared with multi=last. Run `croco data prepare ali-ccp --multi mean"):
+        croco_lib.load("ali-ccp", multi="mean")
+    (raw.parent / "prepared" / "ali-ccp" / "test.label.npy").write_bytes(b"")
+    with pytest.raises(DataError, match="has lost a file, or one is cut short"):
+        croco_lib.load("ali-ccp")
+
+
+# ------------------------------------------------------------------------------------------------ faults
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("name", ["kuairand-pure", "ali-ccp"])
+def test_killed_at_any_write_and_started_again_gives_the_same_bytes(raw, monkeypatch, name):
+    write_kuairand(raw, rows=3_000, users=40, videos=100)
+    small_aliccp(raw, rows=3_000)
+    monkeypatch.setattr(engine, "CHUNK", 100_000 if name == "kuairand-pure" else 300_000)
+    whole = contents(prepare(name))
+    folder, really = raw.parent / "prepared" / name, engine.write_whole
+    (folder / "manifest.json").unlink()
+    for part in (folder / "parts").iterdir():
+        part.unlink()
+    writes, kills = 0, 0
+
+    def dies_halfway(path, write):
+        nonlocal writes
+        if writes == 1:  # one write a run succeeds, the next leaves half a temporary file
+            path.with_name(path.name + ".tmp").write_bytes(b"half")
+            raise Killed
+        writes += 1
+        really(path, write)
+
+    monkeypatch.setattr(engine, "write_whole", dies_halfway)
+    while True:
+        writes = 0
+        if kills > 8:
+            monkeypatch.setattr(engine, "write_whole", really)
+        try:
+            prepare(name)
+            break
+        except Killed:
+            kills += 1
+            assert not (folder / "manifest.json").exists()
+            assert isinstance(engine.prepared(name, {}, []), str)
+    assert kills > 8
+    again = {n: b for n, b in contents(folder).items() if not n.endswith(".tmp")}
+    assert again == whole
+
+
+def test_a_part_that_is_there_is_not_made_again(raw, monkeypatch):
+    small_aliccp(raw)
+    monkeypatch.setattr(engine, "CHUNK", 100_000)
+    folder = prepare("ali-ccp")
+    times = {p.name: p.stat().st_mtime_ns for p in (folder / "parts").iterdir()}
+    assert len(times) > 8
+    prepare("ali-ccp", min_count=2)
+    assert {p.name: p.stat().st_mtime_ns for p in (folder / "parts").iterdir()} == times
+
+
+GOOD = "1,0,0,00000000000000ab,2,205\x021\x031.0\x01301\x029351665\x031.0"
+
+
+@pytest.mark.parametrize(("line", "reason"), [
+    ("", "fewer than 6 columns"),
+    ("1,0,0,00000000000000ab", "fewer than 6 columns"),
+    (GOOD.replace("ab,", "xy,"), "index is not as it should be"),
+    (GOOD.replace("1,0,", "1,2,", 1), "click is not as it should be"),
+    (GOOD[:-20], "cut short"),
+    (GOOD[:-3], "a feature is not field, id and value"),
+    (GOOD.replace("\x021\x03", "\x02one\x03"), "a feature is not field, id and value"),
+    (GOOD.replace("301", "302"), "dropped: no domain"),
+    ("\ufffd" + GOOD, "sample_id is not as it should be"),
+])
+def test_a_bad_line_is_named(line, reason):
+    heads = ["sample_id", "click", "conversion"]
+    table, why = aliccp.read_lines(pl.Series([GOOD, line, GOOD]), heads, aliccp.ITEM, aliccp.ITEM_MANY, 0)
+    assert len(table) == 2
+    assert why[0] is None and reason in why[1] and why[2] is None
+
+
+@pytest.mark.parametrize("name", ["kuairand-pure", "ali-ccp"])
+def test_bad_lines_are_counted_and_quoted_up_to_the_share_that_may_pass(raw, monkeypatch, name):
+    bad = {700: "nonsense", 2_000: "1,2,3", **({} if name == "ali-ccp" else {0: "9,9" + ",x" * 17})}
+    write_kuairand(raw, rows=3_000, users=40, videos=100, bad=bad)
+    small_aliccp(raw, bad=bad)
+    monkeypatch.setattr(engine, "CHUNK", 60_000)
+    header = name != "ali-ccp"
+    with pytest.raises(DataError, match=rf"{len(bad)} of 3000 lines are bad.*line {701 + header}: .*'nonsense'"):
+        prepare(name, max_bad_share=0.0001)
+    assert not (raw.parent / "prepared" / name / "manifest.json").exists()
+    prepare(name, max_bad_share=0.01)
+    notes = croco_lib.load(name).notes if name == "ali-ccp" else engine.prepared(name, {}, []).notes
+    assert sum(notes["bad lines"].values()) == len(bad) == len(notes["first bad lines"])
+    assert f"line {2001 + header}: " in notes["first bad lines"][-1] and "'1,2,3'" in notes["first bad lines"][-1]
+    assert sum(notes["rows read"].values()) in (3_000, 6_000 + 200)
+
+
+def test_the_peak_of_memory_does_not_grow_with_the_rows(tmp_path):
+    script = ("import resource; from croco_lib.data import prepare, prepare as p; import importlib\n"
+              "importlib.import_module('croco_lib.data.prepare').CHUNK = 1 << 21\n"
+              "p('ali-ccp'); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)")
+    peak = []
+    for rows in (40_000, 240_000):
+        folder = tmp_path / str(rows)
+        write_aliccp(folder / "raw" / "ali-ccp", rows=rows, profiles=200, items=500, values=0.2)
+        env = os.environ | {"CROCO_DATA": str(folder / "raw"), "CROCO_PREPARED": str(folder / "prepared"),
+                            "PYTHONPATH": str(ROOT), "POLARS_MAX_THREADS": "1"}
+        run = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
+        peak.append(float(run.stdout.split()[-1]))
+    raw_bytes = sum(p.stat().st_size for p in (tmp_path / "240000" / "raw" / "ali-ccp").iterdir()) / 2**20
+    assert peak[1] - peak[0] < min(60, raw_bytes), (peak, raw_bytes)
+
+
+def test_croco_data_prepare_tells_what_it_did(raw, monkeypatch, capsys):
+    small_aliccp(raw)
+    for words in (["data", "prepare", "ali-ccp", "--multi", "mean", "--min-count", "2"], ["data"]):
+        monkeypatch.setattr("sys.argv", ["croco", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert not end.value.code
+    out = capsys.readouterr().out
+    assert "# rows dropped: {'click 0 and conversion 1': " in out
+    assert "fingerprint " + json.loads((raw.parent / "prepared/ali-ccp/manifest.json").read_text())["fingerprint"] in out
+    assert f"prepared, in {raw.parent / 'prepared' / 'ali-ccp'}" in out
+    assert find("ali-ccp") == Path(raw / "ali-ccp") and set(PREPARE) >= {"ali-ccp", "kuairand-27k"}
