@@ -216,12 +216,12 @@ def lessons(
     only: Annotated[str, typer.Option(help="Only the lessons whose file name starts so, e.g. 03.")] = "",
     html: Annotated[Path | None, typer.Option(help="Leave readable HTML in this folder.")] = None,
     save: Annotated[bool, typer.Option(help="Save the run notebooks, tidied, in their place.")] = False,
-    profile: Annotated[str, typer.Option(help="fast (two minutes a lesson) or full (the default sizes).")] = "fast",
+    profile: Annotated[str, typer.Option(help="tiny (seconds, for tests), fast (two minutes) or full (the default sizes).")] = "fast",
 ) -> None:
     """Run the lessons in order, a line each."""
     from .lessons import paths, run_all
 
-    known("profile", profile, ("fast", "full"))
+    known("profile", profile, ("tiny", "fast", "full"))
     total = sum(p.name.startswith(only) for p in paths())
     if not total:
         raise CrocoError(f"No lesson's name starts with {only!r}. Known: {', '.join(p.stem for p in paths())}.")
