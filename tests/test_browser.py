@@ -1,7 +1,7 @@
 """The lessons in a real browser: each explorer's picture follows the mouse and the keyboard, and nothing fails.
 
-JupyterLab and Voilà serve a copy of the lessons at the tiny profile, with settings of their own; build/screenshots keeps
-what was seen.
+JupyterLab and Voilà serve a copy of the lessons at the tiny profile, with settings of their own; what was seen is kept
+in build/screenshots.
 """
 
 import contextlib
@@ -50,8 +50,8 @@ def serving(home, env, *command):
         port = free.getsockname()[1]
     log = home / f"{command[0]}.log"
     with open(log, "w") as out:
-        server = subprocess.Popen([sys.executable, "-m", *command, f"--port={port}", "--no-browser"], env=env, stdout=out,
-                                  stderr=subprocess.STDOUT, cwd=home / "notebooks")
+        server = subprocess.Popen([sys.executable, "-m", *command, f"--port={port}", "--no-browser"], env=env,
+                                  stdout=out, stderr=subprocess.STDOUT, cwd=home / "notebooks")
     try:
         for _ in range(300):
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/"):
@@ -134,3 +134,17 @@ def test_explorers_follow_mouse_and_keyboard(name, lab, chromium):
     assert not errors
     page.evaluate("jupyterapp.serviceManager.sessions.shutdownAll()")
     page.close()
+
+
+def test_dashboard_shows_a_slider_that_redraws_and_no_code(copy, chromium):
+    with serving(*copy, "voila", "05_gates_and_domains.ipynb", "--Voila.ip=127.0.0.1") as address:
+        page = chromium.new_page(viewport={"width": 1400, "height": 1000})
+        page.goto(address, timeout=120_000)
+        box = page.locator(".widget-vbox:has(> .widget-image):has(.widget-slider)")
+        box.wait_for(timeout=60_000)
+        assert {"mouse", "keyboard", "menu"} <= set(use(page, box))
+        shown = page.inner_text("body")
+        assert "import" not in shown and "Traceback" not in shown and page.locator(".jp-InputArea-editor").count() == 0
+        assert "Gates and domains" in shown
+        page.screenshot(path=SEEN / "dashboard.png", full_page=True)
+        page.close()
