@@ -20,7 +20,8 @@ from .schema import ROOT, CrocoError
 FOLDER = ROOT / "notebooks"
 VIEW = "application/vnd.jupyter.widget-view+json"
 FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>.+?)\$", re.DOTALL)
-STYLE = "main {max-width: 64rem; margin: auto; padding: 0 1rem} nav a {margin-right: 2em} math {font-size: 115%}"
+STYLE = """main {max-width: 64rem; margin: auto; padding: 0 1rem} math {font-size: 115%}
+nav {font: 14px sans-serif; padding: 1em 5px} nav a {margin-right: 2em}"""
 
 
 def paths() -> list[Path]:
