@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup reproduce test lab notebooks bench lint clean
+.PHONY: help setup reproduce test lab html dashboard notebooks bench lint clean
 
 help:
-	@echo "make reproduce   set up, run every lesson, leave HTML in build/html, print the claims' scorecard"
+	@echo "make reproduce   set up, run every lesson, leave a site in build/html, print the claims' scorecard"
 	@echo "make test        set up and run all tests, the notebooks among them"
 	@echo "make lab         set up and open JupyterLab on the first lesson"
+	@echo "make html        the saved lessons as a site to read offline, in build/html"
+	@echo "make dashboard   the lessons without their code, for the lecture hall; LESSON=04 for one"
 	@echo "make notebooks   run and save the lessons, tidied        make bench   the speed benchmarks"
 	@echo "make lint        ruff                                    make clean   remove .venv and build"
 
@@ -32,6 +34,12 @@ test: $(READY)
 
 lab: $(READY)
 	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+html: $(READY)
+	@$(BIN)/croco lessons --html build/html --as-saved
+
+dashboard: $(READY)
+	@$(BIN)/voila $(if $(LESSON),$(wildcard notebooks/$(LESSON)*.ipynb),notebooks) --Voila.ip=127.0.0.1
 
 notebooks: $(READY)
 	@$(BIN)/croco lessons --save

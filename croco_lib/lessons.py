@@ -1,12 +1,16 @@
-"""Run the lessons in order, save them tidied, and leave readable HTML."""
+"""Run the lessons in order, save them tidied, and build from them a site to read offline."""
 
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from html import escape, unescape
 from pathlib import Path
 
 import nbformat
+from bs4 import BeautifulSoup
 from jupyter_client.kernelspec import NoSuchKernel
+from latex2mathml.converter import convert
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
@@ -15,6 +19,9 @@ from .schema import ROOT, CrocoError
 
 FOLDER = ROOT / "notebooks"
 VIEW = "application/vnd.jupyter.widget-view+json"
+FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>.+?)\$", re.DOTALL)
+STYLE = """main {max-width: 64rem; margin: auto; padding: 0 1rem} math {font-size: 115%}
+nav {font: 14px sans-serif; padding: 1em 5px} nav a {margin-right: 2em}"""
 
 
 def paths() -> list[Path]:
@@ -57,21 +64,74 @@ def run(path: Path, timeout: int = 1800) -> nbformat.NotebookNode:
     return notebook
 
 
+def formula(tex: re.Match) -> str:
+    """A `$…$` or `$$…$$` in HTML as MathML, which browsers draw without a script."""
+    body = unescape(tex["block"] or tex["inline"])
+    for command, sign in ((r"\\mathbb *\{?R\}?", "ℝ"), (r"\\[lr]Vert", "‖")):  # of MathML's core there is no bold style
+        body = re.sub(command, sign, body)
+    return convert(body, display="block" if tex["block"] else "inline")
+
+
+def site(folder: Path, fresh: Mapping[Path, nbformat.NotebookNode]) -> Path:
+    """Write README, lessons, solutions and guide as linked pages that fetch nothing; returns the contents page.
+
+    A lesson in `fresh` is written as given, all others as saved.
+    """
+    guide, lessons = FOLDER / "TEACHING.md", paths()
+    pages = {ROOT / "README.md": "index.html", ROOT / "data/README.md": "data.html", guide: "teaching.html"}
+    pages |= {path: f"{path.stem}.html" for path in lessons}
+    pages |= {path: f"solutions_{path.stem}.html" for path in sorted(FOLDER.glob("solutions/*.ipynb"))}
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, name in pages.items():
+        near = [("contents", ROOT / "README.md")]
+        if path in lessons:
+            i = lessons.index(path)
+            near += [(f"{word}: {p.stem[:2]}", p) for word, p in zip(
+                ("← before", "next →"), (lessons[i - 1] if i else None, (lessons + [None])[i + 1]), strict=True) if p]
+            near += [("solutions", p) for p in pages if p.parent.name == "solutions" and p.stem[:2] == path.stem[:2]]
+        near.append(("for teachers", guide))
+        nav = " ".join(f'<a href="{pages[p]}">{word}</a>' for word, p in near)
+        (folder / name).write_text(page(path, fresh.get(path), pages, f"<nav>{nav}</nav>"))
+    return folder / "index.html"
+
+
+def page(path: Path, notebook: nbformat.NotebookNode | None, pages: Mapping[Path, str], nav: str) -> str:
+    """One page of the site: no scripts, formulas as MathML, links to pages, figures named after their section."""
+    if path.suffix == ".md":
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(path.read_text())])
+    html, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True).from_notebook_node(
+        notebook or nbformat.read(path, as_version=4), {"metadata": {"name": path.stem, "path": str(path.parent)}})
+    soup = BeautifulSoup(html, "html.parser")
+    for script in soup("script"):
+        script.decompose()
+    soup.title.string = soup.h1.get_text().removesuffix("¶")
+    soup.head.append(BeautifulSoup(f"<style>{STYLE}</style>", "html.parser"))
+    for text in soup.find_all(string=FORMULA):
+        if text.find_parent(class_="jp-MarkdownOutput") and not text.find_parent(["code", "pre"]):
+            text.replace_with(BeautifulSoup(FORMULA.sub(formula, escape(text)), "html.parser"))
+    for link in soup.select("a[href]"):
+        target, hash_, anchor = link["href"].partition("#")
+        if target and (path.parent / target).resolve() in pages:
+            link["href"] = pages[(path.parent / target).resolve()] + hash_ + anchor
+    for image in soup.select(".jp-OutputArea img"):
+        image["alt"] = f"Figure: {image.find_previous(['h1', 'h2', 'h3']).get_text().removesuffix('¶')}"
+    for at in (0, len(soup.main.contents) + 1):
+        soup.main.insert(at, BeautifulSoup(nav, "html.parser"))
+    return str(soup)
+
+
 def run_all(only: str, save: bool, html: Path | None, profile: str) -> Iterator[tuple[str, float | None]]:
     """Run every lesson whose name starts with `only`; yields its name with None, then with its seconds."""
     os.environ["CROCO_PROFILE"] = profile
-    if html:
-        html.mkdir(parents=True, exist_ok=True)
+    fresh = {}
     for path in paths():
         if not path.name.startswith(only):
             continue
         yield path.name, None
         start = time.perf_counter()
-        notebook = tidy(run(path))
+        fresh[path] = tidy(run(path))
         if save:
-            nbformat.write(notebook, path)
-        if html:
-            page, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(
-                notebook, {"metadata": {"name": path.stem}})
-            (html / f"{path.stem}.html").write_text(page.replace(".ipynb\"", ".html\""))
+            nbformat.write(fresh[path], path)
         yield path.name, time.perf_counter() - start
+    if html:
+        site(html, fresh)

@@ -89,20 +89,21 @@ def principal(table: np.ndarray) -> np.ndarray:
 def linked(points: list[np.ndarray], chosen: int, lit: np.ndarray, names: list[str], colour: list | None = None,
            dimensions: int = 2, home: int = 1) -> Figure:
     """One panel a set: all ids pale, the chosen one a star, the `lit` ones numbered; `points` M times [V, 3]."""
-    figure = plt.figure(figsize=(2.9 * len(points), 3.4))
+    figure = plt.figure(figsize=(2.9 * len(points), 3.4), layout="none")  # a film: constrained layout draws twice
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.03, top=0.82, wspace=0.05)
     groups = np.unique(colour, return_inverse=True)[1] if colour is not None else np.zeros(len(names), int)
-    shades = np.array(sns.color_palette("husl", groups.max() + 1)) if groups.max() else np.full((1, 3), 0.6)
+    palette = "colorblind" if groups.max() < 8 else "viridis"  # both are told apart by the colour-blind
+    shades = np.array(sns.color_palette(palette, groups.max() + 1)) if groups.max() else np.full((1, 3), 0.6)
     for m, X in enumerate(points):
         X = X[:, :dimensions]
         ax = figure.add_subplot(1, len(points), m + 1, projection="3d" if dimensions == 3 else None)
-        ax.scatter(*X.T, s=6, color=shades[groups], alpha=0.25, linewidths=0)
+        ax.scatter(*X.T, s=8, color=shades[groups], alpha=0.5, linewidths=0)
         ax.scatter(*X[lit].T, s=36, color=_CYCLE[3], edgecolors="black", linewidths=0.6)
         ax.scatter(*X[[chosen]].T, s=120, marker="*", color="black", zorder=5)
         for i, at in enumerate(X[lit], 1):
             ax.text(*at, f" {i}", fontsize=8)
         ax.set_title(f"set {m + 1}" + (": nearest here" if m + 1 == home else ""))
         for axis in "xyz"[:dimensions]:
-            ax.tick_params(axis, labelleft=False, labelbottom=False, length=0)
-            getattr(ax, f"set_{axis}ticklabels")([])
+            getattr(ax, f"set_{axis}ticks")([])
     figure.suptitle(f"★ {names[chosen]};  " + ";  ".join(f"{i} {names[j]}" for i, j in enumerate(lit, 1)), fontsize=9)
     return figure

@@ -29,7 +29,7 @@ def explore(draw: Callable[..., Figure], **controls: W.Widget) -> W.VBox:
     error in `draw` is shown under the figure in words. Returns the box; `box.controls` holds the controls by name and
     `box.message` the last error.
     """
-    image, message = W.Image(format="png", layout=W.Layout(max_width="100%")), W.HTML()
+    image, message = W.Image(format="png", layout=W.Layout(max_width="100%", align_self="flex-start")), W.HTML()
     for name, control in controls.items():
         control.description = control.description or name.replace("_", " ")
         control.style.description_width = "initial"

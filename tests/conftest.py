@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 
@@ -17,3 +19,19 @@ def kuairand():
     if find("kuairand-pure") is None:
         pytest.skip("KuaiRand-Pure is not here; run `croco data --get kuairand-pure`")
     return croco_lib.load("kuairand-pure")
+
+
+@pytest.fixture(scope="module")  # no longer: while playwright runs, nothing else may start an event loop
+def chromium():
+    """Headless Chromium; without it the test is skipped, saying what to install."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium here; on Debian: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    flags = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+             "--disable-component-update --disable-sync")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=path, args=flags.split())
+        yield browser
+        browser.close()

@@ -35,6 +35,11 @@ def test_explorer_redraws_when_a_control_moves(shown):
     assert box.image.value != first and box.message.value == ""
 
 
+def test_every_control_is_labelled(shown):
+    box = widgets.explore(lambda n, two_words: draw(n), n=W.IntSlider(1, 1, 2), two_words=W.Checkbox(description=""))
+    assert {name: c.description for name, c in box.controls.items()} == {"n": "n", "two_words": "two words"}
+
+
 def test_explorer_shows_a_still_of_its_first_drawing(shown):
     box = widgets.explore(draw, n=W.IntSlider(1, 1, 5))
     assert base64.b64decode(shown[0]["image/png"]) == box.image.value
