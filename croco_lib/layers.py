@@ -5,10 +5,12 @@ Shapes: N rows, F fields, M sets or experts, e the embedding size, d the experts
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .schema import Field
+from .schema import UNKNOWN, Field
 
 INIT_STD = 0.1  # of the embeddings [ours]: the world is learnt slowly from 0.01 and well from 0.1
 
@@ -23,15 +25,36 @@ class MultiEmbedding(nn.Module):
         super().__init__()
         sizes = torch.tensor([f.size for f in fields])
         self.sets, self.dim = sets, dim
+        self.bags = {i: f.bag for i, f in enumerate(fields) if f.bag is not None}
         self.register_buffer("offset", (sizes.cumsum(0) - sizes).int(), persistent=False)  # [F]
         self.table = nn.Embedding(int(sizes.sum()), sets * dim)
         nn.init.normal_(self.table.weight, std=INIT_STD)
 
     def forward(self, features: Tensor) -> Tensor:
         """features int [N, F] → [M, N, F·e]."""
+        if self.bags:
+            numbers, features = features, features.clone()
+            features[:, list(self.bags)] = UNKNOWN  # the slot that the bag's mean then fills
         wide = self.table(features + self.offset)  # [N, F, M·e]
+        if self.bags:
+            columns = list(wide.unbind(1))
+            for i in self.bags:
+                columns[i] = self.mean(i, numbers[:, i])
+            wide = torch.stack(columns, 1)
         split = wide.unflatten(-1, (self.sets, self.dim))  # [N, F, M, e]
         return split.permute(2, 0, 1, 3).flatten(2)  # [M, N, F·e]
+
+    def mean(self, i: int, numbers: Tensor) -> Tensor:
+        """Multi-valued field i: the weighted mean of the vectors in each row's bag, Σ w e / Σ w. [N] → [N, M·e]."""
+        bag, b = self.bags[i], numbers.cpu().numpy()
+        size = bag.offsets[b + 1] - bag.offsets[b]  # [N], never 0
+        start = size.cumsum() - size
+        at = np.repeat(bag.offsets[b] - start, size) + np.arange(size.sum())
+        weight = bag.weights[at]
+        weight = weight / np.maximum(np.add.reduceat(weight, start), 1e-12).repeat(size)
+        ids, start, weight = (torch.from_numpy(a).to(numbers.device) for a in (bag.ids[at], start, weight))
+        return F.embedding_bag(ids + self.offset[i], self.table.weight, start.to(ids.dtype), mode="sum",
+                               per_sample_weights=weight, sparse=self.table.sparse)
 
     def weights(self) -> Tensor:
         """The M tables apart: [M, V, e]."""

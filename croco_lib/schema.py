@@ -53,13 +53,15 @@ class Field:
     """One categorical field. `size` counts its ids, the unknown id 0 among them.
 
     `role` is "user", "item", "domain" or "" ; `prior` fields feed Crocodile's gate.
-    `values[i]` is the raw value behind id i + 1.
+    `values[i]` is the raw value behind id i + 1. A field with a `bag` is multi-valued: its column of `features` holds
+    the number of the row's bag, and `size` counts the ids within.
     """
 
     name: str
     size: int
     role: str = ""
     values: np.ndarray | None = field(default=None, repr=False, compare=False)
+    bag: "Bag | None" = field(default=None, repr=False, compare=False)
 
     @property
     def prior(self) -> bool:
@@ -136,9 +138,8 @@ def fingerprint_of(fields: Iterable["Field"], domains: tuple[str, ...], buffers:
 class MultiDomainData:
     """A data set ready for training. `notes` says how it was made: rows read, dropped and why, split, unknown ids.
 
-    `world` holds the truth behind the made world, and is None for real data. A field in `bags` is multi-valued: its
-    column of `features` holds the number of the row's bag. `stored` is the manifest of a prepared set, which was
-    checked when it was made and may be larger than memory; else None.
+    `world` holds the truth behind the made world, and is None for real data. `stored` is the manifest of a prepared
+    set, which was checked when it was made and may be larger than memory; else None.
     """
 
     name: str
@@ -149,7 +150,6 @@ class MultiDomainData:
     test: Split
     notes: dict = field(default_factory=dict)
     world: object | None = None
-    bags: dict[str, Bag] = field(default_factory=dict)
     stored: dict | None = field(default=None, repr=False)
 
     def __post_init__(self):
@@ -159,7 +159,7 @@ class MultiDomainData:
         rows = np.stack([np.bincount(s.domain, minlength=size) for s in splits])
         check_domains(self.name, self.domains, rows,
                       np.stack([np.bincount(s.domain, s.label, minlength=size) for s in splits]))
-        sizes = [len(self.bags[f.name]) if f.name in self.bags else f.size for f in self.fields]
+        sizes = [f.size if f.bag is None else len(f.bag) for f in self.fields]
         for name, split in zip(SPLITS, splits, strict=True):
             if not np.isin(split.label, (0, 1)).all():
                 raise DataError(f"{self.name}: the {name} split has labels that are not 0 or 1.")
@@ -177,7 +177,7 @@ class MultiDomainData:
             return self.stored["fingerprint"]
         splits = [getattr(self, name) for name in SPLITS]
         arrays = [a for s in splits for a in (s.features, s.domain, s.label, s.user)]
-        arrays += [a for bag in self.bags.values() for a in (bag.offsets, bag.ids, bag.weights)]
+        arrays += [a for f in self.fields if f.bag for a in (f.bag.offsets, f.bag.ids, f.bag.weights)]
         return fingerprint_of(self.fields, self.domains, (np.ascontiguousarray(a).view(np.uint8).data for a in arrays))
 
     def describe(self) -> pd.DataFrame:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from croco_lib import CrocoError, build, evaluate, fit, speed, training
-from croco_lib.schema import ROOT, Split
+from croco_lib.layers import MultiEmbedding
+from croco_lib.schema import ROOT, Bag, Field, Split
 
 
 def order(rows, count, seed=0, epoch=0):
@@ -126,6 +127,31 @@ def test_many_ids_are_trained_lazily_and_few_are_not(small_world, monkeypatch):
     assert fit(build("ple", small_world), small_world, **given).settings["lazy"] is False
     monkeypatch.setattr(training, "LAZY_FROM", 100)
     assert fit(build("ple", small_world), small_world, **given).settings["lazy"] is True
+
+
+# ---------------------------------------------------------------------------------------------- bags
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_bag_is_the_weighted_mean_of_its_vectors(lazy):
+    bag = Bag(np.array([0, 1, 3, 6]), np.array([0, 2, 4, 1, 1, 3], np.int32), np.array([1, 1, 3, 2, 1, 1], np.float32))
+    fields = (Field("a", 4, "user"), Field("words", 5, bag=bag), Field("c", 3, "item"))
+    layer = MultiEmbedding(fields, 2, 3)
+    layer.table.sparse = lazy
+    features = torch.tensor([[1, 2, 2], [3, 0, 0], [0, 1, 1], [1, 2, 0]], dtype=torch.int32)
+    E = layer.weights().detach().numpy()  # [M, V, e]
+    rows = []
+    for a, b, c in features.numpy():
+        ids, w = (x[bag.offsets[b]:bag.offsets[b + 1]] for x in (bag.ids, bag.weights))
+        mean = (w[:, None] * E[:, 4 + ids]).sum(1) / w.sum()
+        rows.append(np.concatenate([E[:, a], mean, E[:, 9 + c]], 1))
+    got = layer(features)
+    assert np.allclose(got.detach().numpy(), np.stack(rows, 1), atol=1e-6)
+    got.square().sum().backward()
+    grad = layer.table.weight.grad.to_dense()
+    W = layer.table.weight.detach().clone().requires_grad_()
+    torch.func.functional_call(layer, {"table.weight": W}, features).square().sum().backward()
+    assert grad[4:9].abs().sum() > 0 and torch.allclose(grad, W.grad.to_dense(), atol=1e-5)
 
 
 # ---------------------------------------------------------------------------------------------- kills, processes

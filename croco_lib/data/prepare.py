@@ -66,11 +66,11 @@ def prepared(name: str, options: dict, raw: list[Path]) -> MultiDomainData | str
     def array(file: str) -> np.ndarray:
         return np.load(folder / f"{file}.npy", mmap_mode="r")
 
-    fields = tuple(Field(**f, values=array(f"field.{f['name']}")) for f in stored["fields"])
+    bags = {f: Bag(*(array(f"bag.{f}.{part}") for part in ("offsets", "ids", "weights"))) for f in stored["bags"]}
+    fields = tuple(Field(**f, values=array(f"field.{f['name']}"), bag=bags.get(f["name"])) for f in stored["fields"])
     domains = tuple(stored["domains"])
     splits = (Split(*(array(f"{s}.{column}") for column in DTYPES), domains) for s in SPLITS)
-    bags = {f: Bag(*(array(f"bag.{f}.{part}") for part in ("offsets", "ids", "weights"))) for f in stored["bags"]}
-    return MultiDomainData(name, fields, domains, *splits, stored["notes"], bags=bags, stored=stored)
+    return MultiDomainData(name, fields, domains, *splits, stored["notes"], stored=stored)
 
 
 # ------------------------------------------------------------------------------------------------ raw text to parts
