@@ -143,16 +143,16 @@ def lines_of(rng, parts: dict, counts: np.ndarray, heads: list[pl.Expr], n: int)
 
 def write_aliccp(folder: Path, rows: int = 10_000, profiles: int = 500, items: int = 2_000, seed: int = 0,
                  impossible: float = 0.001, orphans: float = 0.001, bad: dict[int, str] | None = None,
-                 values: float = 1.0) -> Path:
+                 values: float = 1.0, shares: tuple[float, ...] = (0.378, 0.0075, 0.6145)) -> Path:
     """Ali-CCP's four files, half of the rows train, half test; both have `profiles` common lines.
 
     `impossible`: the share of rows with click 0 and conversion 1; `orphans`: of rows whose common line is not there.
-    `values` scales how many values the multi-valued fields have. `bad` maps train rows to text that
-    stands there instead.
+    `values` scales how many values the multi-valued fields have; `shares` are the domains'. `bad` maps
+    train rows to text that stands there instead.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    rates, shares = np.array([0.04, 0.05, 0.035]), np.array([0.378, 0.0075, 0.6145])
+    rates = np.array([0.04, 0.05, 0.035])
     for half, split in enumerate(("train", "test")):
         key = pl.Series([f"{k:016x}" for k in rng.integers(0, 2**63, profiles, np.uint64) * 2 + half])
         user = rng.permutation(profiles)  # field 101: the same people in both halves, under other indices

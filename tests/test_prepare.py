@@ -33,7 +33,8 @@ def raw(tmp_path, monkeypatch):
 
 
 def small_aliccp(raw, **options):
-    return write_aliccp(raw / "ali-ccp", **dict(rows=6_000, profiles=100, items=50, values=0.2) | options)
+    usual = dict(rows=6_000, profiles=100, items=50, values=0.2, shares=(0.4, 0.2, 0.4))
+    return write_aliccp(raw / "ali-ccp", **usual | options)
 
 
 def contents(folder):
@@ -346,6 +347,7 @@ def test_croco_data_prepare_tells_what_it_did(raw, monkeypatch, capsys):
         assert not end.value.code
     out = capsys.readouterr().out
     assert "# rows dropped: {'click 0 and conversion 1': " in out
-    assert "fingerprint " + json.loads((raw.parent / "prepared/ali-ccp/manifest.json").read_text())["fingerprint"] in out
+    manifest = json.loads((raw.parent / "prepared" / "ali-ccp" / "manifest.json").read_text())
+    assert f"fingerprint {manifest['fingerprint']}" in out
     assert f"prepared, in {raw.parent / 'prepared' / 'ali-ccp'}" in out
     assert find("ali-ccp") == Path(raw / "ali-ccp") and set(PREPARE) >= {"ali-ccp", "kuairand-27k"}

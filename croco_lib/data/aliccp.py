@@ -41,7 +41,7 @@ def read_lines(lines: pl.Series, columns: list[str], single: list[str], many: li
     feature = feature.unnest("f").with_columns(
         pl.col("rest").str.splitn("\x03", 2).struct.rename_fields(["id", "value"])).unnest("rest").with_columns(
         pl.col("id").cast(pl.Int64, strict=False), pl.col("value").cast(pl.Float32, strict=False))
-    row, ids, weight = (feature[c].to_numpy() for c in ("row", "id", "value"))
+    row, ids, weight = (feature[c].fill_null(0).to_numpy() for c in ("row", "id", "value"))
     broken = np.zeros(len(lines), bool)
     broken[row[(feature["id"].is_null() | ~feature["value"].is_finite().fill_null(False)).to_numpy()]] = True
     count = pl.Series(np.bincount(row, minlength=len(lines)))
@@ -66,7 +66,7 @@ def read_lines(lines: pl.Series, columns: list[str], single: list[str], many: li
         here = np.flatnonzero(place == i)
         length = np.bincount(row[here], minlength=len(lines))
         ends = np.append(0, length.cumsum())
-        for column, values in ((f, np.nan_to_num(ids[here]).astype(np.int64)), (f"{f}.weight", weight[here])):
+        for column, values in ((f, ids[here]), (f"{f}.weight", weight[here])):
             table[column] = pl.from_arrow(pa.LargeListArray.from_arrays(
                 pa.array(ends, pa.int64()), pa.array(values), mask=pa.array(length == 0)))
     table = pl.DataFrame(table)

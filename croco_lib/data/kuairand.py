@@ -132,8 +132,9 @@ def _read_log(lines: pl.Series, header: list[str]) -> tuple[pl.DataFrame, pl.Ser
     cell = r"-?\d{1,18}"
     fits = lines.str.contains(f"^{cell}(?:,{cell}){{{len(header) - 1}}}$")
     rows = fits.arg_true().to_numpy()
+    text = pl.Series([",".join(header)]).append(lines.filter(fits)).str.join("\n").item()
     table = pa_csv.read_csv(
-        io.BytesIO(lines.filter(fits).str.join("\n").item().encode()), pa_csv.ReadOptions(column_names=header),
+        io.BytesIO(f"{text}\n".encode()),
         convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(header, pa.int64()), include_columns=LOG))
     table, mixed = pl.from_arrow(table), np.zeros(len(rows), np.uint64)
     for column in LOG:  # each step of splitmix64 mixes one column in
