@@ -36,7 +36,7 @@ def check(answer, *tests: Callable) -> bool:
             except Exception as error:  # the learner's code may raise anything
                 wrong = error
             else:
-                wrong = None if held is True else held or "that is not it."
+                wrong = None if held and not isinstance(held, str) else held or "that is not it."  # NumPy's True too
     if wrong is None:
         print("Right.")
     elif isinstance(wrong, _Open):

@@ -1,5 +1,6 @@
 """An exercise's check says what is wrong, and takes only a right answer for right."""
 
+import numpy as np
 import pytest
 
 from croco_lib.exercises import check
@@ -12,6 +13,8 @@ def shape(x):
 @pytest.mark.parametrize(("answer", "tests", "said"), [
     (..., [shape], "Not answered yet"),
     (3, [shape, lambda x: x == 3 or "not three."], "Right."),
+    (3, [lambda x: np.isclose(x, 3) or "not three."], "Right."),
+    (4, [lambda x: np.isclose(x, 3)], "Not yet: that is not it."),
     (-3, [shape, lambda x: 1 / 0], "Not yet: it should be above zero."),
     (4, [shape, lambda x: x == 3 or "not three."], "Not yet: not three."),
     ("4", [shape], "Not yet: it stopped with TypeError"),

@@ -1,0 +1,53 @@
+"""Every exercise is saved open, takes its solution for right, and says of a tempting answer what is wrong."""
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from croco_lib.lessons import paths
+
+LESSONS = [path for path in paths() if path.name[:2] != "00"]
+
+
+def tagged(notebook, kind):
+    """Code cells by exercise: {"01.1": [cells with the tag kind-01.1]}."""
+    found = {}
+    for cell in notebook.cells:
+        for tag in cell.metadata.get("tags", []):
+            if tag.startswith(f"{kind}-"):
+                found.setdefault(tag.removeprefix(f"{kind}-"), []).append(cell)
+    return found
+
+
+def text(cell):
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_exercises_are_open_and_their_solutions_right(path, monkeypatch):
+    monkeypatch.setenv("CROCO_PROFILE", "tiny")
+    lesson = nbformat.read(path, as_version=4)
+    solutions = nbformat.read(path.parent / "solutions" / path.name, as_version=4)
+    right, wrong = tagged(solutions, "exercise"), tagged(solutions, "wrong")
+    assert wrong and list(right) == list(tagged(lesson, "exercise")) and len(right) >= 3
+    cells, name = [], None
+    for cell in lesson.cells:
+        cells.append(cell)
+        name = next((t.removeprefix("exercise-") for t in cell.metadata.get("tags", []) if "exercise-" in t), name)
+        if name and cell.cell_type == "code" and "check(" in cell.source:
+            assert text(cell).startswith("Not answered yet"), f"{name} is not saved open"
+            cell.metadata["says"] = "Not answered yet"
+            for says, answers in (("Not yet: ", wrong.get(name, [])), ("Right.", right[name])):
+                for answer in answers:  # after the open check, so that an answer can use what that has prepared
+                    cells += [nbformat.v4.new_code_cell(answer.source),
+                              nbformat.v4.new_code_cell(cell.source, metadata={"says": says, "of": name})]
+            name = None
+    lesson.cells = cells
+    NotebookClient(lesson, timeout=300, kernel_name="python3",
+                   resources={"metadata": {"path": str(path.parent)}}).execute()
+    for cell in lesson.cells:
+        if "says" in cell.metadata:
+            said = text(cell)
+            assert said.startswith(cell.metadata.says), f"{cell.metadata.get('of')}: {said}"
+            assert "it stopped with" not in said, f"{cell.metadata.get('of')}: {said}"
+    assert len([c for c in lesson.cells if c.metadata.get("says") == "Right."]) == len(right)
