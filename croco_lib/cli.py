@@ -94,6 +94,7 @@ def fit(
     import torch
 
     from .models import build, options_of
+    from .serving import save_schema
     from .training import evaluate
     from .training import fit as train
 
@@ -107,6 +108,8 @@ def fit(
     run = train(build(model, loaded, seed=seed, **chosen), loaded, epochs=epochs, batch_size=batch_size, lr=lr,
                 weight_decay=weight_decay, objective=objective, patience=patience, seed=seed, folder=folder,
                 progress=not json_ and sys.stderr.isatty())
+    if folder:
+        save_schema(loaded, folder)
     table = evaluate(run.model, loaded.test)
     if json_:
         typer.echo(json.dumps(as_json(run, table, loaded)))
@@ -209,6 +212,53 @@ def claims(
                 typer.echo(f"   made by: {Results(source).made_by(name)}")
     else:
         typer.echo("\ncroco claims --full shows every check with its interval, its rule and the command that made it.")
+
+
+@app.command()
+def online(
+    folder: Annotated[Path, typer.Option(help="For the tables online.*.csv.")] = ROOT / "build/online",
+    requests: Annotated[int, typer.Option(min=10_000, help="Requests that both arms serve.")] = 1_000_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the models, the traffic and the users' arms.")] = 0,
+) -> None:
+    """Simulate the online test (some minutes): A/B and A/A, calibration, day by day, faults with and without tolerance."""
+    import torch
+
+    from .claims import BASELINES
+    from .market import online as simulate
+
+    torch.set_num_threads(1)
+    simulate(folder, BASELINES, count=requests, seed=seed, say=typer.echo)
+    typer.echo(pd.read_csv(folder / "online.csv").query("domain == 'all'").to_string(index=False))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A folder that `croco fit --folder` left.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the exported model.")] = Path("model"),
+) -> None:
+    """Write a run's best weights as a model that needs no training code: ONNX, torch.export, vocabularies, schema."""
+    from .serving import export_run
+
+    typer.echo(f"exported to {export_run(run, out)}: {', '.join(sorted(p.name for p in out.iterdir()))}")
+
+
+@app.command()
+def score(
+    model: Annotated[Path, typer.Argument(help="A folder that `croco export` wrote.")],
+    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file with the model's fields as columns.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The same rows with a column of scores.")] = Path("scores.csv"),
+) -> None:
+    """Score a table; values that the model does not know get the unknown id, and are counted."""
+    import polars as pl
+
+    from .data.frame import read_table
+    from .serving import score as probabilities
+
+    p, counts = probabilities(model, file)
+    read_table(file).with_columns(pl.Series("score", p)).write_csv(out)
+    typer.echo(f"{len(p)} rows scored, in {out}")
+    for row in counts[(counts.unknown > 0) | (counts.missing > 0)].itertuples():
+        typer.echo(f"# {row.field}: {row.unknown} unknown, {row.missing} missing")
 
 
 @app.command()
