@@ -197,7 +197,7 @@ def claims(
     if run is not None:
         again = scorecard(judge(own)).verdict
         card["fast"] = again
-        card["agree"] = (again == card.verdict).map({True: "yes", False: "NO"})
+        card["agree"] = (again == card.verdict).map({True: "yes", False: "NO"}).where(card.number != 13, "–")
     typer.echo(card.to_string(index=False, max_colwidth=70))
     if run is not None:
         typer.echo(f"\nfast: {FAST_DATA}, 3 seeds, default settings: smaller data and wider intervals than the "
@@ -210,6 +210,9 @@ def claims(
                            f"[{c.low:+.4f}, {c.high:+.4f}]")
             for name in claim.studies:
                 typer.echo(f"   made by: {Results(source).made_by(name)}")
+            if claim.simulated and (made := Results(source).online()) is not None:
+                typer.echo(f"   made by: {made[1]['command']} ({made[1]['requests']:,} requests, {made[1]['date']}, "
+                           f"{', '.join(f'{k}: {v}' for k, v in made[1]['versions'].items())})")
     else:
         typer.echo("\ncroco claims --full shows every check with its interval, its rule and the command that made it.")
 
@@ -220,7 +223,7 @@ def online(
     requests: Annotated[int, typer.Option(min=10_000, help="Requests that both arms serve.")] = 1_000_000,
     seed: Annotated[int, typer.Option(min=0, help="Of the models, the traffic and the users' arms.")] = 0,
 ) -> None:
-    """Simulate the online test (some minutes): A/B and A/A, calibration, day by day, faults with and without tolerance."""
+    """Simulate the online test (minutes): A/B and A/A, calibration, day by day, faults with and without tolerance."""
     import torch
 
     from .claims import BASELINES
@@ -246,7 +249,7 @@ def export(
 def score(
     model: Annotated[Path, typer.Argument(help="A folder that `croco export` wrote.")],
     file: Annotated[Path, typer.Argument(help="A CSV or Parquet file with the model's fields as columns.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The same rows with a column of scores.")] = Path("scores.csv"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The same rows with their scores.")] = Path("scores.csv"),
 ) -> None:
     """Score a table; values that the model does not know get the unknown id, and are counted."""
     import polars as pl

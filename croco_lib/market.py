@@ -9,6 +9,7 @@ what was bought. Two arms meet the same requests and the same uniform draws (com
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from .data import load
 from .metrics import grouped_auc
 from .models import build
 from .schema import CrocoError, DataError, MultiDomainData, Split, write_whole
+from .serving import export, latency
 from .training import fit, predict
 
 METRICS = ("ctr", "revenue", "gmv")  # each a sum over requests, divided by the number of requests
@@ -267,7 +269,8 @@ def continual(models: Mapping, market: Market, asked: Requests, daily: Mapping =
             today = Requests(*(a[here] for a in asked[:4]), asked.draws[:, here])
             days.append(shown := serve(market, today, predicted(model, market, today)))
             log = rows_of(market, *(shown[c].to_numpy() for c in ("user", "ad", "domain", "ctr")))
-            fit(model, day_data(market.data, log, day), seed=day, progress=False, **daily)
+            with suppress(DataError):  # a domain without a click, or with nothing else: the model stays as it is
+                fit(model, day_data(market.data, log, day), seed=day, progress=False, **daily)
         outcomes[name] = pd.concat(days, ignore_index=True)
     return outcomes
 
@@ -444,7 +447,7 @@ def trained(name: str, settings: Mapping, data: MultiDomainData, seed: int = 0):
 
 def online(folder: Path, baselines, data: Mapping | None = None, count: int = 1_000_000, candidates: int = 20,
            days: int = 14, seed: int = 0, say: Callable = print) -> None:
-    """Run it all and write online.csv (lifts), .aa, .power, .calibration, .daily and .faults.csv and online.json."""
+    """Run it all; write online.csv (the lifts), online.X.csv (one for each further table) and online.json."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def write(name: str, table: pd.DataFrame) -> None:
@@ -468,16 +471,16 @@ def online(folder: Path, baselines, data: Mapping | None = None, count: int = 1_
     write(".power", pd.DataFrame([(m, 0.0072, se, place.users, power(0.0072, se), users_needed(0.0072, se, place.users))
                                   for m, se in errors.items()],
                                  columns=["metric", "lift", "se", "users", "power", "users_for_80_percent"]))
-    fresh, rows = made.world.fresh(20_000), []
+    fresh, rows, tables = made.world.fresh(20_000), [], []
     for m, model in models.items():
-        tables = {"random ads": reliability(fresh.label, expit(predict(model, fresh)), fresh.domain, made.domains),
-                  "ads shown": reliability(*(shown[m][c].to_numpy() for c in ("ctr", "predicted", "domain")),
-                                           made.domains)}
+        seen = {"random ads": (fresh.label, expit(predict(model, fresh)), fresh.domain),
+                "ads shown": [shown[m][c].to_numpy() for c in ("ctr", "predicted", "domain")]}
+        tables += [reliability(*v, made.domains).assign(model=m, on=on) for on, v in seen.items()]
         slope, shift = platt(model, made.valid)[asked.domain].T[..., None]
         for how, p in (("as trained", scores[m]), ("Platt by domain", distort(scores[m], slope, shift)),
                        ("logits × 2", distort(scores[m], 2)), ("logits × ½", distort(scores[m], 0.5))):
             rows.append((m, how, *serve(place, asked, p)[[f"true_{x}" for x in METRICS]].mean()))
-        write(f".calibration.{m}", pd.concat([t.assign(on=on) for on, t in tables.items()]))
+    write(".calibration", pd.concat(tables))
     write(".gmv", pd.DataFrame(rows, columns=["model", "predictions", *METRICS]))
     say("calibration measured")
     few = Requests(*(x[:count // 5] for x in asked[:4]), asked.draws[:, :count // 5])
@@ -490,7 +493,16 @@ def online(folder: Path, baselines, data: Mapping | None = None, count: int = 1_
     faults = [live(deepcopy(models[b]), place, fault, tolerance=tolerance, asked=few, seed=seed)
               for fault in (None, *FAULTS) for tolerance in (False, True)]
     write(".faults", pd.concat(faults))
-    about = dict(command="croco online --folder data/results", data=made.name, options=made.notes["options"],
+    say("faults done")
+    rows = []
+    for m, options in (("shared-bottom", {}), *(("crocodile", dict(sets=k)) for k in (1, 2, 5, 8))):
+        with TemporaryDirectory() as exported:
+            model = build(m, made, **options)
+            rows.append((m, options.get("sets", 1), sum(p.numel() for p in model.parameters()),
+                         *latency(export(model, made, exported))))
+    write(".latency", pd.DataFrame(rows, columns=["model", "sets", "parameters", "p50_ms", "p99_ms"]))
+    command = f"croco online --folder data/results --requests {count} --seed {seed}"
+    about = dict(command=command, data=made.name, options=made.notes["options"],
                  fingerprint=made.fingerprint, requests=count, candidates=candidates, days=days, seed=seed, arms=chosen,
                  versions=VERSIONS, date=time.strftime("%Y-%m-%d"))
     write_whole(folder / "online.json", lambda p: p.write_text(json.dumps(about, indent=1)))
