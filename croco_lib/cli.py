@@ -138,6 +138,7 @@ def fit(
     from accelerate import PartialState
 
     from .models import build, options_of
+    from .serving import save_schema
     from .training import evaluate
     from .training import fit as train
 
@@ -151,6 +152,8 @@ def fit(
     run = train(build(model, loaded, seed=seed, **chosen), loaded, epochs=epochs, batch_size=batch_size, lr=lr,
                 weight_decay=weight_decay, objective=objective, patience=patience, eval_every=eval_every, lazy=lazy,
                 seed=seed, folder=folder, progress=not json_ and sys.stderr.isatty())
+    if folder:
+        save_schema(loaded, folder)
     table = evaluate(run.model, loaded.test)
     speaks = PartialState().is_main_process  # one of several processes
     PartialState().destroy_process_group()
@@ -267,7 +270,7 @@ def claims(
     if run is not None:
         again = scorecard(judge(own)).verdict
         card["fast"] = again
-        card["agree"] = (again == card.verdict).map({True: "yes", False: "NO"})
+        card["agree"] = (again == card.verdict).map({True: "yes", False: "NO"}).where(card.number != 13, "–")
     typer.echo(card.to_string(index=False, max_colwidth=70))
     if run is not None:
         typer.echo(f"\nfast: {FAST_DATA}, 3 seeds, default settings: smaller data and wider intervals than the "
@@ -280,8 +283,58 @@ def claims(
                            f"[{c.low:+.4f}, {c.high:+.4f}]")
             for name in claim.studies:
                 typer.echo(f"   made by: {Results(source).made_by(name)}")
+            if claim.simulated and (made := Results(source).online()) is not None:
+                typer.echo(f"   made by: {made[1]['command']} ({made[1]['requests']:,} requests, {made[1]['date']}, "
+                           f"{', '.join(f'{k}: {v}' for k, v in made[1]['versions'].items())})")
     else:
         typer.echo("\ncroco claims --full shows every check with its interval, its rule and the command that made it.")
+
+
+@app.command()
+def online(
+    folder: Annotated[Path, typer.Option(help="For the tables online.*.csv.")] = ROOT / "build/online",
+    requests: Annotated[int, typer.Option(min=10_000, help="Requests that both arms serve.")] = 1_000_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the models, the traffic and the users' arms.")] = 0,
+) -> None:
+    """Simulate the online test (minutes): A/B and A/A, calibration, day by day, faults with and without tolerance."""
+    import torch
+
+    from .claims import BASELINES
+    from .market import online as simulate
+
+    torch.set_num_threads(1)
+    simulate(folder, BASELINES, count=requests, seed=seed, say=typer.echo)
+    typer.echo(pd.read_csv(folder / "online.csv").query("domain == 'all'").to_string(index=False))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A folder that `croco fit --folder` left.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the exported model.")] = Path("model"),
+) -> None:
+    """Write a run's best weights as a model that needs no training code: ONNX, torch.export, vocabularies, schema."""
+    from .serving import export_run
+
+    typer.echo(f"exported to {export_run(run, out)}: {', '.join(sorted(p.name for p in out.iterdir()))}")
+
+
+@app.command()
+def score(
+    model: Annotated[Path, typer.Argument(help="A folder that `croco export` wrote.")],
+    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file with the model's fields as columns.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The same rows with their scores.")] = Path("scores.csv"),
+) -> None:
+    """Score a table; values that the model does not know get the unknown id, and are counted."""
+    import polars as pl
+
+    from .data.frame import read_table
+    from .serving import score as probabilities
+
+    p, counts = probabilities(model, file)
+    read_table(file).with_columns(pl.Series("score", p)).write_csv(out)
+    typer.echo(f"{len(p)} rows scored, in {out}")
+    for row in counts[(counts.unknown > 0) | (counts.missing > 0)].itertuples():
+        typer.echo(f"# {row.field}: {row.unknown} unknown, {row.missing} missing")
 
 
 @app.command()

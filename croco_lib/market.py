@@ -6,7 +6,10 @@ purchase after a click with the ad's own rate. *Revenue* is the bid of every cli
 what was bought. Two arms meet the same requests and the same uniform draws (common random numbers).
 """
 
+import json
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,8 +24,13 @@ from scipy.special import expit, logit
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 
+from .benchmark import DEFAULT_FIT, FIT, RESULTS, VERSIONS, select
+from .benchmark import results as of_study
+from .data import load
 from .metrics import grouped_auc
-from .schema import CrocoError, DataError, MultiDomainData, Split
+from .models import build
+from .schema import CrocoError, DataError, MultiDomainData, Split, write_whole
+from .serving import export, latency
 from .training import fit, predict
 
 METRICS = ("ctr", "revenue", "gmv")  # each a sum over requests, divided by the number of requests
@@ -261,7 +269,8 @@ def continual(models: Mapping, market: Market, asked: Requests, daily: Mapping =
             today = Requests(*(a[here] for a in asked[:4]), asked.draws[:, here])
             days.append(shown := serve(market, today, predicted(model, market, today)))
             log = rows_of(market, *(shown[c].to_numpy() for c in ("user", "ad", "domain", "ctr")))
-            fit(model, day_data(market.data, log, day), seed=day, progress=False, **daily)
+            with suppress(DataError):  # a domain without a click, or with nothing else: the model stays as it is
+                fit(model, day_data(market.data, log, day), seed=day, progress=False, **daily)
         outcomes[name] = pd.concat(days, ignore_index=True)
     return outcomes
 
@@ -417,3 +426,83 @@ def _worse(model, checkpoint: Path, held: Split, level: float) -> bool:
     model.load_state_dict(weights)
     more = np.logaddexp(0, now) - held.label * now - np.logaddexp(0, then) + held.label * then
     return bool(more.mean() > stats.norm.ppf(1 - level) * more.std() / np.sqrt(len(more)))
+
+
+# ---------------------------------------------------------------------------------------------- the committed run
+
+
+def arms(baselines, folder: Path = RESULTS) -> dict[str, dict]:
+    """The best of these baselines on the made world by its committed test AUC, and Crocodile, with their settings."""
+    auc = select(of_study("main", folder), "world", "auc").groupby("model").value.mean()
+    runs = pd.read_csv(folder / "main.runs.csv", keep_default_na=False).query("data == 'world' and stage == 'final'")
+    return {m: json.loads(runs[runs.model == m].settings.iloc[0]) for m in (auc[list(baselines)].idxmax(), "crocodile")}
+
+
+def trained(name: str, settings: Mapping, data: MultiDomainData, seed: int = 0):
+    """The model with these settings of the benchmark, trained on `data`."""
+    model = build(name, data, seed=seed, **{k: v for k, v in settings.items() if k not in FIT})
+    return fit(model, data, seed=seed, progress=False,
+               **{**DEFAULT_FIT, **{k: v for k, v in settings.items() if k in FIT}}).model
+
+
+def online(folder: Path, baselines, data: Mapping | None = None, count: int = 1_000_000, candidates: int = 20,
+           days: int = 14, seed: int = 0, say: Callable = print) -> None:
+    """Run it all; write online.csv (the lifts), online.X.csv (one for each further table) and online.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def write(name: str, table: pd.DataFrame) -> None:
+        write_whole(folder / f"online{name}.csv", lambda p: table.to_csv(p, index=False, float_format="%.6g"))
+
+    made = load("world", **(data or {}))
+    place, chosen = market(made, seed), arms(baselines)
+    (a, b), models = chosen, {m: trained(m, s, made, seed) for m, s in chosen.items()}
+    say(f"trained {a} and {b}")
+    asked = requests(place, count, candidates, days, seed)
+    scores = {m: predicted(model, place, asked) for m, model in models.items()}
+    shown = {m: serve(place, asked, p) for m, p in scores.items()}
+    say(f"{count:,} requests served by both")
+    test = assign(place.users, seed=seed)
+    lifts = pd.concat([compare(shown[a], shown[b], place, who).assign(measured=how)
+                       for how, who in (("A/B test", test), ("true, on this traffic", None))])
+    write("", lifts.assign(baseline=a, test=b))
+    aa = [false_positives(looks(shown[a], place, metric, 2_000, seed)).assign(metric=metric) for metric in METRICS]
+    write(".aa", pd.concat(aa))
+    errors = lifts.query("domain == 'all' and measured == 'A/B test'").set_index("metric").se
+    write(".power", pd.DataFrame([(m, 0.0072, se, place.users, power(0.0072, se), users_needed(0.0072, se, place.users))
+                                  for m, se in errors.items()],
+                                 columns=["metric", "lift", "se", "users", "power", "users_for_80_percent"]))
+    fresh, rows, tables = made.world.fresh(20_000), [], []
+    for m, model in models.items():
+        seen = {"random ads": (fresh.label, expit(predict(model, fresh)), fresh.domain),
+                "ads shown": [shown[m][c].to_numpy() for c in ("ctr", "predicted", "domain")]}
+        tables += [reliability(*v, made.domains).assign(model=m, on=on) for on, v in seen.items()]
+        slope, shift = platt(model, made.valid)[asked.domain].T[..., None]
+        for how, p in (("as trained", scores[m]), ("Platt by domain", distort(scores[m], slope, shift)),
+                       ("logits × 2", distort(scores[m], 2)), ("logits × ½", distort(scores[m], 0.5))):
+            rows.append((m, how, *serve(place, asked, p)[[f"true_{x}" for x in METRICS]].mean()))
+    write(".calibration", pd.concat(tables))
+    write(".gmv", pd.DataFrame(rows, columns=["model", "predictions", *METRICS]))
+    say("calibration measured")
+    few = Requests(*(x[:count // 5] for x in asked[:4]), asked.draws[:, :count // 5])
+    few = few._replace(day=np.arange(len(few.day)) * 7 // len(few.day))
+    daily = continual({m: deepcopy(model) for m, model in models.items()}, place, few)
+    write(".daily", pd.concat([compare(*(daily[m][daily[m].day == d] for m in (a, b)), place).assign(day=d)
+                               for d in range(7)]))
+    say("continual training done")
+    few = Requests(*(x[:20_000] for x in asked[:4]), asked.draws[:, :20_000])
+    faults = [live(deepcopy(models[b]), place, fault, tolerance=tolerance, asked=few, seed=seed)
+              for fault in (None, *FAULTS) for tolerance in (False, True)]
+    write(".faults", pd.concat(faults))
+    say("faults done")
+    rows = []
+    for m, options in (("shared-bottom", {}), *(("crocodile", dict(sets=k)) for k in (1, 2, 5, 8))):
+        with TemporaryDirectory() as exported:
+            model = build(m, made, **options)
+            rows.append((m, options.get("sets", 1), sum(p.numel() for p in model.parameters()),
+                         *latency(export(model, made, exported))))
+    write(".latency", pd.DataFrame(rows, columns=["model", "sets", "parameters", "p50_ms", "p99_ms"]))
+    command = f"croco online --folder data/results --requests {count} --seed {seed}"
+    about = dict(command=command, data=made.name, options=made.notes["options"],
+                 fingerprint=made.fingerprint, requests=count, candidates=candidates, days=days, seed=seed, arms=chosen,
+                 versions=VERSIONS, date=time.strftime("%Y-%m-%d"))
+    write_whole(folder / "online.json", lambda p: p.write_text(json.dumps(about, indent=1)))

@@ -182,3 +182,24 @@ def test_the_command_prints_the_committed_scorecard():
     for row in card[card.number != 12].itertuples():  # 12 is measured anew each time
         assert any(line.split()[0] == str(row.number) and row.verdict in line for line in out.output.splitlines()
                    if line.strip())
+
+
+def test_a_simulated_claim_never_says_reproduced(tmp_path, monkeypatch):
+    rows = [("all", m, 0.01, 0.005, 0.015, how, "me-ple", "crocodile") for how in ("A/B test", "true, on this traffic")
+            for m in ("ctr", "revenue", "gmv")]
+    pd.DataFrame(rows, columns="domain metric lift low high measured baseline test".split()).to_csv(
+        tmp_path / "online.csv", index=False)
+    (tmp_path / "online.json").write_text("{}")
+    checks = list(claims.online_lift(Results(tmp_path)))
+    assert len(checks) == 4 and all(c.holds for c in checks)
+    assert claims._simulated(checks) == "simulated: CTR +1.0% [+0.5%, +1.5%]; GMV +1.0% [+0.5%, +1.5%]"
+    assert CLAIMS[-1].simulated and claims._simulated([]) == "cannot be tested here"
+
+
+@committed
+def test_the_committed_online_test_is_simulated_and_says_what_made_it():
+    row = scorecard(judge(RESULTS)).set_index("number").loc[13]
+    assert row.verdict.startswith("simulated: CTR") and "reproduced" not in row.verdict
+    table, made = Results().online()
+    assert made["command"].startswith("croco online") and {"seed", "versions", "date", "fingerprint"} <= set(made)
+    assert set(table.test) == {"crocodile"} and set(table.baseline) <= set(claims.BASELINES)

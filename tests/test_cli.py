@@ -131,3 +131,17 @@ def test_a_failed_fetch_says_what_to_do(croco, monkeypatch):
     assert "the network is down" in err
     assert "CROCO_DATA" in err
     assert "Traceback" not in err
+
+
+def test_export_and_score_a_run(croco, tmp_path):
+    code, _, err = croco("fit", "shared-bottom", "--option", "rows=5000", "--epochs", "1", "--threads", "1",
+                         "--folder", tmp_path / "run")
+    assert code == 0, err
+    code, out, err = croco("export", tmp_path / "run", "-o", tmp_path / "model")
+    assert code == 0 and "model.onnx" in out, err
+    pd.DataFrame({"user": [1, 99_999], "item": [5, 6], "domain": ["tab 1", "tab 6"]}).to_csv(tmp_path / "t.csv")
+    code, out, err = croco("score", tmp_path / "model", tmp_path / "t.csv", "-o", tmp_path / "s.csv")
+    assert code == 0 and "# user: 1 unknown, 0 missing\n# group: 0 unknown, 2 missing" in out, err
+    assert pd.read_csv(tmp_path / "s.csv").score.between(0, 1).all()
+    code, _, err = croco("score", tmp_path, tmp_path / "t.csv")
+    assert code == 1 and "holds no model.onnx" in err

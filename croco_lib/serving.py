@@ -1,0 +1,167 @@
+"""Serving: a trained model as files that need no training code, scores for a table, and what a request costs. [ours]
+
+An exported folder holds model.onnx (run here, by onnxruntime), model.pt2 (torch.export), schema.json and
+vocabulary.parquet; `score` reads raw values and looks them up as training did.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+import polars as pl
+
+from .data.frame import read_table, whole
+from .schema import UNKNOWN, CrocoError, DataError, Field, MultiDomainData, write_whole
+
+README = """A click model, exported by `croco export`. Score a table with `croco score THIS_FOLDER FILE`, or feed
+model.onnx (or model.pt2, with torch) yourself: `features` int32 [N, F], ids by vocabulary.parquet in the order of
+schema.json, 0 where a value is not in it; `domain` int64 [N], the domain field's id − 1. Out comes the click
+probability [N].
+"""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a model must know of its data, without the rows: enough for `build`, and to code raw values."""
+
+    name: str
+    fields: tuple[Field, ...]
+    domains: tuple[str, ...]
+
+    column = MultiDomainData.column
+
+
+def save_schema(data: MultiDomainData | Schema, folder: str | Path) -> None:
+    """schema.json and vocabulary.parquet (field, id, value as text) of the data, into the folder."""
+    folder = Path(folder)
+    about = dict(name=data.name, domains=list(data.domains),
+                 fields=[dict(name=f.name, size=f.size, role=f.role) for f in data.fields])
+    table = pl.concat([pl.DataFrame({"field": [f.name] * len(f.values), "id": np.arange(1, len(f.values) + 1),
+                                     "value": whole(pl.Series("value", f.values), data.name).cast(pl.String)})
+                       for f in data.fields])
+    write_whole(folder / "schema.json", lambda p: p.write_text(json.dumps(about, indent=1)))
+    write_whole(folder / "vocabulary.parquet", table.write_parquet)
+
+
+def load_schema(folder: str | Path) -> Schema:
+    """The schema that `save_schema` left in the folder. Raises CrocoError where there is none."""
+    folder = Path(folder)
+    if not (folder / "schema.json").is_file() or not (folder / "vocabulary.parquet").is_file():
+        raise CrocoError(f"{folder} holds no schema.json and vocabulary.parquet. "
+                         f"`croco fit … --folder {folder}` leaves them there.")
+    about, table = json.loads((folder / "schema.json").read_text()), pl.read_parquet(folder / "vocabulary.parquet")
+    fields = tuple(Field(**f, values=table.filter(pl.col("field") == f["name"])["value"].to_numpy())
+                   for f in about["fields"])
+    return Schema(about["name"], fields, tuple(about["domains"]))
+
+
+def _dense(modules, x, domain):
+    """`layers.by_domain` without sorting: every row through every module, then its own domain's picked, [N, o]."""
+    import torch
+
+    every = torch.stack([module(x) for module in modules])  # [S, N, o]
+    return every[domain, torch.arange(x.shape[0])]
+
+
+def export(model, schema: MultiDomainData | Schema, folder: str | Path) -> Path:
+    """Write the model and its schema into the folder, as one that needs nothing else."""
+    import torch
+
+    class Probability(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, features, domain):
+            return self.model(features, domain).logits.sigmoid()
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_schema(schema, folder)
+    example = (torch.zeros(3, len(schema.fields), dtype=torch.int32), torch.zeros(3, dtype=torch.int64))
+    rows = torch.export.Dim("rows", min=1)
+    with patch("croco_lib.layers.by_domain", _dense), patch("croco_lib.models.star.by_domain", _dense), torch.no_grad():
+        program = torch.export.export(Probability().eval().cpu(), example, strict=True,
+                                      dynamic_shapes={"features": {0: rows}, "domain": {0: rows}})
+        torch.export.save(program, folder / "model.pt2")
+        torch.onnx.export(program, (), folder / "model.onnx", input_names=["features", "domain"],
+                          output_names=["probability"], external_data=False, verbose=False)
+    (folder / "README.md").write_text(README)
+    return folder
+
+
+def export_run(run: str | Path, folder: str | Path) -> Path:
+    """Export the best weights of the run that `croco fit --folder RUN` left."""
+    from .models import build
+    from .training import load_weights
+
+    if not (Path(run) / "settings.json").is_file():
+        raise CrocoError(f"{run} holds no run (no settings.json). `croco fit … --folder {run}` makes one.")
+    settings, schema = json.loads((Path(run) / "settings.json").read_text()), load_schema(run)
+    return export(load_weights(build(settings["model"], schema, **settings["options"]), run), schema, folder)
+
+
+def session(folder: str | Path):
+    """onnxruntime's session of an exported model, on one thread."""
+    import onnxruntime
+
+    path = Path(folder) / "model.onnx"
+    if not path.is_file():
+        raise CrocoError(f"{folder} holds no model.onnx. `croco export RUN -o {folder}` makes one.")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def encode(schema: Schema, table: pl.DataFrame, where: str = "table") -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+    """Raw values as features int32 [N, F] and domain int64 [N], and what was not known: field, unknown, missing.
+
+    As in training, a value that is not in the vocabulary has id 0; so has a missing one, and a column that is not
+    there. The domain must be there and known: without it no tower can be chosen. Raises DataError.
+    """
+    X, counts = np.zeros((len(table), len(schema.fields)), np.int32), []
+    for f, field in enumerate(schema.fields):
+        if field.name in table.columns:
+            raw = table[field.name]
+            raw = whole(raw.fill_nan(None) if raw.dtype.is_float() else raw, where).cast(pl.String)
+            ids = np.arange(1, field.size, dtype=np.int32)
+            X[:, f] = raw.replace_strict(pl.Series(field.values), ids, default=UNKNOWN).fill_null(UNKNOWN).to_numpy()
+            missing = raw.null_count()
+        else:
+            missing = len(table)
+        counts.append((field.name, int((X[:, f] == UNKNOWN).sum()) - missing, missing))
+        if field.role == "domain" and (bad := X[:, f] == UNKNOWN).any():
+            raise DataError(f"{where}: the domain, column {field.name!r}, is missing or not one of "
+                            f"{', '.join(map(str, field.values))} in {bad.sum()} rows, the first data row "
+                            f"{bad.argmax() + 1}. Leave those rows out.")
+    return X, X[:, schema.column("domain")].astype(np.int64) - 1, pd.DataFrame(counts, columns=["field", "unknown",
+                                                                                               "missing"])
+
+
+def score(folder: str | Path, table: pl.DataFrame | str | Path) -> tuple[np.ndarray, pd.DataFrame]:
+    """Click probabilities float32 [N] of a table's rows by an exported model, and what was unknown (see `encode`)."""
+    run, where = session(folder), "table" if isinstance(table, pl.DataFrame) else str(table)
+    table = table if isinstance(table, pl.DataFrame) else read_table(table)
+    X, domain, counts = encode(load_schema(folder), table, where)
+    parts = [run.run(None, {"features": X[i:i + 65_536], "domain": domain[i:i + 65_536]})[0]
+             for i in range(0, len(X), 65_536)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32), counts
+
+
+def latency(folder: str | Path, candidates: int = 200, requests: int = 500, seed: int = 0) -> tuple[float, float]:
+    """p50 and p99 in milliseconds of one request: one user, one domain, so many candidates, on one core."""
+    schema, run, rng = load_schema(folder), session(folder), np.random.default_rng(seed)
+    times = []
+    for i in range(requests + 20):
+        X = np.column_stack([rng.integers(1, f.size, candidates) if f.role not in ("user", "domain") else
+                             np.full(candidates, rng.integers(1, f.size)) for f in schema.fields]).astype(np.int32)
+        domain = X[:, schema.column("domain")].astype(np.int64) - 1
+        start = time.perf_counter()
+        run.run(None, {"features": X, "domain": domain})
+        if i >= 20:  # the first ones warm up
+            times.append(time.perf_counter() - start)
+    return tuple(1000 * np.quantile(times, (0.5, 0.99)))

@@ -1,0 +1,96 @@
+"""An exported model says what the trained one says; what it does not know is counted."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from croco_lib import CrocoError, build, fit, serving
+from croco_lib.models import MODELS
+from croco_lib.schema import DataError
+from croco_lib.training import predict
+
+
+def raw(data, split, rows=300):
+    """The raw values behind a split's first coded rows."""
+    X = split.features[:rows]
+    return pl.DataFrame({f.name: np.asarray(f.values)[X[:, i] - 1] for i, f in enumerate(data.fields)})
+
+
+@pytest.fixture(scope="module")
+def exported(small_world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    model = build("crocodile", small_world).eval()
+    return model, serving.export(model, small_world, folder)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_same_scores_as_in_training(name, small_world, tmp_path):
+    model = build(name, small_world)
+    some = small_world.train.take(np.arange(512))
+    model(torch.from_numpy(some.features), torch.from_numpy(some.domain))  # moves STAR's running means
+    serving.export(model, small_world, tmp_path)
+    for rows in (1, 2, 300):
+        part = small_world.test.take(np.arange(rows))
+        expected = 1 / (1 + np.exp(-predict(model, part)))
+        got, counts = serving.score(tmp_path, raw(small_world, small_world.test, rows))
+        assert np.abs(got - expected).max() < 1e-5 and not counts[["unknown", "missing"]].to_numpy().any()
+        program = torch.export.load(tmp_path / "model.pt2").module()
+        again = program(torch.from_numpy(part.features), torch.from_numpy(part.domain)).detach().numpy()
+        assert np.abs(again - expected).max() < 1e-5
+
+
+def test_unknown_and_missing_get_the_unknown_id_and_are_counted(small_world, exported):
+    model, folder = exported
+    table = raw(small_world, small_world.test, 10)
+    table = table.with_columns(item=pl.when(pl.int_range(10) < 3).then(999_999).otherwise("item"),
+                               group=pl.when(pl.int_range(10) < 2).then(None).otherwise("group")).drop("author")
+    got, counts = serving.score(folder, table)
+    counts = counts.set_index("field")
+    assert counts.loc[["item", "group", "author"]].to_numpy().tolist() == [[3, 0], [0, 2], [0, 10]]
+    part = small_world.test.take(np.arange(10))
+    part.features[:3, 3], part.features[:2, 1], part.features[:, 4] = 0, 0, 0
+    assert np.abs(got - 1 / (1 + np.exp(-predict(model, part)))).max() < 1e-5
+
+
+def test_a_domain_must_be_known(small_world, exported):
+    table = raw(small_world, small_world.test, 5)
+    with pytest.raises(DataError, match="'domain'.*tab 0.*5 rows"):
+        serving.score(exported[1], table.drop("domain"))
+    with pytest.raises(DataError, match="1 rows, the first data row 2"):
+        serving.score(exported[1], table.with_columns(
+            domain=pl.when(pl.int_range(5) == 1).then(pl.lit("tab 9")).otherwise("domain")))
+
+
+def test_schema_comes_back(small_world, tmp_path):
+    serving.save_schema(small_world, tmp_path)
+    schema = serving.load_schema(tmp_path)
+    assert schema.fields == small_world.fields and schema.domains == small_world.domains
+    assert schema.column("item") == small_world.column("item")
+    with pytest.raises(CrocoError, match="croco fit"):
+        serving.load_schema(tmp_path / "other")
+
+
+def test_a_run_is_exported_with_its_best_weights(small_world, tmp_path):
+    run = fit(build("shared-bottom", small_world, dim=4), small_world, epochs=1, folder=tmp_path / "run",
+              progress=False)
+    with pytest.raises(CrocoError, match="schema"):
+        serving.export_run(tmp_path / "run", tmp_path / "out")
+    serving.save_schema(small_world, tmp_path / "run")
+    serving.export_run(tmp_path / "run", tmp_path / "out")
+    got, _ = serving.score(tmp_path / "out", raw(small_world, small_world.test))
+    assert np.abs(got - 1 / (1 + np.exp(-predict(run.model, small_world.test.take(np.arange(300)))))).max() < 1e-5
+    assert json.loads((tmp_path / "out/schema.json").read_text())["domains"] == list(small_world.domains)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    for call in (serving.export_run, serving.score):
+        with pytest.raises(CrocoError, match="holds no"):
+            call(tmp_path, tmp_path)
+
+
+def test_latency_is_in_order(exported):
+    p50, p99 = serving.latency(exported[1], candidates=20, requests=20)
+    assert 0 < p50 <= p99
