@@ -100,7 +100,7 @@ def use(page, box):
         handle.press("ArrowRight" if left else "ArrowLeft")
         changed("keyboard")
         assert handle.get_attribute("aria-valuenow") != stood
-    for menu in box.locator(".widget-dropdown select").all():
+    for menu in box.locator(".widget-dropdown select:has(option:nth-of-type(2))").all():  # of two choices or more
         menu.select_option(index=1 if menu.evaluate("m => m.selectedIndex") == 0 else 0)
         changed("menu")
     for button in box.locator(".widget-toggle-button:not(.mod-active)").all():
