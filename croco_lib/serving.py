@@ -38,7 +38,7 @@ class Schema:
 def save_schema(data: MultiDomainData | Schema, folder: str | Path) -> None:
     """schema.json and vocabulary.parquet (field, id, value as text) of the data, into the folder."""
     folder = Path(folder)
-    about = dict(name=data.name, domains=list(data.domains),
+    about = dict(name=data.name, domains=list(data.domains), many=[f.name for f in data.fields if f.bag is not None],
                  fields=[dict(name=f.name, size=f.size, role=f.role) for f in data.fields])
     table = pl.concat([pl.DataFrame({"field": [f.name] * len(f.values), "id": np.arange(1, len(f.values) + 1),
                                      "value": whole(pl.Series("value", f.values), data.name).cast(pl.String)})
@@ -54,6 +54,9 @@ def load_schema(folder: str | Path) -> Schema:
         raise CrocoError(f"{folder} holds no schema.json and vocabulary.parquet. "
                          f"`croco fit … --folder {folder}` leaves them there.")
     about, table = json.loads((folder / "schema.json").read_text()), pl.read_parquet(folder / "vocabulary.parquet")
+    if about["many"]:
+        raise CrocoError(f"{folder}: the fields {', '.join(about['many'])} hold several values a row, which an "
+                         "exported model cannot take; prepare the data with --multi last and train on that.")
     fields = tuple(Field(**f, values=table.filter(pl.col("field") == f["name"])["value"].to_numpy())
                    for f in about["fields"])
     return Schema(about["name"], fields, tuple(about["domains"]))

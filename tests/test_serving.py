@@ -1,6 +1,7 @@
 """An exported model says what the trained one says; what it does not know is counted."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,7 @@ import torch
 
 from croco_lib import CrocoError, build, fit, serving
 from croco_lib.models import MODELS
-from croco_lib.schema import DataError
+from croco_lib.schema import Bag, DataError
 from croco_lib.training import predict
 
 
@@ -94,3 +95,11 @@ def test_a_folder_without_a_model_is_named(tmp_path):
 def test_latency_is_in_order(exported):
     p50, p99 = serving.latency(exported[1], candidates=20, requests=20)
     assert 0 < p50 <= p99
+
+
+def test_fields_of_several_values_are_refused_in_words(small_world, tmp_path):
+    bag = Bag(np.array([0, 1]), np.array([0], np.int32), np.ones(1, np.float32))
+    fields = (replace(small_world.fields[0], bag=bag), *small_world.fields[1:])
+    serving.save_schema(replace(small_world, fields=fields, stored={}), tmp_path)
+    with pytest.raises(CrocoError, match=f"the fields {fields[0].name} hold several values"):
+        serving.load_schema(tmp_path)
