@@ -152,13 +152,13 @@ def fit(
     run = train(build(model, loaded, seed=seed, **chosen), loaded, epochs=epochs, batch_size=batch_size, lr=lr,
                 weight_decay=weight_decay, objective=objective, patience=patience, eval_every=eval_every, lazy=lazy,
                 seed=seed, folder=folder, progress=not json_ and sys.stderr.isatty())
-    if folder:
-        save_schema(loaded, folder)
     table = evaluate(run.model, loaded.test)
     speaks = PartialState().is_main_process  # one of several processes
     PartialState().destroy_process_group()
     if not speaks:
         return
+    if folder:
+        save_schema(loaded, folder)
     if json_:
         typer.echo(json.dumps(as_json(run, table, loaded)))
         return
