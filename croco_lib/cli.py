@@ -12,7 +12,7 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from .schema import ROOT, CrocoError, DataError, known, parse_value
+from .schema import ROOT, CrocoError, DataError, known, parse_value, write_whole
 
 app = typer.Typer(help="Crocodile, step by step: multi-domain click models from raw data to tables.",
                   no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -32,9 +32,10 @@ def _options(pairs: list[str]) -> dict:
 def _load(data: str, label, domain, user, item, fields, option):
     """A data set by name, or a CSV or Parquet file with its columns named."""
     from .data import DATASETS, from_frame, load
+    from .data.tables import is_table
 
     options = _options(option)
-    if Path(data).suffix not in (".csv", ".parquet"):
+    if not is_table(data) and not Path(data).is_dir():
         return load(data, **options)
     columns = dict(label=label, domain=domain, user=user, item=item)
     if absent := [f"--{name}" for name, column in columns.items() if column is None]:
@@ -327,12 +328,22 @@ def score(
     """Score a table; values that the model does not know get the unknown id, and are counted."""
     import polars as pl
 
-    from .data.frame import read_table
+    from .data.tables import read_table
     from .serving import score as probabilities
 
-    p, counts = probabilities(model, file)
-    read_table(file).with_columns(pl.Series("score", p)).write_csv(out)
-    typer.echo(f"{len(p)} rows scored, in {out}")
+    table, parquet = read_table(file, text=True), out.name.lower().endswith(".parquet")
+    nested = [name for name, kind in table.schema.items() if kind.is_nested()]
+    if nested and not parquet:
+        raise DataError(f"{file}: {', '.join(nested)} hold lists or structs, which a CSV cannot; "
+                        "write the scores as Parquet: -o scores.parquet.")
+    name = "score"
+    while name in table.columns:  # the user's own column stays as it is
+        name = f"model_{name}"
+    p, counts = probabilities(model, table, file)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scored = table.with_columns(pl.Series(name, p))
+    write_whole(out, scored.write_parquet if parquet else scored.write_csv)
+    typer.echo(f"{len(p)} rows scored, in {out}, column {name}")
     for row in counts[(counts.unknown > 0) | (counts.missing > 0)].itertuples():
         typer.echo(f"# {row.field}: {row.unknown} unknown, {row.missing} missing")
 

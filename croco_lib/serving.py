@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from .data.frame import read_table, whole
+from .data.frame import whole
+from .data.tables import read_table
 from .schema import UNKNOWN, CrocoError, DataError, Field, MultiDomainData, write_whole
 
 README = """A click model, exported by `croco export`. Score a table with `croco score THIS_FOLDER FILE`, or feed
@@ -31,6 +32,7 @@ class Schema:
     name: str
     fields: tuple[Field, ...]
     domains: tuple[str, ...]
+    ids: str = "text"  # how ids were read when it was saved: "text", or "numbers" before
 
     column = MultiDomainData.column
 
@@ -38,7 +40,8 @@ class Schema:
 def save_schema(data: MultiDomainData | Schema, folder: str | Path) -> None:
     """schema.json and vocabulary.parquet (field, id, value as text) of the data, into the folder."""
     folder = Path(folder)
-    about = dict(name=data.name, domains=list(data.domains), many=[f.name for f in data.fields if f.bag is not None],
+    about = dict(name=data.name, ids=getattr(data, "ids", "text"), domains=list(data.domains),
+                 many=[f.name for f in data.fields if f.bag is not None],
                  fields=[dict(name=f.name, size=f.size, role=f.role) for f in data.fields])
     table = pl.concat([pl.DataFrame({"field": [f.name] * len(f.values), "id": np.arange(1, len(f.values) + 1),
                                      "value": whole(pl.Series("value", f.values), data.name).cast(pl.String)})
@@ -59,7 +62,7 @@ def load_schema(folder: str | Path) -> Schema:
                          "exported model cannot take; prepare the data with --multi last and train on that.")
     fields = tuple(Field(**f, values=table.filter(pl.col("field") == f["name"])["value"].to_numpy())
                    for f in about["fields"])
-    return Schema(about["name"], fields, tuple(about["domains"]))
+    return Schema(about["name"], fields, tuple(about["domains"]), about.get("ids", "numbers"))
 
 
 def _dense(modules, x, domain):
@@ -120,6 +123,32 @@ def session(folder: str | Path):
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
+def loose(text: pl.Series, ids: str) -> pl.Series:
+    """What is left of an id when the way in which tools write it is taken off: 3.0 → 3, True → true.
+
+    Models saved when columns of numbers were still read as numbers (`ids` "numbers") know 007 as 7.
+    """
+    bare = text.str.replace(r"\.0+$", "")
+    bare = bare.str.replace(r"^(-?)0+(\d)", "${1}${2}") if ids == "numbers" else bare
+    return pl.select(pl.when(bare.str.to_lowercase().is_in(["true", "false"])).then(bare.str.to_lowercase())
+                     .otherwise(bare)).to_series()
+
+
+def look_up(raw: pl.Series, values: np.ndarray, ids: str = "text") -> np.ndarray:
+    """Ids int32 [N] of text: exactly as written in the vocabulary; else, where only one value could be meant, loosely.
+
+    `values[i]` has id i + 1; everything else, and a gap, has id 0.
+    """
+    known_ = pl.Series("value", values, pl.String)
+    number = pl.Series("id", np.arange(1, len(known_) + 1, dtype=np.int32))
+    found = raw.replace_strict(known_, number, default=None, return_dtype=pl.Int32)
+    bare = loose(known_, ids)
+    one = bare.is_unique()
+    again = loose(raw, ids).replace_strict(bare.filter(one), number.filter(one), default=UNKNOWN,
+                                           return_dtype=pl.Int32)
+    return found.fill_null(again).zip_with(raw.is_not_null(), pl.Series([UNKNOWN], dtype=pl.Int32)).to_numpy()
+
+
 def encode(schema: Schema, table: pl.DataFrame, where: str = "table") -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Raw values as features int32 [N, F] and domain int64 [N], and what was not known: field, unknown, missing.
 
@@ -131,8 +160,7 @@ def encode(schema: Schema, table: pl.DataFrame, where: str = "table") -> tuple[n
         if field.name in table.columns:
             raw = table[field.name]
             raw = whole(raw.fill_nan(None) if raw.dtype.is_float() else raw, where).cast(pl.String)
-            ids = np.arange(1, field.size, dtype=np.int32)
-            X[:, f] = raw.replace_strict(pl.Series(field.values), ids, default=UNKNOWN).fill_null(UNKNOWN).to_numpy()
+            X[:, f] = look_up(raw, field.values, schema.ids)
             missing = raw.null_count()
         else:
             missing = len(table)
@@ -145,10 +173,12 @@ def encode(schema: Schema, table: pl.DataFrame, where: str = "table") -> tuple[n
                                                                                                "missing"])
 
 
-def score(folder: str | Path, table: pl.DataFrame | str | Path) -> tuple[np.ndarray, pd.DataFrame]:
+def score(folder: str | Path, table: pl.DataFrame | str | Path,
+          where: str | Path = "table") -> tuple[np.ndarray, pd.DataFrame]:
     """Click probabilities float32 [N] of a table's rows by an exported model, and what was unknown (see `encode`)."""
-    run, where = session(folder), "table" if isinstance(table, pl.DataFrame) else str(table)
-    table = table if isinstance(table, pl.DataFrame) else read_table(table)
+    run = session(folder)
+    if not isinstance(table, pl.DataFrame):
+        table, where = read_table(table, text=True), Path(table)
     X, domain, counts = encode(load_schema(folder), table, where)
     parts = [run.run(None, {"features": X[i:i + 65_536], "domain": domain[i:i + 65_536]})[0]
              for i in range(0, len(X), 65_536)]

@@ -145,3 +145,29 @@ def test_export_and_score_a_run(croco, tmp_path):
     assert pd.read_csv(tmp_path / "s.csv").score.between(0, 1).all()
     code, _, err = croco("score", tmp_path, tmp_path / "t.csv")
     assert code == 1 and "holds no model.onnx" in err
+
+
+def test_scores_go_back_where_they_came_from(croco, tmp_path):
+    """The user's own columns stay as they were written; the folder is made; Parquet for .parquet; lists are named."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"click": rng.integers(0, 2, 400), "place": rng.choice(["a", "b"], 400),
+                          "who": rng.integers(0, 20, 400), "what": [f"{v:03d}" for v in rng.integers(0, 9, 400)],
+                          "score": rng.integers(1, 6, 400), "amount": ["1.50"] * 400})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    columns = ["--label", "click", "--domain", "place", "--user", "who", "--item", "what"]
+    assert croco("fit", "shared-bottom", "--data", tmp_path / "a.csv", *columns, "--epochs", 1, "--folder",
+                 tmp_path / "run")[0] == 0
+    assert croco("export", tmp_path / "run", "-o", tmp_path / "model")[0] == 0
+
+    def score(file: str, out: str):
+        return croco("score", tmp_path / "model", tmp_path / file, "-o", tmp_path / out)
+
+    status, said, _ = score("a.csv", "new/folder/scores.csv")
+    assert status == 0 and "column model_score" in said
+    scored = pd.read_csv(tmp_path / "new/folder/scores.csv", dtype=str)
+    pd.testing.assert_frame_equal(scored[list(frame)], pd.read_csv(tmp_path / "a.csv", dtype=str))
+    frame.assign(words=[["x", "y"]] * 400).to_parquet(tmp_path / "a.parquet")
+    assert score("a.parquet", "s.parquet")[0] == 0
+    assert pd.read_parquet(tmp_path / "s.parquet").words[0].tolist() == ["x", "y"]
+    status, _, error = score("a.parquet", "s.csv")
+    assert status == 1 and "words hold lists" in error

@@ -6,69 +6,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import polars as pl
-import pyarrow as pa
-import pyarrow.csv as pa_csv
 
 from ..schema import SPLITS, UNKNOWN, CrocoError, DataError, Field, MultiDomainData, Split, known
+from .tables import need, no_gaps, read_table, row_at
 
 FRACTIONS = (0.8, 0.1, 0.1)  # train, valid, test [ours: the paper does not say]
 
 
-def read_table(path: str | Path, integers: Sequence[str] = (), numbers: Sequence[str] = ()) -> pl.DataFrame:
-    """A CSV or Parquet file as a table. Columns named in `integers` must hold whole numbers, in `numbers` any.
+WHOLE = r"^(0|-?[1-9]\d{0,17})$"  # a whole number as it is usually written, within 64 bits
+MEASURED = r"^-?\d*\.\d{4,}$"  # a number that was measured or computed, not a code
+SPOILED = r"^-?\d(\.\d+)?E\+\d+$"  # what a spreadsheet makes of a long number: 1.08775E+14
 
-    Raises DataError with file, line and column for a missing file, a row cut short or a wrong type.
+
+def whole(values: pl.Series, where: str | Path) -> pl.Series:
+    """An id column as text or whole numbers: two ids are one only where they are written alike, so 007 is not 7.
+
+    Floats pass only where they hold whole numbers (ids read as 3.0). Raises DataError for ids that a
+    spreadsheet has spoiled, for fractions, and for values that cannot be ids.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: {'this is a folder, not a file' if path.is_dir() else 'there is no such file'}.")
-    if path.suffix == ".parquet":
-        try:
-            return pl.read_parquet(path)
-        except pl.exceptions.PolarsError as error:
-            raise DataError(f"{path}: not a readable Parquet file ({error}).") from error
-    types = dict.fromkeys(integers, pa.int64()) | dict.fromkeys(numbers, pa.float64())
-    convert = pa_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
-    parse = pa_csv.ParseOptions(newlines_in_values=False)
-    try:
-        table = pa_csv.read_csv(path, parse_options=parse, convert_options=convert)
-    except pa.ArrowInvalid:
-        try:  # once more on one thread: only then does the reader know the line's number
-            pa_csv.read_csv(path, pa_csv.ReadOptions(use_threads=False), parse_options=parse, convert_options=convert)
-        except pa.ArrowInvalid as error:
-            what = str(error).replace("Row #", "line ")
-            raise DataError(f"{path}: {what}.{' Mend or remove this line.' if 'line ' in what else ''}") from error
-        raise
-    if len(set(table.column_names)) < table.num_columns:
-        raise DataError(f"{path}: two columns have the same name. The first line must name each column once.")
-    return pl.from_arrow(table)
-
-
-def need(table: pl.DataFrame, columns: Sequence[str], where: str) -> None:
-    """Raise DataError for the first of `columns` that the table lacks."""
-    for column in columns:
-        if column not in table.columns:
-            try:
-                known("column", column, table.columns)
-            except ValueError as error:
-                raise DataError(f"{where}: {error}") from None
-
-
-def no_gaps(table: pl.DataFrame, columns: Sequence[str], where: str) -> None:
-    """Raise DataError for a missing value or NaN in `columns`, with the number of them and the first row."""
-    for column in columns:
-        values = table[column]
-        gaps = values.is_null() | (values.is_nan() if values.dtype.is_float() else False)
-        if count := int(gaps.sum()):
-            row = int(gaps.arg_max())
-            raise DataError(
-                f"{where}: column {column!r} has {count} missing values (null or NaN), the first in data row {row + 1}"
-                f" (line {row + 2} of a CSV). Fill them in, or leave those rows out yourself."
-            )
-
-
-def whole(values: pl.Series, where: str) -> pl.Series:
-    """An id column as text or whole numbers. Floats pass only where they hold whole numbers (ids read as 3.0)."""
     if values.dtype == pl.UInt64:
         return values
     if values.dtype.is_float() and (values.is_finite() & (values.abs() >= 2**53)).any():
@@ -79,11 +34,35 @@ def whole(values: pl.Series, where: str) -> pl.Series:
             f"{where}: column {values.name!r} holds fractions, and a field must be categorical. "
             f"Cut it into classes first, e.g. with polars: pl.col({values.name!r}).qcut(20)."
         )
+    if values.dtype == pl.Object:  # Python's own whole numbers beyond 64 bits, or values of several types
+        values = pl.Series(values.name, [None if v is None else str(v) for v in values], pl.String)
     try:
-        return values.cast(pl.Int64 if values.dtype.is_float() or values.dtype.is_integer() else pl.String)
+        text = values.cast(pl.Int64 if values.dtype.is_float() or values.dtype.is_integer() else pl.String)
     except pl.exceptions.PolarsError:
         raise DataError(f"{where}: column {values.name!r} holds {values.dtype} values that cannot be ids. "
                         "Turn them into text or into whole numbers below 2^63 first.") from None
+    if text.dtype != pl.String:
+        return text
+    if (spoiled := text.str.contains(SPOILED).fill_null(False)).any():
+        row = int(spoiled.arg_max())
+        raise DataError(f"{where}: column {values.name!r} holds {text[row]!r} in {row_at(where, row)}, as a "
+                        f"spreadsheet writes a long number that it has rounded ({int(spoiled.sum())} rows): the ids "
+                        "behind it are lost. Take the column from where it came from, as text.")
+    return text
+
+
+def usual_numbers(values: pl.Series) -> pl.Series:
+    """Text of a CSV as numbers where every value is a whole number in its usual form: the same ids, faster to code.
+
+    So are measured numbers, with four decimals or more, which `whole` then refuses; 2.1 and 2.10 are two versions.
+    """
+    if values.dtype != pl.String or values.null_count() == len(values):
+        return values
+    if values.str.contains(WHOLE).all():
+        return values.cast(pl.Int64)
+    numbers = values.cast(pl.Float64, strict=False)
+    measured = values.str.contains(MEASURED).any() and numbers.null_count() == values.null_count()
+    return numbers if measured else values
 
 
 def split_random(rows: int, seed: int) -> np.ndarray:
@@ -147,11 +126,17 @@ def from_frame(
     """
     where = name
     if isinstance(frame, (str, Path)):
-        where, frame = str(frame), read_table(frame)
+        where = Path(frame)
+        ids = [user, item, domain, *fields]
+        frame = read_table(where, text=ids)
+        frame = frame.with_columns(usual_numbers(frame[c]) for c in dict.fromkeys(ids) if c in frame.columns)
     try:
         if isinstance(frame, pd.DataFrame):  # pandas' gap in a column of text is a NaN among the strings
             text = [c for c in frame if isinstance(frame[c], pd.Series) and frame[c].dtype == object]
             frame = frame.assign(**{c: frame[c].astype(object).where(frame[c].notna(), None) for c in text})
+            wide = [c for c in text if pd.api.types.infer_dtype(frame[c], skipna=True) == "integer"
+                    and frame[c].dropna().abs().max() >= 2**63]  # beyond 64 bits: as text
+            frame = frame.assign(**{c: frame[c].map(str, na_action="ignore") for c in wide})
         table = pl.from_pandas(frame, nan_to_null=False) if isinstance(frame, pd.DataFrame) else frame
     except (TypeError, ValueError, NotImplementedError) as error:
         raise DataError(f"{where}: not a plain table ({str(error).splitlines()[0]}). "
@@ -180,8 +165,8 @@ def from_frame(
     number = table[label].cast(pl.Float64)
     if (bad := (number != 0) & (number != 1)).any():
         row = int(bad.arg_max())
-        raise DataError(f"{where}: the label {label!r} must be 0 or 1, but data row {row + 1} (line {row + 2} of a "
-                        f"CSV) has {table[label][row]!r}; {int(bad.sum())} rows are like that.")
+        raise DataError(f"{where}: the label {label!r} must be 0 or 1, but {row_at(where, row)} has "
+                        f"{table[label][row]!r}; {int(bad.sum())} rows are like that.")
 
     coded = {c: whole(table[c].fill_nan(None) if table[c].dtype.is_float() else table[c], where) for c in columns}
     if domains is not None and (isinstance(domains, str) or not isinstance(domains, (Sequence, Mapping, np.ndarray))):

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from ..schema import ROOT, DataError, MultiDomainData, known
-from .frame import from_frame, need, no_gaps, read_table, split_random, split_time
+from .frame import from_frame, split_random, split_time
 from .prepare import code_columns, prepared, read_raw
+from .tables import need, no_gaps, read_table
 
 TABS = (0, 1, 2, 4, 6)  # the paper's five domains
 RECORD = "https://zenodo.org/records/10439422"
@@ -85,8 +86,8 @@ def kuairand(name: str, split: str = "random", min_count: int = 5, seed: int = 0
     logs = []
     for path in files:
         log = read_table(path, integers=LOG)
-        need(log, LOG, str(path))
-        no_gaps(log, LOG, str(path))
+        need(log, LOG, path)
+        no_gaps(log, LOG, path)
         logs.append(log.select(LOG))
     log = pl.concat(logs)
     read = len(log)
@@ -205,8 +206,8 @@ def _features(path: Path, key: str, columns: list[str]) -> pl.DataFrame:
     """A user or video table, one row a key."""
     table = read_table(path, integers=[key], numbers=["video_duration"])
     columns = [key, *columns]
-    need(table, columns, str(path))
-    no_gaps(table, [key], str(path))
+    need(table, columns, path)
+    no_gaps(table, [key], path)
     if repeated := table.height - table[key].n_unique():
         raise DataError(f"{path}: {repeated} rows repeat a {key}; each must stand once.")
     return table.select(columns)

@@ -1,0 +1,152 @@
+"""Reading tables as people have them: CSV in any of its dresses, or Parquet."""
+
+import csv
+import gzip
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from ..schema import DataError, known
+
+SEPARATORS = ",\t;|"
+ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet")  # in any case of letters
+BLOCK = 1 << 24  # bytes that are parsed together; a quoted value with line breaks must fit in one
+
+
+def is_table(path: str | Path) -> bool:
+    """Whether the name ends as a table's does (see ENDINGS)."""
+    return str(path).lower().endswith(ENDINGS)
+
+
+def _open(path: Path) -> BinaryIO:
+    """The file's bytes, unpacked where gzip packed them, whatever its name says."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path) if packed else path.open("rb")
+
+
+def dialect(path: Path) -> tuple[str, str, list[str]]:
+    """(encoding, separator, column names) of a CSV file, packed with gzip or not, from its first lines.
+
+    The separator is the one of SEPARATORS that cuts the first line into most columns. Raises DataError for an empty
+    file and for a first line with fewer columns than the second, as a title above the header has.
+    """
+    with _open(path) as file:
+        head = file.read(1 << 18)
+    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+    text = head[: len(head) // 2 * 2].decode("utf-16" if encoding == "utf-16" else "utf-8-sig", errors="replace")
+    lines = [line for line in text.splitlines(keepends=True) if line.strip()]
+    if not lines:
+        raise DataError(f"{path}: the file is empty. Its first line must name the columns.")
+    cut = {s: next(csv.reader(lines[:1], delimiter=s)) for s in SEPARATORS}
+    separator = max(SEPARATORS, key=lambda s: len(cut[s]))
+    names = cut[separator]
+    if len(names) == 1 and len(lines) > 1:
+        below = {s: len(next(csv.reader(lines[1:2], delimiter=s))) for s in SEPARATORS}
+        if (columns := max(below.values())) > 2:
+            raise DataError(f"{path}: the first line, {lines[0].strip()[:60]!r}, is one column, the next "
+                            f"has {columns}. Remove what stands above the line that names the columns.")
+    return encoding, separator, names
+
+
+def line_of(path: Path, row: int) -> int:
+    """The line of the file at which data row `row` (from 0) begins; blank lines and quoted line breaks are counted."""
+    encoding, separator, _ = dialect(path)
+    with io.TextIOWrapper(_open(path), encoding=encoding, errors="replace", newline="") as file:
+        records, begins, seen = csv.reader(file, delimiter=separator), 1, -2
+        for record in records:
+            seen += bool(record)  # a blank line is no row
+            if seen == row:
+                return begins
+            begins = records.line_num + 1
+    return row + 2
+
+
+def row_at(where: str | Path, row: int) -> str:
+    """Where a data row stands, in words: its number, and its line where `where` is a CSV file."""
+    is_csv = isinstance(where, Path) and not where.name.lower().endswith(".parquet")
+    return f"data row {row + 1} (line {line_of(where, row) if is_csv else row + 2} of a CSV)"
+
+
+def read_table(path: str | Path, integers: Sequence[str] = (), numbers: Sequence[str] = (),
+               text: Sequence[str] | bool = ()) -> pl.DataFrame:
+    """A CSV or Parquet file as a table. Columns named in `integers` must hold whole numbers, in `numbers` any.
+
+    Columns named in `text` (true: all) stay as they are written in a CSV, so that 007 is not 7. A CSV may be packed
+    with gzip, separated by comma, tab, semicolon or bar, in UTF-8, UTF-16 or, with a warning, Windows-1252; quoted
+    values may hold line breaks. Raises DataError with file, line and column for a missing file, a row cut short or a
+    wrong type.
+    """
+    path = Path(path)
+    if path.is_dir() and (parts := sorted(path.glob("*.parquet"))):  # as Spark leaves a table
+        return _parquet(path, parts)
+    if not path.is_file():
+        raise DataError(f"{path}: {'this is a folder, not a file' if path.is_dir() else 'there is no such file'}.")
+    if path.name.lower().endswith(".parquet"):
+        return _parquet(path, [path])
+    encoding, separator, names = dialect(path)
+    types = dict.fromkeys(names if text is True else text or (), pa.string())
+    types |= dict.fromkeys(integers, pa.int64()) | dict.fromkeys(numbers, pa.float64())
+    convert = pa_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
+    parse = pa_csv.ParseOptions(delimiter=separator, newlines_in_values=True)
+
+    def read(encoding: str, threads: bool) -> pa.Table:
+        read = pa_csv.ReadOptions(encoding=encoding, use_threads=threads, block_size=BLOCK)
+        with _open(path) as source:
+            return pa_csv.read_csv(source, read, parse, convert)
+
+    try:
+        try:
+            table = read(encoding, True)
+        except pa.ArrowInvalid as error:
+            if "UTF8" not in str(error):
+                raise
+            table = None
+        if encoding == "utf-8" and (table is None or any(pa.types.is_binary(t) for t in table.schema.types)):
+            warnings.warn(f"{path}: not UTF-8, read as Windows-1252 (cp1252). Save it as UTF-8 if letters look wrong.",
+                          stacklevel=2)
+            table = read("cp1252", True)
+    except (pa.ArrowInvalid, UnicodeError):
+        try:  # once more on one thread: only then does the reader know the row's number
+            read(encoding, False)
+        except (pa.ArrowInvalid, UnicodeError) as error:
+            what = re.sub(r"Row #(\d+)", lambda m: f"line {line_of(path, int(m[1]) - 2)}", str(error))
+            raise DataError(f"{path}: {what}.{' Mend or remove this line.' if 'line ' in what else ''}") from error
+        raise
+    if len(set(table.column_names)) < table.num_columns:
+        raise DataError(f"{path}: two columns have the same name. The first line must name each column once.")
+    return pl.from_arrow(table)
+
+
+def _parquet(path: Path, parts: list[Path]) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(parts)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error}).") from error
+
+
+def need(table: pl.DataFrame, columns: Sequence[str], where: str | Path) -> None:
+    """Raise DataError for the first of `columns` that the table lacks."""
+    for column in columns:
+        if column not in table.columns:
+            try:
+                known("column", column, table.columns)
+            except ValueError as error:
+                raise DataError(f"{where}: {error}") from None
+
+
+def no_gaps(table: pl.DataFrame, columns: Sequence[str], where: str | Path) -> None:
+    """Raise DataError for a missing value or NaN in `columns`, with the number of them and the first row."""
+    for column in columns:
+        values = table[column]
+        gaps = values.is_null() | (values.is_nan() if values.dtype.is_float() else False)
+        if count := int(gaps.sum()):
+            raise DataError(f"{where}: column {column!r} has {count} missing values (null or NaN), the first in "
+                            f"{row_at(where, int(gaps.arg_max()))}. Fill them in, or leave those rows out yourself.")

@@ -1,0 +1,148 @@
+"""Tables as people have them: ids stay what was written, in every dress of a file, from training to the scores."""
+
+import gzip
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import croco_lib
+from croco_lib import serving
+from croco_lib.data.tables import read_table
+from croco_lib.schema import DataError
+
+NAMES = dict(label="click", domain="place", user="who", item="what")
+
+
+def table(rows: int = 400, items=lambda v: str(v)) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame({"click": rng.integers(0, 2, rows), "place": rng.choice(["a", "b"], rows),
+                         "who": rng.integers(0, 20, rows), "what": [items(v) for v in rng.integers(0, 12, rows)]})
+
+
+def load(source, **options):
+    return croco_lib.from_frame(source, **NAMES, min_count=0, **options)
+
+
+def known_items(data) -> set[str]:
+    return set(map(str, data.fields[data.column("item")].values))
+
+
+@pytest.mark.parametrize("items", [
+    lambda v: f"{v:04d}", lambda v: ["7", "007"][v % 2] + str(v // 2), lambda v: str(2**63 + int(v)),
+    lambda v: f"97831614841{v:02d}" if v % 3 else f"X{v}", lambda v: f"2.{v}0", lambda v: ["True", "False", "x"][v % 3],
+    lambda v: f"2022-04-{v + 1:02d}",
+], ids=["leading zeros", "padded and not", "beyond 2^63", "ISBNs among codes", "versions", "booleans", "dates"])
+def test_ids_stay_what_was_written(items, tmp_path):
+    frame = table(items=items)
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_parquet(tmp_path / "a.parquet")
+    from_csv, from_parquet = load(tmp_path / "a.csv"), load(tmp_path / "a.parquet")
+    assert known_items(from_csv) == known_items(from_parquet) == set(frame.what)
+    model = croco_lib.build("shared-bottom", from_parquet)
+    serving.export(model, from_parquet, tmp_path / "model")
+    one, counts = serving.score(tmp_path / "model", tmp_path / "a.csv")
+    two, _ = serving.score(tmp_path / "model", tmp_path / "a.parquet")
+    assert not counts[["unknown", "missing"]].to_numpy().any() and (one == two).all()
+
+
+@pytest.mark.parametrize(("rows", "seen"), [([0, 1, 2], 0), ([0], 0), ([3], 1)])
+def test_a_file_of_other_rows_reads_the_same_ids(rows, seen, tmp_path):
+    """Which rows a file happens to hold decides nothing: 7 alone looks like a number, and is still the id 7."""
+    vocabulary = np.array(["007", "7", "x"], object)
+    raw = pl.Series("what", [["7", "007", "x", "70"][r] for r in rows])
+    ids = serving.look_up(raw, vocabulary)
+    assert ids.tolist() == [{"007": 1, "7": 2, "x": 3}.get(v, 0) for v in raw] and (ids == 0).sum() == seen
+
+
+def test_models_saved_before_still_match():
+    """They knew 007 of a CSV as the number 7, 3.0 as 3, True as true."""
+    raw = pl.Series("what", ["007", "3.0", "3", "True", None, "9"])
+    assert serving.look_up(raw, np.array(["7", "3", "true"], object), "numbers").tolist() == [1, 2, 2, 3, 0, 0]
+    assert serving.look_up(raw, np.array(["7", "3", "true"], object), "text").tolist() == [0, 2, 2, 3, 0, 0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\x00\r\n"), min_size=1),
+                min_size=1, max_size=30),
+       st.sampled_from(",;\t|"))
+def test_text_in_text_out(tmp_path_factory, values, separator):
+    path = tmp_path_factory.mktemp("text") / "a.csv"
+    frame = pl.DataFrame({"a": values, "b": ["1"] * len(values), "c": ["x"] * len(values)})
+    frame.write_csv(path, separator=separator)
+    assert read_table(path, text=True).equals(frame)
+
+
+def dressed(frame: pd.DataFrame, path, how: str):
+    text = frame.to_csv(index=False)
+    if how == "gz":
+        path = path.with_suffix(".csv.gz")
+        path.write_bytes(gzip.compress(text.encode()))
+        return path
+    text = {"tabs": text.replace(",", "\t"), "semicolons": text.replace(",", ";"), "bars": text.replace(",", "|"),
+            "crlf": text.replace("\n", "\r\n"), "blank": text.replace("\n", "\n\n", 5),
+            "quoted": "\n".join(",".join(f'"{c}"' for c in line.split(",")) for line in text.split("\n") if line)
+            }.get(how, text)
+    path = path.with_suffix(".CSV" if how == "capitals" else ".csv")
+    path.write_bytes(text.encode({"bom": "utf-8-sig", "utf-16": "utf-16"}.get(how, "utf-8")))
+    return path
+
+
+@pytest.mark.parametrize("how", ["gz", "tabs", "semicolons", "bars", "crlf", "blank", "quoted", "capitals", "bom",
+                                 "utf-16"])
+def test_files_in_every_dress(how, tmp_path):
+    frame = table()
+    plain = dressed(frame, tmp_path / "plain", "plain")
+    assert load(dressed(frame, tmp_path / how, how)).fingerprint == load(plain).fingerprint
+
+
+def test_windows_1252(tmp_path):
+    (tmp_path / "a.csv").write_bytes("a,b\nCafé,1\n".encode("cp1252"))
+    with pytest.warns(UserWarning, match="Windows-1252"):
+        assert read_table(tmp_path / "a.csv")["a"].to_list() == ["Café"]
+
+
+@pytest.mark.parametrize("rows", [60, 6000])
+def test_quoted_values_hold_line_breaks_at_any_size(rows, tmp_path):
+    frame = pd.DataFrame({"a": range(rows), "b": ["how\nto " + "x" * 400 + "\n\nplease"] * rows})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    read = read_table(tmp_path / "a.csv")
+    assert read["a"].to_list() == list(range(rows)) and set(read["b"]) == set(frame.b)
+
+
+def test_a_folder_of_parquet_files(tmp_path):
+    frame = table()
+    (tmp_path / "clicks").mkdir()
+    for i, part in enumerate((frame[:100], frame[100:])):
+        part.to_parquet(tmp_path / "clicks" / f"part-{i:05d}.parquet")
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    assert load(tmp_path / "clicks").fingerprint == load(tmp_path / "a.csv").fingerprint
+
+
+def test_a_line_number_is_the_files(tmp_path):
+    (tmp_path / "a.csv").write_text('click,place,who,what,q\n\n1,a,1,2,"two\nlines"\n\n0,a,1,2,x\n2,a,1,2,x\n')
+    with pytest.raises(DataError, match=r"data row 3 \(line 7 of a CSV\) has 2"):
+        load(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("a,b\n\n1,2\n\n1,2,3\n")
+    with pytest.raises(DataError, match="line 5: Expected 2 columns, got 3"):
+        read_table(tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("Export of 3 May\nclick,place,who,what\n1,a,2,3\n", "Remove what stands above the line that names the columns"),
+    ("click,place,who,what\n1,a,2,1.08775E+14\n", r"'what' holds '1.08775E\+14' in data row 1 .* spreadsheet"),
+    ("click,place,who,what\n1,a,2,0.1234\n", "'what' holds fractions"),
+])
+def test_what_cannot_be_read_is_said(text, words, tmp_path):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(DataError, match=words):
+        load(tmp_path / "a.csv")
+
+
+def test_whole_numbers_beyond_64_bits_from_pandas():
+    frame = table()
+    frame["who"] = [10**20 + int(v) for v in frame.who]
+    assert len(load(frame).fields[0].values) == 20
