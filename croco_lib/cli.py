@@ -57,7 +57,7 @@ def data_here(
     get: Annotated[str | None, typer.Option(help="The same as `croco data get`.")] = None,
 ) -> None:
     """Say which data is here, what is missing, where to get it and its checksum."""
-    from .data import DATASETS, PREPARE, find, how_to_get
+    from .data import DATASETS, PREPARE, RAW, find, how_to_get
     from .data.prepare import home
 
     if get:
@@ -65,11 +65,11 @@ def data_here(
     if get or context.invoked_subcommand:
         return
     for name in DATASETS:
-        if name not in PREPARE:
+        if name not in RAW:
             typer.echo(f"{name}: made on the spot, nothing to fetch")
         elif folder := find(name):
             typer.echo(f"{name}: here, in {folder}")
-            for path in sorted(folder.glob("*.csv")):
+            for path in sorted((*folder.glob("*.csv"), *folder.glob("*.dat"))):
                 typer.echo(f"    {path.name}  {path.stat().st_size / 1e6:.1f} MB")
         else:
             typer.echo(f"{name}: missing. {how_to_get(name)}")
@@ -80,9 +80,8 @@ def data_here(
 @data.command("get")
 def data_get(name: str) -> None:
     """Fetch a data set from its publisher."""
-    from .data import ARCHIVES, download
+    from .data import download
 
-    known("data set to fetch", name, ARCHIVES)
     typer.echo(f"{name}: unpacked in {download(name)}")
 
 

@@ -8,18 +8,26 @@ from pathlib import Path
 from ..schema import CrocoError, MultiDomainData, known
 from . import aliccp as _aliccp
 from . import kuairand as _kuairand
+from . import movielens as _movielens
 from .frame import from_frame
-from .kuairand import ARCHIVES, download
 from .world import world
 
-DATASETS = {"world": world, **{name: partial(_kuairand.kuairand, name) for name in ARCHIVES}, "ali-ccp": _aliccp.aliccp}
-PREPARE = {**{name: partial(_kuairand.prepare, name) for name in ARCHIVES}, "ali-ccp": _aliccp.prepare}
+_KUAIRAND = tuple(_kuairand.ARCHIVES)
+DATASETS = {"world": world, **{name: partial(_kuairand.kuairand, name) for name in _KUAIRAND},
+            "movielens-1m": _movielens.movielens, "ali-ccp": _aliccp.aliccp}
+PREPARE = {**{name: partial(_kuairand.prepare, name) for name in _KUAIRAND}, "ali-ccp": _aliccp.prepare}
+DOWNLOAD = {**{name: partial(_kuairand.download, name) for name in _KUAIRAND}, "movielens-1m": _movielens.download}
+RAW = {  # sets that are read from raw files: where they are, and how to get them in words
+    **{name: (partial(_kuairand.find, name), partial(_kuairand.how_to_get, name)) for name in _KUAIRAND},
+    "movielens-1m": (_movielens.find, _movielens.how_to_get),
+    "ali-ccp": (lambda: next((path.parent for path in _aliccp.files()), None), _aliccp.how_to_get),
+}
 
-__all__ = ["ARCHIVES", "DATASETS", "PREPARE", "download", "find", "from_frame", "how_to_get", "load", "prepare"]
+__all__ = ["DATASETS", "DOWNLOAD", "PREPARE", "RAW", "download", "find", "from_frame", "how_to_get", "load", "prepare"]
 
 
 def load(name: str, **options) -> MultiDomainData:
-    """The data set of this name. Options: see `croco_lib.data.world.world` and `croco_lib.data.kuairand.kuairand`.
+    """The data set of this name. Options: see the functions in `DATASETS`, e.g. `kuairand.kuairand`.
 
     Raises CrocoError for an unknown name or option, DataError where files are missing or malformed.
     """
@@ -33,13 +41,21 @@ def prepare(name: str, **options) -> Path:
 
 
 def find(name: str) -> Path | None:
-    """The folder that holds the raw files of `name`, or None."""
-    return next((p.parent for p in _aliccp.files()), None) if name == "ali-ccp" else _kuairand.find(name)
+    """The folder that holds the raw files of `name`, or None. Raises CrocoError for a name without raw files."""
+    return RAW[known("data set of raw files", name, RAW)][0]()
 
 
 def how_to_get(name: str) -> str:
     """Where to get the data set and where to put it, in words."""
-    return _aliccp.how_to_get() if name == "ali-ccp" else _kuairand.how_to_get(name)
+    return RAW[known("data set of raw files", name, RAW)][1]()
+
+
+def download(name: str) -> Path:
+    """Fetch a data set from its publisher, check its md5, unpack it under data/raw/NAME, and return that folder.
+
+    Raises CrocoError for a set that cannot be fetched so, DataError where fetching fails or the md5 is another.
+    """
+    return DOWNLOAD[known("data set to fetch", name, DOWNLOAD)]()
 
 
 def _call(maker: Callable, name: str, options: dict):

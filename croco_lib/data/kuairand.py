@@ -224,16 +224,22 @@ def how_to_get(name: str) -> str:
 
 def download(name: str) -> Path:
     """Fetch the published archive with pooch, check its md5, unpack it under data/raw/NAME, and return that folder."""
-    import pooch
-
     archive, md5 = ARCHIVES[name]
-    target = ROOT / "data" / "raw" / name
     if md5 is None:
         raise DataError(f"The md5 of {archive} is not known here, so it is not fetched unchecked. {how_to_get(name)}")
+    return fetch(name, archive, f"{RECORD}/files/{archive}?download=1", md5, how_to_get(name))
+
+
+def fetch(name: str, archive: str, url: str, md5: str, otherwise: str) -> Path:
+    """Fetch `url`, check its md5, unpack it (zip or tar) under data/raw/NAME; a DataError ends with `otherwise`."""
+    import pooch
+
+    target = ROOT / "data" / "raw" / name
+    unpack = pooch.Unzip if archive.endswith(".zip") else pooch.Untar
     try:
-        pooch.retrieve(f"{RECORD}/files/{archive}?download=1", known_hash=f"md5:{md5}", fname=archive, path=target,
-                       processor=pooch.Untar(extract_dir="."), progressbar=True)
-    except Exception as error:  # pooch passes on whatever requests, ssl or tarfile raise
+        pooch.retrieve(url, known_hash=f"md5:{md5}", fname=archive, path=target, processor=unpack(extract_dir="."),
+                       progressbar=True)
+    except Exception as error:  # pooch passes on whatever requests, ssl, tarfile or zipfile raise
         reason = str(error).splitlines()[0]
-        raise DataError(f"Could not fetch {archive}: {reason}\nWithout the network: {how_to_get(name)}") from error
+        raise DataError(f"Could not fetch {archive}: {reason}\nWithout the network: {otherwise}") from error
     return target
