@@ -20,7 +20,7 @@ import pandas as pd
 from scipy import stats
 from tqdm.auto import tqdm
 
-from .schema import ROOT, CrocoError, known, parse_value, write_whole
+from .schema import ROOT, CrocoError, known, parse_value, write_text, write_whole
 
 RESULTS = ROOT / "data" / "results"
 VERSIONS = {name: version(name) for name in ("croco-lib", "torch", "numpy")}
@@ -143,14 +143,14 @@ def _own_tables(model, data) -> list[tuple]:
 
 def _run_to_file(job: dict, folder: Path) -> None:
     result = json.dumps(run_job(job))
-    write_whole(folder / f"{key_of(job)}.json", lambda path: path.write_text(result))
+    write_text(folder / f"{key_of(job)}.json", result)
 
 
 def read(job: dict, folder: Path) -> dict | None:
     """The finished job's file, or None."""
     path = folder / f"{key_of(job)}.json"
     try:
-        return json.loads(path.read_text()) if path.is_file() else None
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except json.JSONDecodeError:
         raise CrocoError(f"{path} is damaged; delete it, and the benchmark makes it again.") from None
 
@@ -177,7 +177,7 @@ def run_jobs(jobs: list[dict], folder: Path, workers: int = 1, progress: bool = 
 
 def studies() -> dict[str, dict]:
     """The committed studies by name. See `data/results/README.md` for what each field says."""
-    return tomllib.loads((RESULTS / "studies.toml").read_text())
+    return tomllib.loads((RESULTS / "studies.toml").read_text(encoding="utf-8"))
 
 
 def _variants(study: dict) -> list[dict]:

@@ -70,7 +70,8 @@ class Results:
         """The simulated online test, its lifts and what made it, where `croco online` left it."""
         if not (self.folder / "online.csv").is_file():
             return None
-        return pd.read_csv(self.folder / "online.csv"), json.loads((self.folder / "online.json").read_text())
+        made = json.loads((self.folder / "online.json").read_text(encoding="utf-8"))
+        return pd.read_csv(self.folder / "online.csv"), made
 
     def made_by(self, study: str) -> str:
         """The command, date and versions behind a study."""

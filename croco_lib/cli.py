@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -186,7 +187,8 @@ def benchmark(
     workers: Annotated[int, typer.Option(help="Processes, one thread each.")] = 2,
 ) -> None:
     """Run models × data × seeds × options; killed at any moment and started again, it ends with the same tables."""
-    from .benchmark import against, results, run_study, select, studies
+    from .benchmark import against, parse_data, results, run_study, select, studies
+    from .data import present
     from .models import MODELS
 
     if (study is None) == (data is None):
@@ -202,6 +204,9 @@ def benchmark(
         listed = list(MODELS) if models == "all" else [known("model", m, MODELS) for m in models.split(",")]
         values = {k: [parse_value(v) for v in text.split(";")] for k, text in _pairs(grid, "--grid", "KEY=V1;V2")}
         chosen = {name: dict(data=data.split(), models=listed, seeds=seeds, trials=trials, grid=values)}
+    for spec in dict.fromkeys(chain(*(s["data"] for s in chosen.values()))):
+        present(parse_data(spec)[0])  # data that cannot be had ends it before the first run
+    done = 0
     for n, s in chosen.items():
         run_study(n, s, folder, workers)
         frame = results(n, folder)
@@ -216,8 +221,11 @@ def benchmark(
                 typer.echo(against(part, best, "run").to_string(index=False, float_format="{:.4f}".format, na_rep="–"))
         typer.echo(f"tables: {folder}/{n}.runs.csv, .values.csv, .costs.csv")
         runs = pd.read_csv(folder / f"{n}.runs.csv", keep_default_na=False)
+        done += int((runs.status == "done").sum())
         for bad in runs[runs.status == "failed"].itertuples():
             typer.echo(f"failed: {bad.model} on {bad.data}, seed {bad.seed}: {bad.error}", err=True)
+    if not done:
+        raise CrocoError(f"benchmark: every run failed; the reasons stand above and in {folder}.")
 
 
 @app.command()
@@ -402,6 +410,8 @@ def made_with() -> dict:
 
 def main() -> None:
     """Run the command line; a user's error is one clear line and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):  # a redirected output may be cp1252, which has no α
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         app()
     except CrocoError as error:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import nbformat
 from bs4 import BeautifulSoup
-from jupyter_client.kernelspec import NoSuchKernel
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from latex2mathml.converter import convert
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
+from traitlets import default
 
 from .schema import ROOT, CrocoError
 
@@ -51,11 +53,19 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
+class OwnPython(AsyncKernelManager):
+    """Kernels of the Python that runs this, whatever kernel of that name stands elsewhere on Jupyter's paths."""
+
+    @default("kernel_spec_manager")
+    def _own_spec_only(self) -> KernelSpecManager:
+        return KernelSpecManager(kernel_dirs=[])  # none to look in: so ipykernel's own, of this Python
+
+
 def run(path: Path, timeout: int = 1800) -> nbformat.NotebookNode:
     """The lesson run from top to bottom in a fresh kernel. Raises CrocoError that names the failing cell."""
     notebook = nbformat.read(path, as_version=4)
     try:
-        NotebookClient(notebook, timeout=timeout, kernel_name="python3",
+        NotebookClient(notebook, timeout=timeout, kernel_name="python3", kernel_manager_class=OwnPython,
                        resources={"metadata": {"path": str(path.parent)}}).execute()
     except NoSuchKernel:
         raise CrocoError("There is no Jupyter kernel 'python3' here; `make setup` installs it.") from None
@@ -91,14 +101,14 @@ def site(folder: Path, fresh: Mapping[Path, nbformat.NotebookNode]) -> Path:
             near += [("solutions", p) for p in pages if p.parent.name == "solutions" and p.stem[:2] == path.stem[:2]]
         near.append(("for teachers", guide))
         nav = " ".join(f'<a href="{pages[p]}">{word}</a>' for word, p in near)
-        (folder / name).write_text(page(path, fresh.get(path), pages, f"<nav>{nav}</nav>"))
+        (folder / name).write_text(page(path, fresh.get(path), pages, f"<nav>{nav}</nav>"), encoding="utf-8")
     return folder / "index.html"
 
 
 def page(path: Path, notebook: nbformat.NotebookNode | None, pages: Mapping[Path, str], nav: str) -> str:
     """One page of the site: no scripts, formulas as MathML, links to pages, figures named after their section."""
     if path.suffix == ".md":
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(path.read_text())])
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(path.read_text(encoding="utf-8"))])
     html, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True).from_notebook_node(
         notebook or nbformat.read(path, as_version=4), {"metadata": {"name": path.stem, "path": str(path.parent)}})
     soup = BeautifulSoup(html, "html.parser")

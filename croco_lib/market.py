@@ -29,7 +29,7 @@ from .benchmark import results as of_study
 from .data import load
 from .metrics import grouped_auc
 from .models import build
-from .schema import CrocoError, DataError, MultiDomainData, Split, write_whole
+from .schema import CrocoError, DataError, MultiDomainData, Split, write_text, write_whole
 from .serving import export, latency
 from .training import fit, predict
 
@@ -505,4 +505,4 @@ def online(folder: Path, baselines, data: Mapping | None = None, count: int = 1_
     about = dict(command=command, data=made.name, options=made.notes["options"],
                  fingerprint=made.fingerprint, requests=count, candidates=candidates, days=days, seed=seed, arms=chosen,
                  versions=VERSIONS, date=time.strftime("%Y-%m-%d"))
-    write_whole(folder / "online.json", lambda p: p.write_text(json.dumps(about, indent=1)))
+    write_text(folder / "online.json", json.dumps(about, indent=1))

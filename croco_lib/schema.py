@@ -5,11 +5,13 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError
 
 ROOT = Path(__file__).resolve().parents[1]
 UNKNOWN = 0  # the id of whatever was rare or unseen in training, in every field
@@ -42,10 +44,25 @@ def parse_value(text: str):
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the path, then rename: an interruption leaves the old file or the new one, never a half."""
+    """Write beside the path, then rename: an interruption leaves the old file or the new one, never a half.
+
+    Raises CrocoError where the disk is full, or the file cannot be written for another reason.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    write(temporary)
-    os.replace(temporary, path)
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch says RuntimeError when it cannot write
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CrocoError(f"{path} could not be written ({reason}). Is the disk full, or the folder not writable? What "
+                         "stood there before is whole.") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """The text as UTF-8 on every system, whole or not at all."""
+    write_whole(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import polars as pl
 
 from .data.frame import whole
 from .data.tables import read_table
-from .schema import UNKNOWN, CrocoError, DataError, Field, MultiDomainData, write_whole
+from .schema import UNKNOWN, CrocoError, DataError, Field, MultiDomainData, write_text, write_whole
 
 README = """A click model, exported by `croco export`. Score a table with `croco score THIS_FOLDER FILE`, or feed
 model.onnx (or model.pt2, with torch) yourself: `features` int32 [N, F], ids by vocabulary.parquet in the order of
@@ -46,7 +46,7 @@ def save_schema(data: MultiDomainData | Schema, folder: str | Path) -> None:
     table = pl.concat([pl.DataFrame({"field": [f.name] * len(f.values), "id": np.arange(1, len(f.values) + 1),
                                      "value": whole(pl.Series("value", f.values), data.name).cast(pl.String)})
                        for f in data.fields])
-    write_whole(folder / "schema.json", lambda p: p.write_text(json.dumps(about, indent=1)))
+    write_text(folder / "schema.json", json.dumps(about, indent=1))
     write_whole(folder / "vocabulary.parquet", table.write_parquet)
 
 
@@ -56,7 +56,8 @@ def load_schema(folder: str | Path) -> Schema:
     if not (folder / "schema.json").is_file() or not (folder / "vocabulary.parquet").is_file():
         raise CrocoError(f"{folder} holds no schema.json and vocabulary.parquet. "
                          f"`croco fit … --folder {folder}` leaves them there.")
-    about, table = json.loads((folder / "schema.json").read_text()), pl.read_parquet(folder / "vocabulary.parquet")
+    about = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
+    table = pl.read_parquet(folder / "vocabulary.parquet")
     if about["many"]:
         raise CrocoError(f"{folder}: the fields {', '.join(about['many'])} hold several values a row, which an "
                          "exported model cannot take; prepare the data with --multi last and train on that.")
@@ -96,7 +97,7 @@ def export(model, schema: MultiDomainData | Schema, folder: str | Path) -> Path:
         torch.export.save(program, folder / "model.pt2")
         torch.onnx.export(program, (), folder / "model.onnx", input_names=["features", "domain"],
                           output_names=["probability"], external_data=False, verbose=False)
-    (folder / "README.md").write_text(README)
+    write_text(folder / "README.md", README)
     return folder
 
 
@@ -107,7 +108,7 @@ def export_run(run: str | Path, folder: str | Path) -> Path:
 
     if not (Path(run) / "settings.json").is_file():
         raise CrocoError(f"{run} holds no run (no settings.json). `croco fit … --folder {run}` makes one.")
-    settings, schema = json.loads((Path(run) / "settings.json").read_text()), load_schema(run)
+    settings, schema = json.loads((Path(run) / "settings.json").read_text(encoding="utf-8")), load_schema(run)
     return export(load_weights(build(settings["model"], schema, **settings["options"]), run), schema, folder)
 
 

@@ -140,7 +140,7 @@ from pathlib import Path
 from croco_lib.data import prepare
 prepare(sys.argv[1])
 status = Path("/proc/self/status")  # where there is one: a child's ru_maxrss begins at its parent's
-print(int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024 if status.is_file()
+print(int(status.read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) / 1024 if status.is_file()
       else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 

@@ -23,11 +23,12 @@ from tqdm.auto import tqdm
 from . import metrics
 from .losses import OBJECTIVES, covariance_loss
 from .models import Output
-from .schema import CrocoError, MultiDomainData, Split, known, write_whole
+from .schema import CrocoError, MultiDomainData, Split, known, write_text, write_whole
 
 PROBE_ROWS = 4096  # random validation rows on which the measures of disentanglement are taken
 EVAL_BATCH = 1 << 16
 BLOCK, BUFFER = 1 << 10, 1 << 20  # rows read in one piece; rows held in memory and shuffled together
+MAY_CHANGE = ("device", "threads")  # noted, but a run may go on with others: the last digits then differ
 LAZY_FROM = 1 << 18  # ids: from here on a dense step over the tables costs more than all else
 
 
@@ -235,8 +236,10 @@ def fit(
                     weights_from_seed=getattr(model, "seed", None),
                     data=data.name, fingerprint=data.fingerprint, batch_size=batch_size, lr=lr,
                     weight_decay=weight_decay, objective=objective, eval_every=eval_every, lazy=lazy, seed=seed)
+    accelerator = Accelerator()  # takes its precision from the environment, where `accelerate config` left one
+    settings |= dict(mixed_precision=accelerator.mixed_precision, device=accelerator.device.type,
+                     threads=torch.get_num_threads())
     settings = json.loads(json.dumps(settings))  # as a file gives it back
-    accelerator = Accelerator()
     P, rank = accelerator.num_processes, accelerator.process_index
     if batch_size < P:
         raise CrocoError(f"fit: batch_size must give each of the {P} processes a row, not be {batch_size}.")
@@ -256,7 +259,8 @@ def fit(
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
             raise CrocoError(f"{folder / 'checkpoint.pt'} is damaged; delete it to start again.") from error
         old = json.loads(saved["settings"])
-        if changed := [k for k in settings if settings[k] != old.get(k)]:
+        old = {"mixed_precision": "no", **old}  # a checkpoint from before it was noted
+        if changed := [k for k in settings if k not in MAY_CHANGE and settings[k] != old.get(k)]:
             raise CrocoError(f"{folder} holds a run with another {', '.join(changed)} "
                              f"({old.get(changed[0])!r}, now {settings[changed[0]]!r}). Give another folder.")
         net.load_state_dict(saved["model"])
@@ -298,7 +302,7 @@ def fit(
                 dict(model=net.state_dict(), optimizers=[o.state_dict() for o in optimizers],
                      state=json.dumps(state), settings=json.dumps(settings)), p))
             write_whole(folder / "history.csv", lambda p: _tidy(state["history"]).to_csv(p, index=False))
-            write_whole(folder / "settings.json", lambda p: p.write_text(json.dumps(settings, indent=1)))
+            write_text(folder / "settings.json", json.dumps(settings, indent=1))
 
     started, before = time.perf_counter(), state["seconds"]
     bar = tqdm(total=epochs * steps, initial=state["step"], desc=settings["model"], unit="step",

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ..schema import CrocoError, MultiDomainData, known
+from ..schema import CrocoError, DataError, MultiDomainData, known
 from . import aliccp as _aliccp
 from . import kuairand as _kuairand
 from . import movielens as _movielens
 from .frame import from_frame
+from .prepare import home
 from .world import world
 
 _KUAIRAND = tuple(_kuairand.ARCHIVES)
@@ -23,7 +24,8 @@ RAW = {  # sets that are read from raw files: where they are, and how to get the
     "ali-ccp": (lambda: next((path.parent for path in _aliccp.files()), None), _aliccp.how_to_get),
 }
 
-__all__ = ["DATASETS", "DOWNLOAD", "PREPARE", "RAW", "download", "find", "from_frame", "how_to_get", "load", "prepare"]
+__all__ = ["DATASETS", "DOWNLOAD", "PREPARE", "RAW", "download", "find", "from_frame", "how_to_get", "load", "prepare",
+           "present"]
 
 
 def load(name: str, **options) -> MultiDomainData:
@@ -43,6 +45,13 @@ def prepare(name: str, **options) -> Path:
 def find(name: str) -> Path | None:
     """The folder that holds the raw files of `name`, or None. Raises CrocoError for a name without raw files."""
     return RAW[known("data set of raw files", name, RAW)][0]()
+
+
+def present(name: str) -> None:
+    """Raise CrocoError for an unknown data set, DataError for one that is neither here nor prepared."""
+    known("data set", name, DATASETS)
+    if name in RAW and find(name) is None and not (name in PREPARE and (home(name) / "manifest.json").is_file()):
+        raise DataError(how_to_get(name))
 
 
 def how_to_get(name: str) -> str:

@@ -16,6 +16,7 @@ from ..schema import DataError, MultiDomainData, known
 from .kuairand import roots
 from .prepare import DROPPED, NONE, code_columns, lookup, numbers, prepared, read_raw
 
+NAMES = [f"{kind}_{split}.csv" for kind in ("common_features", "sample_skeleton") for split in ("train", "test")]
 USER = "101 121 122 124 125 126 127 128 129".split()
 USER_MANY = "109_14 110_14 127_14 150_14".split()
 ITEM = "205 206 207 216 508 509 702 853 301".split()
@@ -79,18 +80,38 @@ def read_lines(lines: pl.Series, columns: list[str], single: list[str], many: li
 
 
 def files() -> list[Path]:
-    """The four raw files, or none: the two of common features, then the two skeletons."""
-    for root in roots():
-        for folder in (root / "ali-ccp", root):
-            found = [folder / f"{kind}_{split}.csv" for kind in ("common_features", "sample_skeleton")
-                     for split in ("train", "test")]
-            if all(map(Path.is_file, found)):
-                return found
+    """The four raw files, or none: the two of common features, then the two skeletons.
+
+    They lie together, or as the publisher's archives unpack them, in sample_train and sample_test.
+    """
+    for folder in folders():
+        if not missing(folder):
+            return [located(folder, name) for name in NAMES]
     return []
 
 
+def folders() -> list[Path]:
+    """Where the files may lie: in each root, a folder whose name begins with ali-ccp in any case, or the root."""
+    return [folder for root in filter(Path.is_dir, roots())
+            for folder in (*sorted(p for p in root.iterdir() if p.is_dir() and p.name.lower().startswith("ali-ccp")),
+                           root)]
+
+
+def located(folder: Path, name: str) -> Path | None:
+    """The file of this name in the folder, or in its archive's own folder."""
+    split = name.removesuffix(".csv").rpartition("_")[2]
+    return next((p for p in (folder / name, folder / f"sample_{split}" / name) if p.is_file()), None)
+
+
+def missing(folder: Path) -> list[str]:
+    """The names of the raw files that the folder lacks."""
+    return [name for name in NAMES if located(folder, name) is None]
+
+
 def how_to_get() -> str:
-    return ("ali-ccp is not here. Fetch it from https://tianchi.aliyun.com/dataset/408 (log in there first) and unpack "
+    parts = [(folder, lacks) for folder in folders() if 0 < len(lacks := missing(folder)) < len(NAMES)]
+    here = f"{parts[0][0]} lacks {', '.join(parts[0][1])}" if parts else "ali-ccp is not here"
+    return (f"{here}. Fetch it from https://tianchi.aliyun.com/dataset/408 (log in there first) and unpack "
             "its four files common_features_*.csv and sample_skeleton_*.csv into data/raw/ali-ccp/.")
 
 

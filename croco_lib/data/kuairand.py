@@ -163,7 +163,7 @@ def prepare(name: str, split: str = "random", min_count: int = 5, seed: int = 0,
     suffix = name.removeprefix("kuairand-")
     sources = []
     for path in _logs(folder, suffix):
-        with path.open() as file:
+        with path.open(encoding="utf-8-sig") as file:
             header = file.readline().strip().split(",")
         need(pl.DataFrame(schema=header), LOG, str(path))
         sources.append((path, partial(_read_log, header=header)))

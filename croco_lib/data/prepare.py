@@ -28,6 +28,7 @@ from ..schema import (
     Split,
     check_domains,
     fingerprint_of,
+    write_text,
     write_whole,
 )
 from .frame import whole
@@ -54,7 +55,7 @@ def prepared(name: str, options: dict, raw: list[Path]) -> MultiDomainData | str
     folder = home(name)
     if not (folder / "manifest.json").is_file():
         return f"{name} is not prepared in {folder}."
-    stored = json.loads((folder / "manifest.json").read_text())
+    stored = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     if changed := [k for k, v in options.items() if stored["options"].get(k) != v]:
         return f"{folder} was prepared with {changed[0]}={stored['options'].get(changed[0])}."
     if raw and sizes(raw) != stored["raw"]:
@@ -101,10 +102,10 @@ def read_raw(name: str, sources: list[tuple[Path, Callable]], max_bad_share: flo
     folder = home(name) / "parts"
     plan = json.dumps({"format": 1, "chunk": CHUNK, "raw": [[str(p), p.stat().st_size, p.stat().st_mtime_ns]
                                                            for p, _ in sources]})
-    if not (folder / "plan.json").is_file() or (folder / "plan.json").read_text() != plan:
+    if not (folder / "plan.json").is_file() or (folder / "plan.json").read_text(encoding="utf-8") != plan:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        write_whole(folder / "plan.json", lambda path: path.write_text(plan))
+        write_text(folder / "plan.json", plan)
     bar = tqdm(total=sum(p.stat().st_size for p, _ in sources), desc=f"{name}: reading", unit="B", unit_scale=True,
                disable=not sys.stderr.isatty())
     parts, lines, why, bad = [], Counter(), Counter(), []
@@ -369,5 +370,5 @@ def code_columns(
                      "click_rate": (clicks.sum(0) / rows_in).tolist(), "users": met[0].sum(1).tolist(),
                      "items": met[1].sum(1).tolist()},
         "files": sizes([*written, *(folder / f"field.{c}.npy" for c in columns)])}
-    write_whole(folder / "manifest.json", lambda path: path.write_text(json.dumps(manifest, indent=1)))
+    write_text(folder / "manifest.json", json.dumps(manifest, indent=1))
     return folder

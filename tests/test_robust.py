@@ -1,0 +1,83 @@
+"""What goes wrong around a run is one line, and nothing is lost or taken silently."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from croco_lib import CrocoError, build, fit, lessons
+from croco_lib.benchmark import run_study
+from croco_lib.data import aliccp, present
+from croco_lib.schema import DataError, write_text, write_whole
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_stood_there(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "α")
+
+    def full(temporary: Path):
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(CrocoError, match="a.txt could not be written .*No space left on device"):
+        write_whole(path, full)
+    assert path.read_bytes() == "α".encode() and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_says_its_precision_and_refuses_another(small_world, tmp_path, monkeypatch):
+    given = dict(epochs=1, batch_size=1000, folder=tmp_path, progress=False)
+    run = fit(build("shared-bottom", small_world), small_world, **given)
+    assert run.settings["mixed_precision"] == "no" and run.settings["threads"] >= 1 and run.settings["device"] == "cpu"
+    saved = json.loads((tmp_path / "settings.json").read_text(encoding="utf-8"))
+    assert saved == run.settings
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    try:
+        with pytest.raises(CrocoError, match="another mixed_precision .'no', now 'bf16'"):
+            fit(build("shared-bottom", small_world), small_world, **given)
+    finally:
+        AcceleratorState._reset_state(True)
+
+
+def test_a_benchmark_of_absent_data_or_failed_runs_does_not_end_well(tmp_path, monkeypatch):
+    from croco_lib import cli
+
+    def status(*words):
+        monkeypatch.setattr("sys.argv", ["croco", "benchmark", "--folder", str(tmp_path), *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code
+
+    assert status("--data", "clicks.csv") == 1 and not list(tmp_path.iterdir())
+    monkeypatch.setenv("CROCO_DATA", str(tmp_path))
+    monkeypatch.setenv("CROCO_PREPARED", str(tmp_path))
+    with pytest.raises(DataError, match="kuairand-1k is not here"):
+        present("kuairand-1k")
+    assert status("--data", "world:rows=3", "--models", "mmoe", "--seeds", "1", "--workers", "1") == 1
+    run_study("own", dict(data=["world:rows=3"], models=["mmoe"], seeds=1), tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("place", ["ali-ccp", "Ali-CCP", "ali-ccp-2018/sample_{}", "."])
+def test_ali_ccp_lies_as_it_was_unpacked(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("CROCO_DATA", str(tmp_path))
+    for name in aliccp.NAMES:
+        path = tmp_path / place.format(name.rpartition("_")[2].removesuffix(".csv")) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert [path.name for path in aliccp.files()] == aliccp.NAMES
+    path.unlink()
+    assert not aliccp.files() and f"lacks {path.name}." in aliccp.how_to_get()
+
+
+def test_lessons_run_in_this_python(tmp_path, monkeypatch):
+    """A kernel of the same name elsewhere on Jupyter's paths is another Python: it is not taken."""
+    spec = tmp_path / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(json.dumps(dict(argv=["/no/such/python"], display_name="other", language="python")))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    import sys
+
+    assert lessons.OwnPython(kernel_name="python3").kernel_spec.argv[0] == sys.executable
