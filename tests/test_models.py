@@ -225,6 +225,9 @@ def equation(model, data, row, s):
     if name == "mmoe":
         g = domain_gate(model.gate, s, x[0])
         return tower(model, s, sum(g[m] * mlp(model.experts, m, x[0]) for m in range(len(g))))
+    if name == "me-mmoe":
+        g = domain_gate(model.gate, s, sum(x) / len(x))
+        return tower(model, s, sum(g[m] * mlp(model.experts, m, x[m]) for m in range(len(x))))
     if name == "sdem":
         g = domain_gate(model.gate, s, x[s])
         return tower(model, s, sum(g[m] * mlp(model.experts, m, x[m]) for m in range(S + 1)))
@@ -292,9 +295,19 @@ def test_sdem_reads_all_tables_forward(small_world, batch):
     assert (model(features, domain).logits[domain == 0] != before[domain == 0]).all()
 
 
-def test_every_domain_trains_every_set_of_crocodile(small_world, batch):
-    model = build("crocodile", small_world)
+@pytest.mark.parametrize("name", ["me-mmoe", "crocodile"])
+def test_every_domain_trains_every_shared_set(small_world, batch, name):
+    model = build(name, small_world)
+    assert model.embedding.sets == 5
     assert all(all(gradient_by_set(model, *batch[:2], s)) for s in range(5))
+
+
+def test_me_mmoe_is_crocodile_without_covloss_and_peg(small_world, batch):
+    """So the two parts that Crocodile adds to it are the two that its ablations take away."""
+    ours, bare = build("me-mmoe", small_world), build("crocodile", small_world, alpha=0.0, gate="domain")
+    ours.load_state_dict(bare.state_dict())
+    one, two = ours(*batch[:2]), bare(*batch[:2])
+    assert torch.equal(one.logits, two.logits) and one.penalty == two.penalty == 0
 
 
 def test_alpha_weighs_the_penalty(small_world, batch):
