@@ -33,6 +33,7 @@ COMMON = {"lr": (3e-3, 1e-3, 1e-2), "weight_decay": (0.0, 1e-6, 1e-5), "dim": (1
           "expert": ((64, 32), (32, 16)), "tower": ((16,), (32,), (32, 16))}
 OWN = {"crocodile": ("alpha", (0.1, 0.01, 1.0)), "mmoe": ("experts", (5, 3, 8)), "ple": ("per_stream", (1, 2, 3)),
        "me-ple": ("per_stream", (1, 2, 3)), "hinet": ("per_stream", (2, 1, 3)), "pepnet": ("hidden", (32, 16, 64)),
+       "me-mmoe": ("experts", (5, 3, 8)),
        "adasparse": ("epsilon", (0.25, 0.1, 0.4))}  # the default first, as everywhere
 NO_OWN = ("batch_size", (2048, 1024, 4096))
 FIT = ("lr", "weight_decay", "batch_size", "epochs", "patience", "eval_every", "objective")

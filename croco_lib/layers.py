@@ -134,20 +134,28 @@ class PriorGate(nn.Module):
     """PEG, the prior-informed element-wise gate: g = softmax over the M experts of (r W_g), [M, N, d].
 
     r is the row's embedding of the prior fields (user, item, domain), in a table of its own. Crocodile,
-    arXiv 2405.12706. One W_g for all domains [ours: the paper does not say].
+    arXiv 2405.12706. The paper writes W_g with an index s, one for each domain, yet gives as its motive that a gate's
+    parameters swell with the domains. So both are offered: with `domains` S each row is mapped by its own domain's
+    W_g^s; one W_g for all is the default [ours].
     """
 
-    def __init__(self, fields: Sequence[Field], dim: int, experts: int, width: int):
+    def __init__(self, fields: Sequence[Field], dim: int, experts: int, width: int, domains: int = 1):
         super().__init__()
         columns = [i for i, f in enumerate(fields) if f.prior]
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
         self.prior = MultiEmbedding([fields[i] for i in columns], 1, dim)
-        self.map = nn.Linear(len(columns) * dim, experts * width)
-        self.experts = experts
+        sizes = len(columns) * dim, experts * width
+        if domains > 1:
+            self.maps = nn.ModuleList(nn.Linear(*sizes) for _ in range(domains))
+        else:
+            self.map = nn.Linear(*sizes)
+        self.experts, self.domains = experts, domains
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, domain: Tensor | None = None) -> Tensor:
+        """`domain` int [N] is read where each domain has its own map."""
         r = self.prior(features[:, self.columns])[0]  # [N, P·e]
-        scores = self.map(r).unflatten(-1, (self.experts, -1))  # [N, M, d]
+        scores = by_domain(self.maps, r, domain) if self.domains > 1 else self.map(r)  # [N, M·d]
+        scores = scores.unflatten(-1, (self.experts, -1))  # [N, M, d]
         return scores.softmax(1).transpose(0, 1)  # [M, N, d]
 
 

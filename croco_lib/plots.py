@@ -15,7 +15,7 @@ SIGNED = "vlag"  # the diverging map for anything signed, always centred at 0
 _CYCLE = sns.color_palette("colorblind")
 MODELS = {name: _CYCLE[i] for i, name in enumerate(
     ("shared-bottom", "mmoe", "ple", "me-ple", "sdem", "crocodile, α = 0", "crocodile", "star", "hinet", "pepnet"))}
-MODELS |= {"adasparse": (0.35,) * 3, "single-domain": (0.65,) * 3}
+MODELS |= {"adasparse": (0.35,) * 3, "me-mmoe": (0.5,) * 3, "single-domain": (0.65,) * 3}
 
 
 def style() -> None:

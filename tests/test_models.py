@@ -9,7 +9,7 @@ from croco_lib.layers import Experts, MultiEmbedding, PriorGate, Towers, by_doma
 from croco_lib.models import MODELS, options_of
 
 DEEP = dict(levels=2, per_stream=2)
-ALL = [*((name, {}) for name in MODELS), ("ple", DEEP), ("me-ple", DEEP)]
+ALL = [*((name, {}) for name in MODELS), ("ple", DEEP), ("me-ple", DEEP), ("crocodile", dict(gate="peg-domain"))]
 each_model = pytest.mark.parametrize(("name", "options"), ALL, ids=[f"{n}{'+' if o else ''}" for n, o in ALL])
 
 
@@ -56,6 +56,28 @@ def test_peg_weighs_experts_to_one_in_every_dimension(small_world, batch):
     gate = PriorGate(small_world.fields, 4, 3, 6)(batch[0])
     assert gate.shape == (3, 600, 6)
     assert torch.allclose(gate.sum(0), torch.ones(600, 6), atol=1e-6)
+
+
+def test_peg_by_domain_maps_each_row_by_its_own_domains_map(small_world, batch):
+    features, domain, _ = batch
+    gate = PriorGate(small_world.fields, 4, 3, 6, domains=5)
+    before = gate(features, domain)
+    r = gate.prior(features[:, gate.columns])[0]
+    for n, s in enumerate(domain.tolist()):
+        expected = gate.maps[s](r[n]).reshape(3, 6).softmax(0)
+        assert torch.allclose(before[:, n], expected, atol=1e-6)
+    with torch.no_grad():
+        gate.maps[2].weight.add_(torch.randn_like(gate.maps[2].weight))
+    changed = (gate(features, domain) != before).any(2).any(0)  # [N]
+    assert torch.equal(changed, domain == 2)
+
+
+def test_a_domains_rows_train_its_own_map_of_peg_only(small_world, batch):
+    features, domain, _ = batch
+    model = build("crocodile", small_world, gate="peg-domain", alpha=0.0)
+    model(features[domain == 1], domain[domain == 1]).logits.sum().backward()
+    trained = [m.weight.grad is not None and bool(m.weight.grad.any()) for m in model.gate.maps]
+    assert trained == [False, True, False, False, False]
 
 
 # -------------------------------------------------------------------------- what every model must have
@@ -225,6 +247,9 @@ def equation(model, data, row, s):
     if name == "mmoe":
         g = domain_gate(model.gate, s, x[0])
         return tower(model, s, sum(g[m] * mlp(model.experts, m, x[0]) for m in range(len(g))))
+    if name == "me-mmoe":
+        g = domain_gate(model.gate, s, sum(x) / len(x))
+        return tower(model, s, sum(g[m] * mlp(model.experts, m, x[m]) for m in range(len(x))))
     if name == "sdem":
         g = domain_gate(model.gate, s, x[s])
         return tower(model, s, sum(g[m] * mlp(model.experts, m, x[m]) for m in range(S + 1)))
@@ -232,7 +257,8 @@ def equation(model, data, row, s):
         p, first = numbers(model.gate), np.cumsum([0] + [f.size for f in data.fields if f.prior])
         prior = [v for v, f in zip(row, data.fields, strict=True) if f.prior]
         r = np.concatenate([p["prior.table.weight"][first[k] + v] for k, v in enumerate(prior)])
-        scores = (p["map.weight"] @ r + p["map.bias"]).reshape(len(x), -1)  # [M, d]
+        own = f"maps.{s}" if model.options["gate"] == "peg-domain" else "map"
+        scores = linear(p, own, r).reshape(len(x), -1)  # [M, d]
         O = np.stack([mlp(model.experts, m, x[m]) for m in range(len(x))])
         t = [sum(softmax(scores[:, i])[m] * O[m, i] for m in range(len(x))) for i in range(O.shape[1])]
         return tower(model, s, np.array(t))
@@ -292,9 +318,19 @@ def test_sdem_reads_all_tables_forward(small_world, batch):
     assert (model(features, domain).logits[domain == 0] != before[domain == 0]).all()
 
 
-def test_every_domain_trains_every_set_of_crocodile(small_world, batch):
-    model = build("crocodile", small_world)
+@pytest.mark.parametrize("name", ["me-mmoe", "crocodile"])
+def test_every_domain_trains_every_shared_set(small_world, batch, name):
+    model = build(name, small_world)
+    assert model.embedding.sets == 5
     assert all(all(gradient_by_set(model, *batch[:2], s)) for s in range(5))
+
+
+def test_me_mmoe_is_crocodile_without_covloss_and_peg(small_world, batch):
+    """So the two parts that Crocodile adds to it are the two that its ablations take away."""
+    ours, bare = build("me-mmoe", small_world), build("crocodile", small_world, alpha=0.0, gate="domain")
+    ours.load_state_dict(bare.state_dict())
+    one, two = ours(*batch[:2]), bare(*batch[:2])
+    assert torch.equal(one.logits, two.logits) and one.penalty == two.penalty == 0
 
 
 def test_alpha_weighs_the_penalty(small_world, batch):
@@ -342,7 +378,8 @@ def test_adasparse_closes_neurons_and_is_drawn_to_its_sparsity(small_world, batc
 
 
 def test_options_are_checked_by_kind(small_world):
-    for options, message in ((dict(gate="pg"), "Did you mean 'peg'"), (dict(regulariser="covv"), "Did you mean 'cov'"),
+    for options, message in ((dict(gate="pg"), "Did you mean 'peg'"), (dict(gate="all"), "peg.*peg-domain.*domain"),
+                             (dict(regulariser="covv"), "Did you mean 'cov'"),
                              (dict(multi_embedding=1), "true or false"), (dict(sample=0), "whole numbers"),
                              (dict(alpha=True), "0 or more"), (dict(gate=3), "a name")):
         with pytest.raises(CrocoError, match=message):

@@ -10,7 +10,7 @@ from ..schema import CrocoError, MultiDomainData, known
 from .adasparse import AdaSparse
 from .crocodile import Crocodile
 from .hinet import HiNet
-from .mmoe import MMoE
+from .mmoe import MEMMoE, MMoE
 from .output import Output
 from .pepnet import PEPNet
 from .ple import MEPLE, PLE
@@ -28,6 +28,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "hinet": HiNet,
     "pepnet": PEPNet,
     "adasparse": AdaSparse,
+    "me-mmoe": MEMMoE,
     "me-ple": MEPLE,
     "sdem": SDEM,
     "crocodile": Crocodile,

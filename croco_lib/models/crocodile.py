@@ -7,35 +7,37 @@ from ..losses import REGULARISERS
 from ..schema import MultiDomainData, known
 from .output import Output
 
-GATES = ("peg", "expert", "domain")
+GATES = ("peg", "peg-domain", "expert", "domain")
 
 
 class Crocodile(nn.Module):
     """α weighs CovLoss (ours is the paper's times N − 1, see `covariance_loss`); `sets` is M.
 
-    For the ablations: another `regulariser` by name, on the first `sample` rows of the (shuffled) batch; `gate` "peg",
-    "expert" (from the prior, one weight an expert) or "domain" (MMoE's, reading the mean of the sets [ours]);
-    `multi_embedding` false: all experts read one set.
+    `gate` is "peg", one W_g for all domains [ours], or "peg-domain", one for each (see `PriorGate`). For the ablations:
+    "expert" (from the prior, one weight an expert) or "domain" (MMoE's, reading the mean of the sets [ours]); another
+    `regulariser` by name, on the first `sample` rows of the (shuffled) batch; `multi_embedding` false: all experts read
+    one set.
     """
 
     def __init__(self, data: MultiDomainData, sets: int = 5, alpha: float = 0.1, dim: int = 16,
                  expert: tuple = (64, 32), tower: tuple = (16,), regulariser: str = "cov", sample: int | None = None,
                  gate: str = "peg", multi_embedding: bool = True):
         super().__init__()
-        inputs = len(data.fields) * dim
+        S, inputs = len(data.domains), len(data.fields) * dim
         self.embedding = MultiEmbedding(data.fields, sets if multi_embedding else 1, dim)
         self.experts = Experts(sets, inputs, expert)
         self.by_prior = known("gate", gate, GATES) != "domain"
-        self.gate = (PriorGate(data.fields, dim, sets, expert[-1] if gate == "peg" else 1) if self.by_prior
-                     else DomainGate(len(data.domains), inputs, sets))
-        self.towers = Towers(len(data.domains), expert[-1], tower)
+        width = 1 if gate == "expert" else expert[-1]
+        self.gate = (PriorGate(data.fields, dim, sets, width, S if gate == "peg-domain" else 1) if self.by_prior
+                     else DomainGate(S, inputs, sets))
+        self.towers = Towers(S, expert[-1], tower)
         self.alpha, self.sample = alpha, sample
         self.regulariser = REGULARISERS[known("regulariser", regulariser, REGULARISERS)]
 
     def forward(self, features: Tensor, domain: Tensor) -> Output:
         x = self.embedding(features)  # [M, N, F·e]
         O = self.experts(x)  # [M, N, d]
-        g = self.gate(features) if self.by_prior else self.gate(x.mean(0), domain)  # [M, N, d] or [M, N, 1]
+        g = self.gate(features, domain) if self.by_prior else self.gate(x.mean(0), domain)  # [M, N, d] or [M, N, 1]
         penalty = 0.0
         if self.alpha and self.training:
             penalty = self.alpha * self.regulariser(O[:, :self.sample], g[:, :self.sample])
