@@ -25,11 +25,12 @@ def is_table(path: str | Path) -> bool:
     return str(path).lower().endswith(ENDINGS)
 
 
-def _open(path: Path) -> BinaryIO:
-    """The file's bytes, unpacked where gzip packed them, whatever its name says."""
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if packed else path.open("rb")
+def open_bytes(path: Path, file: BinaryIO | None = None) -> BinaryIO:
+    """The file's bytes, unpacked where gzip packed them, whatever its name says; read from `file` where it is open."""
+    file = file or path.open("rb")
+    packed = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    return gzip.open(file) if packed else file
 
 
 def dialect(path: Path) -> tuple[str, str, list[str]]:
@@ -38,7 +39,7 @@ def dialect(path: Path) -> tuple[str, str, list[str]]:
     The separator is the one of SEPARATORS that cuts the first line into most columns. Raises DataError for an empty
     file and for a first line with fewer columns than the second, as a title above the header has.
     """
-    with _open(path) as file:
+    with open_bytes(path) as file:
         head = file.read(1 << 18)
     encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
     text = head[: len(head) // 2 * 2].decode("utf-16" if encoding == "utf-16" else "utf-8-sig", errors="replace")
@@ -56,10 +57,19 @@ def dialect(path: Path) -> tuple[str, str, list[str]]:
     return encoding, separator, names
 
 
+def parts_of(path: Path) -> tuple[list[Path], bool]:
+    """The files of a table, and whether they are CSV: one file, or a folder of Parquet files as Spark leaves it."""
+    if path.is_dir() and (parts := sorted(path.glob("*.parquet"))):
+        return parts, False
+    if not path.is_file():
+        raise DataError(f"{path}: {'this is a folder, not a file' if path.is_dir() else 'there is no such file'}.")
+    return [path], not path.name.lower().endswith(".parquet")
+
+
 def line_of(path: Path, row: int) -> int:
     """The line of the file at which data row `row` (from 0) begins; blank lines and quoted line breaks are counted."""
     encoding, separator, _ = dialect(path)
-    with io.TextIOWrapper(_open(path), encoding=encoding, errors="replace", newline="") as file:
+    with io.TextIOWrapper(open_bytes(path), encoding=encoding, errors="replace", newline="") as file:
         records, begins, seen = csv.reader(file, delimiter=separator), 1, -2
         for record in records:
             seen += bool(record)  # a blank line is no row
@@ -85,12 +95,9 @@ def read_table(path: str | Path, integers: Sequence[str] = (), numbers: Sequence
     wrong type.
     """
     path = Path(path)
-    if path.is_dir() and (parts := sorted(path.glob("*.parquet"))):  # as Spark leaves a table
+    parts, is_csv = parts_of(path)
+    if not is_csv:
         return _parquet(path, parts)
-    if not path.is_file():
-        raise DataError(f"{path}: {'this is a folder, not a file' if path.is_dir() else 'there is no such file'}.")
-    if path.name.lower().endswith(".parquet"):
-        return _parquet(path, [path])
     encoding, separator, names = dialect(path)
     types = dict.fromkeys(names if text is True else text or (), pa.string())
     types |= dict.fromkeys(integers, pa.int64()) | dict.fromkeys(numbers, pa.float64())
@@ -99,7 +106,7 @@ def read_table(path: str | Path, integers: Sequence[str] = (), numbers: Sequence
 
     def read(encoding: str, threads: bool) -> pa.Table:
         read = pa_csv.ReadOptions(encoding=encoding, use_threads=threads, block_size=BLOCK)
-        with _open(path) as source:
+        with open_bytes(path) as source:
             return pa_csv.read_csv(source, read, parse, convert)
 
     try:

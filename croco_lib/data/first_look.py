@@ -1,0 +1,227 @@
+"""A first look at a table of clicks, before any model: what its columns are, and what is wrong with it. [ours]"""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pa_parquet
+from tqdm.auto import tqdm
+
+from ..metrics import grouped_auc
+from ..schema import DataError, known
+from .frame import SPOILED, WHOLE
+from .tables import BLOCK, dialect, open_bytes, parts_of
+
+SAMPLE = 200_000  # rows on which leaks and users are looked at
+COUNTED = 200  # different values up to which each is counted
+DISTINCT = 1_000_000  # … and up to which their number is known
+LEAK = 0.9  # AUC of one column alone, on held-out rows, from which it is suspected [ours]
+SMALL = 100  # rows of the rarer label in a tenth of a domain, below which its AUC is noise (lesson 08)
+USERS = 30  # users with both labels below which gAUC is not worth its name [ours]
+ROLES = {  # patterns of what a column of this role is usually called, the surest first
+    "label": r"^is_click(ed)?$ ^click(ed|s)?$ ^label$ ^y$ ^target$ click",
+    "domain": r"domain scenario scene ^tab$ place channel surface site market country",
+    "user": r"user ^uid$ member customer visitor account client",
+    "item": r"item video product article movie sku goods content ^ad(_?id)?$ ^iid$ listing song track",
+    "time": r"timestamp time date ^ts$",
+}
+LABELS = {"0", "1", "true", "false", "0.0", "1.0"}
+
+
+@dataclass
+class Column:
+    """What is counted of one column while the file is read piece by piece."""
+
+    gaps: int = 0
+    whole: int = 0  # values that are whole numbers in their usual form
+    numbers: int = 0
+    leading_zeros: int = 0
+    scientific: int = 0
+    counts: dict[str, int] | None = field(default_factory=dict)  # None: more than COUNTED
+    values: pl.Series | None = field(default_factory=lambda: pl.Series([], dtype=pl.String))  # None: more than DISTINCT
+
+    def add(self, text: pl.Series) -> None:
+        self.gaps += text.null_count()
+        text = text.drop_nulls()
+        self.whole += int(text.str.contains(WHOLE).sum())
+        self.numbers += len(text) - text.cast(pl.Float64, strict=False).null_count()
+        self.leading_zeros += int(text.str.contains(r"^0\d+$").sum())
+        self.scientific += int(text.str.contains(SPOILED).sum())
+        if self.counts is not None:
+            for value, count in text.value_counts(name="n").iter_rows():
+                self.counts[value] = self.counts.get(value, 0) + count
+            self.counts = self.counts if len(self.counts) <= COUNTED else None
+        if self.values is not None:
+            self.values = pl.concat([self.values, text.rename("")]).unique()
+            self.values = self.values if len(self.values) <= DISTINCT else None
+
+    def kind(self, rows: int) -> str:
+        if (filled := rows - self.gaps) == 0:
+            return "empty"
+        if self.counts is not None and {v.lower() for v in self.counts} <= LABELS:
+            return "0 or 1"
+        if self.leading_zeros:
+            return "text"
+        return "whole numbers" if self.whole == filled else "numbers" if self.numbers == filled else "text"
+
+
+def text_batches(path: Path, progress: bool) -> Iterator[pl.DataFrame]:
+    """The table in pieces, every value as text; lists and structs are left out. Raises DataError."""
+    parts, is_csv = parts_of(path)
+    bar = tqdm(total=sum(p.stat().st_size for p in parts), desc=path.name, unit="B", unit_scale=True,
+               disable=not progress)
+    try:
+        for part in parts:
+            if is_csv:
+                encoding, separator, names = dialect(part)
+                with part.open("rb") as raw, open_bytes(part, raw) as source:
+                    reader = pa_csv.open_csv(
+                        source, pa_csv.ReadOptions(encoding=encoding, block_size=BLOCK),
+                        pa_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+                        pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), null_values=[""],
+                                              strings_can_be_null=True))
+                    for batch in reader:
+                        yield pl.from_arrow(pa.table(batch))
+                        bar.update(raw.tell() - bar.n)
+            else:
+                for batch in pa_parquet.ParquetFile(part).iter_batches(1 << 16):
+                    frame = pl.from_arrow(pa.table(batch))
+                    yield frame.select(pl.col(c).cast(pl.String) for c, t in frame.schema.items() if not t.is_nested())
+                bar.update(part.stat().st_size)
+    except (pa.ArrowInvalid, UnicodeError) as error:
+        raise DataError(f"{path}: {str(error).splitlines()[0]}. `croco fit` says at which line.") from error
+    finally:
+        bar.close()
+
+
+def alone(values: pl.Series, label: np.ndarray) -> float:
+    """How well a column alone tells the label: AUC, on one half of the rows, of its values' rates on the other.
+
+    The rates are smoothed by ten rows of the mean; a value that the other half lacks gets the mean.
+    """
+    half = np.random.default_rng(0).random(len(label)) < 0.5
+    mean = label[half].mean()
+    rates = pl.DataFrame({"v": values.filter(pl.Series(half)), "y": label[half]}).group_by("v").agg(
+        rate=(pl.col("y").sum() + 10 * mean) / (pl.len() + 10))
+    score = pl.DataFrame({"v": values.filter(pl.Series(~half))}).join(
+        rates, on="v", how="left", nulls_equal=True, maintain_order="left")["rate"].fill_null(mean).to_numpy()
+    return float(grouped_auc(label[~half].astype(int), score, np.zeros(len(score), int))[0][0])
+
+
+def guess(columns: dict[str, Column], rows: int, given: dict[str, str]) -> dict[str, str]:
+    """Which column is the label, the domain, the user, the item and the time, by kind and name; `given` ones stand."""
+    found = {role: known("column", name, columns) for role, name in given.items()}
+
+    def suits(role: str, c: Column) -> bool:
+        count = len(c.counts) if c.counts is not None else None
+        if role == "label":
+            return c.kind(rows) == "0 or 1" and count == 2
+        if role == "domain":
+            return count is not None and 2 <= count <= 50
+        return c.gaps < rows and (role == "time" or count is None or count > 2)
+
+    for role, pattern in ROLES.items():
+        free = [n for n, c in columns.items() if n not in found.values() and suits(role, c)]
+        named = [n for p in pattern.split() for n in free if re.search(p, n.lower())]
+        if role not in found and (named or role == "label" and len(free) == 1):
+            found[role] = (named or free)[0]
+    return found
+
+
+def thinned(frames: Iterator[pl.DataFrame], columns: dict[str, Column], hashes: list) -> tuple[int, pl.DataFrame]:
+    """Read all pieces into `columns` and `hashes`; the number of rows, and a random sample of SAMPLE rows at most."""
+    rng, share, sample, rows = np.random.default_rng(0), 1.0, [], 0
+    for frame in frames:
+        rows += len(frame)
+        for name in frame.columns:
+            columns.setdefault(name, Column()).add(frame[name])
+        hashes.append(frame.hash_rows(seed=0).to_numpy())
+        sample.append(frame.filter(pl.Series(rng.random(len(frame)) < share)))
+        while sum(map(len, sample)) > SAMPLE:
+            share, sample = share / 2, [f.filter(pl.Series(rng.random(len(f)) < 0.5)) for f in sample]
+    return rows, pl.concat(sample) if sample else pl.DataFrame()
+
+
+def first_look(path: str | Path, progress: bool = False, **given: str) -> dict:
+    """What a CSV or Parquet file holds, read once in bounded memory (8 bytes a row, and the different ids).
+
+    `given` names the columns of roles (label, domain, user, item, time) that the guess would miss. Returns one plain
+    dict: file, rows, repeated rows, columns (kind, gaps, distinct, …), roles, domains, users, leaks, warnings, and the
+    `croco fit` line to go on with. Raises DataError for a file that cannot be read.
+    """
+    path, columns, hashes = Path(path), {}, []
+    rows, sample = thinned(text_batches(path, progress), columns, hashes)
+    if not rows:
+        raise DataError(f"{path}: the table has no rows.")
+    repeated = rows - pl.Series(np.concatenate(hashes)).n_unique()
+    roles = guess(columns, rows, given)
+    about = dict(file=str(path), rows=rows, repeated_rows=repeated, rows_sampled=len(sample), columns={
+        name: dict(kind=c.kind(rows), gaps=c.gaps, distinct=None if c.values is None else len(c.values),
+                   leading_zeros=c.leading_zeros, scientific=c.scientific) for name, c in columns.items()}, roles=roles)
+    if parts_of(path)[1]:
+        about["encoding"], about["separator"], _ = dialect(parts_of(path)[0][0])
+    about |= _with_label(sample, columns, roles, rows) if "label" in roles else {}
+    about["warnings"] = list(_warnings(about))
+    about["next"] = _next(about)
+    return about
+
+
+def _with_label(sample: pl.DataFrame, columns: dict[str, Column], roles: dict[str, str], rows: int) -> dict:
+    """What the label makes known: what each column tells alone, rows and clicks by domain, users with both labels."""
+    sample = sample.filter(sample[roles["label"]].is_not_null())
+    label = sample[roles["label"]].str.to_lowercase().is_in(["1", "true", "1.0"]).to_numpy().astype(float)
+    made = dict(click_rate=round(float(label.mean()), 4))
+    if 0 < label.mean() < 1:
+        made["alone"] = {c: round(alone(sample[c], label), 3) for c in sample.columns if c != roles["label"]}
+    scale = rows / max(len(sample), 1)
+    if "domain" in roles:
+        by = sample.with_columns(y=pl.Series(label)).group_by(roles["domain"]).agg(clicks=pl.col("y").sum(), n=pl.len())
+        rare = {d: min(c, n - c) * scale / 10 for d, c, n in by.iter_rows()}
+        counts = columns[roles["domain"]].counts or {}
+        made["domains"] = {d: dict(rows=n, rarer_label_in_test=round(rare.get(d, 0)))
+                           for d, n in sorted(counts.items(), key=lambda dn: -dn[1])}
+    if "user" in roles:
+        two = sample.with_columns(y=pl.Series(label)).group_by(roles["user"]).agg(pl.col("y").n_unique() == 2)
+        made["users_with_both_labels"] = int(two["y"].sum())
+    return made
+
+
+def _warnings(about: dict) -> Iterator[str]:
+    """What a user should know before training, a sentence each."""
+    for name, c in about["columns"].items():
+        if c["scientific"]:
+            yield (f"{name}: {c['scientific']} values like 1.2E+14: a spreadsheet has rounded them, the ids are lost.")
+        if c["leading_zeros"]:
+            yield f"{name}: {c['leading_zeros']} values with leading zeros; they are kept as text, 007 is not 7."
+    if about["repeated_rows"]:
+        yield (f"{about['repeated_rows']} rows repeat another in every column; a random split lets such twins leak "
+               "into the test.")
+    for name, auc in about.get("alone", {}).items():
+        if auc > LEAK:
+            yield f"{name}: alone it tells the label (AUC {auc}); was it written after the click? Leave it out."
+    small = [d for d, c in about.get("domains", {}).items() if c["rarer_label_in_test"] < SMALL]
+    if small:
+        yield f"domains too small to measure well: {', '.join(small[:10])}{' …' if len(small) > 10 else ''}."
+    if about.get("users_with_both_labels", USERS) < USERS:
+        yield f"only {about['users_with_both_labels']} users have both labels: gAUC says nothing here."
+    for role in ("label", "domain", "user", "item"):
+        if role not in about["roles"]:
+            yield f"no column looks like the {role}; name it with --{role}."
+
+
+def _next(about: dict) -> str:
+    """The command that trains on the file: suspected leaks, spoiled and single-valued columns are left out."""
+    roles, told = about["roles"], about.get("alone", {})
+    fields = [n for n, c in about["columns"].items() if n not in roles.values() and told.get(n, 0) <= LEAK
+              and not c["scientific"] and c["kind"] not in ("numbers", "empty") and (c["distinct"] or 2) > 1
+              and (c["distinct"] or about["rows"]) < about["rows"] / 2]
+    words = ["croco", "fit", "crocodile", "--data", about["file"]]
+    for role in ("label", "domain", "user", "item"):
+        words += [f"--{role}", roles.get(role, role.upper())]
+    return shlex.join(words + (["--fields", ",".join(fields)] if fields else []))

@@ -1,0 +1,95 @@
+"""A first look at a file names what is wrong with it, and its last line can be run as it stands."""
+
+import json
+import shlex
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from croco_lib import DataError, cli
+from croco_lib.data import first_look as room
+from croco_lib.data.first_look import first_look
+
+
+def clicks(rows: int = 6000) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    user, item = rng.integers(0, 60, rows), rng.integers(0, 40, rows)
+    p = 1 / (1 + np.exp(-np.random.default_rng(1).normal(size=60)[user]))
+    click = (rng.random(rows) < p).astype(int)
+    frame = pd.DataFrame({"member": user, "sku": [f"{v:05d}" for v in item], "ts": 1_650_000_000 + np.arange(rows),
+                          "place": rng.choice(["feed", "search", "tiny"], rows, p=[0.7, 0.29, 0.01]),
+                          "hour": rng.integers(0, 24, rows), "watched": click * 9, "empty": None, "click": click})
+    return pd.concat([frame, frame[:70]])
+
+
+@pytest.fixture
+def file(tmp_path):
+    clicks().to_csv(tmp_path / "my clicks.csv", index=False)
+    return tmp_path / "my clicks.csv"
+
+
+def test_it_names_roles_kinds_and_faults(file):
+    about = first_look(file)
+    assert about["roles"] == dict(label="click", domain="place", user="member", item="sku", time="ts")
+    assert about["rows"] == 6070 and about["repeated_rows"] == 70 and about["separator"] == ","
+    assert about["columns"]["sku"] == dict(kind="text", gaps=0, distinct=40, leading_zeros=6070, scientific=0)
+    assert about["columns"]["empty"] == dict(kind="empty", gaps=6070, distinct=0, leading_zeros=0, scientific=0)
+    assert about["alone"]["watched"] == 1.0 and 0.6 < about["alone"]["member"] < 0.9 and about["alone"]["hour"] < 0.6
+    frame = clicks()
+    assert {d: v["rows"] for d, v in about["domains"].items()} == frame.place.value_counts().to_dict()
+    assert about["users_with_both_labels"] == (frame.groupby("member").click.nunique() == 2).sum()
+    said = "\n".join(about["warnings"])
+    for words in ("sku: 6070 values with leading zeros", "70 rows repeat", "watched: alone it tells the label",
+                  "too small to measure well: search, tiny"):
+        assert words in said
+    assert "watched" not in about["next"] and "empty" not in about["next"]
+
+
+def test_csv_and_parquet_look_alike_in_any_pieces(file, tmp_path, monkeypatch):
+    clicks().to_parquet(tmp_path / "a.parquet", index=False)
+    one, two = first_look(file), first_look(tmp_path / "a.parquet")
+    monkeypatch.setattr(room, "BLOCK", 5_000)
+    three = first_look(file)
+    for other in (two, three):
+        assert {k: other[k] for k in ("rows", "repeated_rows", "columns", "roles", "domains", "alone")} == \
+            {k: one[k] for k in ("rows", "repeated_rows", "columns", "roles", "domains", "alone")}
+
+
+def test_a_sample_stands_for_a_large_file(file, monkeypatch):
+    monkeypatch.setattr(room, "SAMPLE", 2_000)
+    monkeypatch.setattr(room, "BLOCK", 20_000)
+    about = first_look(file)
+    assert about["rows"] == 6070 and 500 < about["rows_sampled"] <= 2_000
+    assert about["alone"]["watched"] > 0.99 and abs(about["click_rate"] - clicks().click.mean()) < 0.05
+
+
+def test_a_spoiled_column_is_named(tmp_path):
+    clicks().assign(sku="1.08775E+14").to_csv(tmp_path / "a.csv", index=False)
+    assert any("sku: 6070 values like 1.2E+14" in w for w in first_look(tmp_path / "a.csv")["warnings"])
+
+
+def test_what_is_not_found_is_asked_for(tmp_path):
+    pd.DataFrame({"a": ["x", "y"], "b": ["1.5", "2.5"]}).to_csv(tmp_path / "a.csv", index=False)
+    assert any("no column looks like the label; name it with --label" in w
+               for w in first_look(tmp_path / "a.csv")["warnings"])
+    with pytest.raises(ValueError, match="Unknown column 'c'"):
+        first_look(tmp_path / "a.csv", label="c")
+    (tmp_path / "b.csv").write_text("a,b\n")
+    with pytest.raises(DataError, match="no rows"):
+        first_look(tmp_path / "b.csv")
+
+
+def test_the_command_and_the_line_to_go_on_with(file, monkeypatch, capsys):
+    def croco(*words):
+        monkeypatch.setattr("sys.argv", ["croco", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code or 0, capsys.readouterr().out
+
+    status, said = croco("look", file)
+    assert status == 0 and "! watched: alone it tells the label" in said
+    following = said.splitlines()[-1].removeprefix("next: croco ")
+    about = json.loads(croco("look", file, "--json")[1])
+    assert about["next"] == f"croco {following}"
+    assert croco(*shlex.split(following), "--epochs", 1)[0] == 0
