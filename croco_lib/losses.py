@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def cross_covariance(experts: Tensor) -> Tensor:
@@ -24,16 +25,46 @@ def cross_covariance(experts: Tensor) -> Tensor:
         return flat.T @ flat / max(N - 1, 1)
 
 
+class _CovLoss(torch.autograd.Function):
+    """CovLoss with its gradient written out: half of C forward and one product back, where autograd needs four.
+
+    With X [N, M·d] the centred outputs side by side, C = XᵀX / (N − 1) and G the sign of C in the blocks p > q and 0
+    elsewhere, L = Σ_{p>q} |C_pq| / d² has ∂L/∂X = X (G + Gᵀ) / ((N − 1) d²). X's columns sum to 0, so the gradient's do
+    too, and taking the mean off changes nothing: ∂L/∂O = ∂L/∂X.
+    """
+
+    @staticmethod
+    def forward(ctx, experts: Tensor) -> Tensor:
+        M, N, d = experts.shape
+        with torch.autocast(experts.device.type, enabled=False):  # a covariance is a small difference of large sums
+            X = torch.cat(tuple(experts), 1)  # [N, M·d]
+            X = X.float() if X.dtype.itemsize < 4 else X
+            X -= X.mean(0)
+            C = X.new_zeros(M * d, M * d)  # times N − 1
+            for p in range(d, M * d, d):  # an expert's dimensions with those of the experts before it
+                torch.mm(X[:, p : p + d].T, X[:, :p], out=C[p : p + d, :p])
+            total = C.abs().sum()
+            G = C.sign_()
+        ctx.save_for_backward(X, G + G.T)
+        ctx.scale, ctx.d, ctx.dtype = 1 / (max(N - 1, 1) * d**2), d, experts.dtype
+        return total * ctx.scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        X, both = ctx.saved_tensors
+        with torch.autocast(X.device.type, enabled=False):
+            flat = X @ (both * (gradient * ctx.scale))  # [N, M·d]
+        return flat.unflatten(1, (-1, ctx.d)).transpose(0, 1).to(ctx.dtype)  # [M, N, d]
+
+
 def covariance_loss(experts: Tensor) -> Tensor:
     """CovLoss, arXiv 2405.12706: L_cov = 1/d² · Σ_{p>q} ‖ (O^(p) − Ō^(p))ᵀ (O^(q) − Ō^(q)) ‖₁ / (N − 1).
 
     experts [M, N, d] → scalar. The division by N − 1 is ours: it frees α of the batch size, so our α is the paper's
-    times N − 1. Pairs of different experts only, p > q.
+    times N − 1. Pairs of different experts only, p > q. One row has no covariance: 0.
     """
-    M, _, d = experts.shape
-    expert = torch.arange(M, device=experts.device).repeat_interleave(d)
-    below = expert[:, None] > expert[None, :]  # [M·d, M·d], the blocks p > q
-    return (cross_covariance(experts).abs() * below).sum() / d**2
+    return _CovLoss.apply(experts)
 
 
 def pairs(experts: Tensor) -> tuple[Tensor, Tensor]:

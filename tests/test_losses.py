@@ -38,6 +38,47 @@ def test_covariance_loss_gradient_against_finite_differences():
     assert torch.autograd.gradcheck(losses.covariance_loss, O)
 
 
+def by_autograd(O):
+    """The same from the covariance of every dimension with every other, its gradient left to autograd."""
+    M, _, d = O.shape
+    C = losses.cross_covariance(O).reshape(M, d, M, d)
+    return sum(C[p, :, q].abs().sum() for p in range(M) for q in range(p)) / d**2
+
+
+@settings(deadline=None, max_examples=60)
+@given(shapes)
+def test_covariance_loss_gradient_is_autograds(shape):
+    *size, seed = shape
+    O = torch.from_numpy(np.random.default_rng(seed).normal(size=size) + 7).requires_grad_()
+    (ours,) = torch.autograd.grad(-3 * losses.covariance_loss(O), O)
+    theirs = torch.zeros_like(O) if len(O) == 1 else torch.autograd.grad(-3 * by_autograd(O), O)[0]
+    assert ours.shape == O.shape and torch.allclose(ours, theirs, atol=1e-12)
+    assert ours.mean(1).abs().max() < 1e-12
+    if O.shape[1] == 1:
+        assert not ours.any()
+
+
+def test_covariance_loss_is_one_node_and_keeps_the_outputs_as_they_are():
+    O = torch.randn(3, 8, 2, requires_grad=True)
+    before = O.detach().clone()
+    loss = losses.covariance_loss(O)
+    ((node, _),) = loss.grad_fn.next_functions
+    assert type(node).__name__ == "AccumulateGrad" and torch.equal(O, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_covariance_loss_adds_up_in_single_precision_or_better(dtype):
+    O = (torch.from_numpy(np.random.default_rng(3).normal(size=(3, 500, 4))) + 20).to(dtype).requires_grad_()
+    exact = O.detach().double().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = losses.covariance_loss(O)
+        loss.backward()
+    losses.covariance_loss(exact).backward()
+    assert loss.dtype == (dtype if dtype == torch.float64 else torch.float32) and O.grad.dtype == dtype
+    assert abs(loss.item() - losses.covariance_loss(exact).item()) < 1e-5 * loss.item()
+    assert (O.grad - exact.grad).abs().max() < (0.01 if dtype == torch.bfloat16 else 1e-4) * exact.grad.abs().max()
+
+
 def test_covariance_loss_ignores_constants_and_batch_size():
     O = torch.from_numpy(np.random.default_rng(1).normal(size=(3, 4000, 4)))
     loss = losses.covariance_loss(O)
