@@ -251,7 +251,7 @@ def equation(model, data, row, s):
         g = domain_gate(model.gate, s, sum(x) / len(x))
         return tower(model, s, sum(g[m] * mlp(model.experts, m, x[m]) for m in range(len(x))))
     if name == "sdem":
-        g = domain_gate(model.gate, s, x[s])
+        g = domain_gate(model.gate, s, x[s] + x[S])
         return tower(model, s, sum(g[m] * mlp(model.experts, m, x[m]) for m in range(S + 1)))
     if name == "crocodile":
         p, first = numbers(model.gate), np.cumsum([0] + [f.size for f in data.fields if f.prior])
@@ -307,6 +307,39 @@ def test_a_domains_rows_train_its_own_and_the_shared_tables_only(small_world, ba
     model = build(name, small_world)
     for s in range(5):
         assert gradient_by_set(model, *batch[:2], s) == [m in (s, 5) for m in range(6)]
+
+
+def test_a_domains_rows_train_its_own_and_the_shared_expert_of_sdem_only(small_world, batch):
+    """The gradient stops at the others' outputs, so neither their experts nor their tables learn from these rows."""
+    model, (features, domain, _) = build("sdem", small_world), batch
+    for s in range(5):
+        model.zero_grad()
+        model(features[domain == s], domain[domain == s]).logits.sum().backward()
+        for name, parameter in model.experts.named_parameters():  # each [S + 1, …]
+            assert [bool(g.any()) for g in parameter.grad] == [m in (s, 5) for m in range(6)], name
+        table = model.embedding.table.weight.grad.unflatten(1, (6, -1))
+        assert [bool(g.any()) for g in table.unbind(1)] == [m in (s, 5) for m in range(6)]
+
+
+def test_sdem_is_a_gradient_through_everything_with_the_others_taken_as_given(small_world, batch):
+    """Its gradient in what does learn is that of a model whose other experts are constants, and no smaller."""
+    from croco_lib.layers import mix
+
+    model, (features, domain, _) = build("sdem", small_world), batch
+    features, domain = features[domain == 2], domain[domain == 2]
+    model(features, domain).logits.square().sum().backward()
+    ours = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    with torch.no_grad():
+        given = model.experts(model.embedding(features))
+    model.zero_grad()
+    x = model.embedding(features)
+    O = model.experts(x)
+    O = torch.stack([O[m] if m in (2, 5) else given[m] for m in range(6)])
+    t = mix(model.gate(x[2] + x[5], domain), O)
+    model.towers(t, domain).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            assert torch.allclose(ours[name], parameter.grad, atol=1e-6), name
 
 
 def test_sdem_reads_all_tables_forward(small_world, batch):

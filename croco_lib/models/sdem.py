@@ -1,7 +1,9 @@
 """SDEM: STEM (Su et al., AAAI 2024) carried over from tasks to domains, as arXiv 2405.12706 does.
 
 S + 1 embedding sets, one of each domain's own and one shared, an expert on each. Every tower reads all experts, but a
-row's gradient reaches only its own domain's tables and the shared ones: all forward, domain-specific backward.
+row's gradient reaches only its own domain's expert and table and the shared ones: all forward, domain-specific
+backward. As in STEM it is stopped at the other experts' outputs, and a domain's gate reads the sum of the row's own and
+shared embeddings. STEM's gates are MLPs; ours are linear, as MMoE's here are [ours].
 """
 
 import torch
@@ -23,10 +25,11 @@ class SDEM(nn.Module):
 
     def forward(self, features: Tensor, domain: Tensor) -> Output:
         x = self.embedding(features)  # [S + 1, N, F·e]
-        set_ = torch.arange(len(x), device=x.device)[:, None]
-        open_ = (set_ == domain) | (set_ == len(x) - 1)  # [S + 1, N]
-        x = torch.where(open_[..., None], x, x.detach())
         O = self.experts(x)  # [S + 1, N, d]
-        own = x[domain, torch.arange(len(domain), device=x.device)]  # [N, F·e]: the gate reads the own set [ours]
-        g = self.gate(own, domain)  # [S + 1, N, 1]
+        shared = len(x) - 1
+        stream = torch.arange(len(x), device=x.device)[:, None]
+        learns = (stream == domain) | (stream == shared)  # [S + 1, N]
+        O = torch.where(learns[..., None], O, O.detach())
+        own = x[domain, torch.arange(len(domain), device=x.device)]  # [N, F·e]
+        g = self.gate(own + x[shared], domain)  # [S + 1, N, 1]
         return Output(self.towers(mix(g, O), domain), O, g)
