@@ -175,15 +175,36 @@ def tables_of(model: nn.Module) -> list[nn.Embedding]:
     return [m for m in model.modules() if isinstance(m, nn.Embedding)]
 
 
-def adam(model: nn.Module, lazy: bool, lr: float, weight_decay: float = 0.0) -> list[torch.optim.Optimizer]:
+def adam(model: nn.Module, lazy: bool, lr: float) -> list[torch.optim.Optimizer]:
     """Adam for all weights; or, where `lazy`, for all but the tables, and lazy Adam for these, on sparse gradients."""
     tables = tables_of(model)
     for table in tables:
         table.sparse = lazy
     wide = {id(table.weight) for table in tables if lazy}
     dense = [p for p in model.parameters() if id(p) not in wide]
-    optimizers = [torch.optim.Adam(dense, lr=lr, weight_decay=weight_decay, fused=True)]
+    optimizers = [torch.optim.Adam(dense, lr=lr, fused=True)]
     return optimizers + ([torch.optim.SparseAdam([t.weight for t in tables], lr=lr)] if lazy else [])
+
+
+def decay(model: nn.Module, weight_decay: float) -> None:
+    """L2: add λ w to every gradient; in the tables to that of the vectors that the batch trains, and of no others.
+
+    Adam's steps do not depend on the size of a gradient, so a vector whose only gradient is λ w would fall to 0 at any
+    λ. A vector is trained where its gradient is not 0: of a row that is read, the sets that have a say in the loss.
+    """
+    tables = {id(table.weight) for table in tables_of(model)}
+    for p in model.parameters():
+        if p.grad is None:
+            continue
+        grad, weight = p.grad, p.detach()
+        if grad.is_sparse:
+            p.grad = grad.coalesce()
+            grad, weight = p.grad.values(), weight[p.grad.indices()[0]]
+        if id(p) not in tables:
+            grad.add_(weight, alpha=weight_decay)
+            continue
+        for g, w in zip(grad.split(1 << 12), weight.split(1 << 12), strict=True):  # pieces that the cache holds
+            g.add_(torch.where(g == 0, 0, w), alpha=weight_decay)
 
 
 def fit(
@@ -208,7 +229,8 @@ def fit(
     `objective`: "domain" (per-domain means summed, the paper's) or "sample" (plain mean). Validation comes every
     `eval_every` steps (default: once an epoch); training stops when it has not improved `patience` times in a row.
     `lazy`: the embedding tables by lazy Adam, which moves only the rows that a batch reads, so that a step costs the
-    same however many ids there are (default: from LAZY_FROM ids on); L2 is then put on those rows only.
+    same however many ids there are (default: from LAZY_FROM ids on). `weight_decay` is L2 on all weights, but of the
+    tables only on what the batch trains, lazy or not, so that it means the same at every size (see `decay`).
     With `folder`, every evaluation leaves a checkpoint there, the best weights (best.safetensors), the history and the
     settings; called again with the same settings, an interrupted run goes on from it to the same figures. At every
     evaluation `watch(step, model)` may look at the model as it stands.
@@ -235,7 +257,8 @@ def fit(
     settings = dict(model=getattr(model, "name", type(model).__name__), options=getattr(model, "options", {}),
                     weights_from_seed=getattr(model, "seed", None),
                     data=data.name, fingerprint=data.fingerprint, batch_size=batch_size, lr=lr,
-                    weight_decay=weight_decay, objective=objective, eval_every=eval_every, lazy=lazy, seed=seed)
+                    weight_decay=weight_decay, decayed="what a batch trains" if weight_decay else "nothing",
+                    objective=objective, eval_every=eval_every, lazy=lazy, seed=seed)
     accelerator = Accelerator()  # takes its precision from the environment, where `accelerate config` left one
     settings |= dict(mixed_precision=accelerator.mixed_precision, device=accelerator.device.type,
                      threads=torch.get_num_threads())
@@ -244,7 +267,7 @@ def fit(
     if batch_size < P:
         raise CrocoError(f"fit: batch_size must give each of the {P} processes a row, not be {batch_size}.")
     net = model  # as it is, without what several processes wrap around it
-    model, *optimizers = accelerator.prepare(model, *adam(model, lazy, lr, weight_decay))
+    model, *optimizers = accelerator.prepare(model, *adam(model, lazy, lr))
     device = accelerator.device
     steps = -(-len(data.train) // batch_size)  # in an epoch
     if P > 1 and len(data.train) % batch_size in range(1, P):
@@ -259,7 +282,8 @@ def fit(
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
             raise CrocoError(f"{folder / 'checkpoint.pt'} is damaged; delete it to start again.") from error
         old = json.loads(saved["settings"])
-        old = {"mixed_precision": "no", **old}  # a checkpoint from before it was noted
+        old = {"mixed_precision": "no", "decayed": "all" if old["weight_decay"] else "nothing",
+               **old}  # a checkpoint from before they were noted
         if changed := [k for k in settings if k not in MAY_CHANGE and settings[k] != old.get(k)]:
             raise CrocoError(f"{folder} holds a run with another {', '.join(changed)} "
                              f"({old.get(changed[0])!r}, now {settings[changed[0]]!r}). Give another folder.")
@@ -325,10 +349,9 @@ def fit(
             for optimizer in optimizers:
                 optimizer.zero_grad()
             accelerator.backward(loss)
-            for table in tables_of(net) if lazy and weight_decay else ():
-                grad = table.weight.grad.coalesce()
-                grad.values().add_(table.weight.detach()[grad.indices()[0]], alpha=weight_decay)
-                table.weight.grad = grad
+            if weight_decay:
+                accelerator.unscale_gradients()  # as half precision left them
+                decay(net, weight_decay)
             for optimizer in optimizers:
                 optimizer.step()
             losses.append(loss.detach())

@@ -114,6 +114,75 @@ def test_the_first_lazy_step_is_adams_on_the_rows_it_reads(small_world):
     assert torch.equal(sparse[~read], start[~read]) and not torch.equal(dense[read], start[read])
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("weight_decay", [1e-6, 1.0])
+def test_weight_decay_leaves_rows_alone_that_no_batch_reads(small_world, lazy, weight_decay):
+    model = build("crocodile", small_world)
+    seen = []
+    fit(model, small_world, epochs=3, batch_size=2_000, lazy=lazy, weight_decay=weight_decay, progress=False,
+        watch=lambda step, m: seen.append([t.weight.detach().clone() for t in training.tables_of(m)]))
+    assert len(seen) == 4
+    for first, last, columns, layer in zip(seen[0], seen[-1], [slice(None), model.gate.columns],
+                                           [model.embedding, model.gate.prior], strict=True):
+        read = np.zeros(len(first), bool)
+        read[np.unique(small_world.train.features[:, columns] + layer.offset.numpy())] = True
+        assert 0 < read.sum() < len(read)
+        assert torch.equal(last[~read], first[~read]) and (last != first)[read].any(1).all()
+
+
+@pytest.mark.parametrize("name", ["crocodile", "sdem"])
+def test_decay_adds_to_the_same_gradients_dense_and_lazy(small_world, name):
+    """λ w to every weight, but in the tables to the vectors of a row and set that the batch trains only."""
+    grads = []
+    for lazy in (False, True):
+        model = build(name, small_world)
+        training.adam(model, lazy=lazy, lr=0.01)
+        features, domain = (torch.from_numpy(a[:40]) for a in (small_world.train.features, small_world.train.domain))
+        model(features, domain * 0).logits.square().sum().backward()
+        before = {n: p.grad.to_dense().clone() for n, p in model.named_parameters() if p.grad is not None}
+        training.decay(model, 0.5)
+        tables = {id(t.weight) for t in training.tables_of(model)}
+        for n, p in model.named_parameters():
+            if p.grad is None:
+                continue
+            trained = before[n] != 0 if id(p) in tables else torch.ones_like(p, dtype=torch.bool)
+            assert torch.allclose(p.grad.to_dense(), before[n] + 0.5 * p.detach() * trained, atol=1e-6), n
+        grads.append(model.embedding.table.weight.grad.to_dense())
+    assert torch.allclose(*grads, atol=1e-6) and not grads[0].all()
+    if name == "sdem":  # of a row that only domain 0 read, the sets of domains 1 to 4 are left alone
+        assert not grads[0].unflatten(1, (6, -1))[:, 1:5].any()
+
+
+def test_a_dense_step_and_a_lazy_one_agree_on_what_they_read(small_world):
+    after = []
+    for lazy in (False, True):
+        model = build("mmoe", small_world)
+        optimizers = training.adam(model, lazy=lazy, lr=0.01)
+        out = model(*(torch.from_numpy(a[:500]) for a in (small_world.train.features, small_world.train.domain)))
+        out.logits.square().sum().backward()
+        training.decay(model, 0.1)
+        grad = model.embedding.table.weight.grad.to_dense().clone()
+        for optimizer in optimizers:
+            optimizer.step()
+        after.append(model.embedding.table.weight.detach())
+    clear = (grad == 0) | (grad.abs() > 1e-3)  # far from ε, which lazy Adam adds elsewhere
+    assert clear.float().mean() > 0.5 and torch.allclose(after[0][clear], after[1][clear], atol=1e-5)
+
+
+def test_a_run_that_decayed_everything_is_not_gone_on_with(small_world, tmp_path):
+    given = dict(epochs=1, batch_size=8_000, weight_decay=1e-5, progress=False, folder=tmp_path)
+    fit(build("mmoe", small_world), small_world, **given)
+    path = tmp_path / "checkpoint.pt"
+    saved = torch.load(path)
+    settings = json.loads(saved["settings"])
+    del settings["decayed"]
+    torch.save(saved | {"settings": json.dumps(settings)}, path)
+    with pytest.raises(CrocoError, match="another decayed"):
+        fit(build("mmoe", small_world), small_world, **given)
+    torch.save(saved | {"settings": json.dumps(settings | {"weight_decay": 0.0})}, path)
+    fit(build("mmoe", small_world), small_world, **given | {"weight_decay": 0.0})
+
+
 def test_lazy_adam_is_as_accurate_as_the_dense_reference(small_world):
     aucs = {lazy: [evaluate(fit(build("crocodile", small_world, seed=s), small_world, lazy=lazy, seed=s, epochs=6,
                                 batch_size=500, lr=0.01, progress=False).model, small_world.test).value[0]
