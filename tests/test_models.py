@@ -1,5 +1,7 @@
 """Parts against plain loops, models against their equations, and the properties every model must have."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -221,8 +223,9 @@ def hinet(model, data, x, s):
 def pepnet(model, data, x, s):
     p = numbers(model)
     e_s, e_u, e_i = (part_of(x, data, role) for role in ("domain", "user", "item"))
+    e_a = [e for f, e in zip(data.fields, np.split(x, len(data.fields)), strict=True) if f.name.startswith("author")]
     x = 2 * sigmoid(dense(p, "epnet", np.concatenate([e_s, x]))) * x
-    prior, h = np.concatenate([e_u, e_i, x]), x
+    prior, h = np.concatenate([e_u, e_i, *e_a, x]), x
     for i in range(len(model.layers)):
         h = (np.maximum(h, 0) if i else h) * 2 * sigmoid(dense(p, f"ppnet.{i}", prior))
         h = linear(p, f"layers.{i}", h)
@@ -282,14 +285,28 @@ def equation(model, data, row, s):
 
 @each_model
 def test_model_is_its_equations(small_world, batch, name, options):
-    model = build(name, small_world, dim=3, expert=(5, 4), tower=(3,), **options)
+    check_equations(small_world, batch, name, options)
+
+
+@pytest.mark.parametrize("name", ["author_id", "maker"])
+def test_pepnets_prior_holds_the_author_where_a_field_is_called_so(small_world, batch, name):
+    fields = tuple(replace(f, name=name) if f.name == "author" else f for f in small_world.fields)
+    model = check_equations(replace(small_world, fields=fields), batch, "pepnet", {})
+    inputs = 3 * (2 + (name == "author_id") + len(fields))
+    assert [gate[0].in_features for gate in model.ppnet] == [inputs] * 4
+    assert model.epnet[0].in_features == 3 * (1 + len(fields))
+
+
+def check_equations(data, batch, name, options):
+    model = build(name, data, dim=3, expert=(5, 4), tower=(3,), **options)
     with torch.no_grad():  # no parameter at a value that would hide it
         [parameter.add_(0.3 * torch.randn_like(parameter)) for parameter in model.parameters()]
     model(*batch[:2])  # one step of running means, where there are any
     model.eval()
     features, domain = batch[0][:12], batch[1][:12]
-    expected = [equation(model, small_world, row, int(s)) for row, s in zip(features.tolist(), domain, strict=True)]
+    expected = [equation(model, data, row, int(s)) for row, s in zip(features.tolist(), domain, strict=True)]
     np.testing.assert_allclose(model(features, domain).logits.detach().numpy(), expected, atol=1e-5)
+    return model
 
 
 # ----------------------------------------------------------------------------------- who trains which table

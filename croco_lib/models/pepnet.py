@@ -1,5 +1,6 @@
-"""PEPNet (Chang et al., KDD 2023): EPNet gates the embedding by the domain, PPNet every layer by user and item.
+"""PEPNet (Chang et al., KDD 2023): EPNet gates the embedding by the domain, PPNet every layer by user, item and author.
 
+The author stands in the prior where a field bears one of the names in AUTHOR; else the prior is user and item.
 A gate unit is 2 σ(W' ReLU(W z + b) + b'). No gate's input but its prior gets a gradient from it. One tower for all
 domains, as published for one task: the domain speaks through EPNet.
 """
@@ -11,6 +12,8 @@ from ..layers import MultiEmbedding, mlp
 from ..schema import MultiDomainData
 from .output import Output
 
+AUTHOR = ("author_id", "author")  # a field of one of these names is the author: no role says so [ours]
+
 
 class PEPNet(nn.Module):
     """`hidden` is the width of the gate units' hidden layer [ours: 32]."""
@@ -19,17 +22,19 @@ class PEPNet(nn.Module):
                  tower: tuple = (16,)):
         super().__init__()
         sizes = [len(data.fields) * dim, *expert, *tower]
+        author = [i for i, f in enumerate(data.fields) if f.name in AUTHOR and not f.role][:1]
+        self.domain, self.priors = data.column("domain"), [data.column("user"), data.column("item"), *author]
         self.embedding = MultiEmbedding(data.fields, 1, dim)
         self.epnet = mlp([dim + sizes[0], hidden, sizes[0]])
-        self.ppnet = nn.ModuleList(mlp([2 * dim + sizes[0], hidden, width]) for width in sizes)
+        self.ppnet = nn.ModuleList(mlp([len(self.priors) * dim + sizes[0], hidden, width]) for width in sizes)
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, [*sizes[1:], 1], strict=True))
-        self.columns = [data.column(role) for role in ("domain", "user", "item")]
 
     def forward(self, features: Tensor, domain: Tensor) -> Output:
         x = self.embedding(features)[0]  # [N, F·e]
-        e_s, e_u, e_i = x.unflatten(1, (features.shape[1], -1))[:, self.columns].unbind(1)  # each [N, e]
+        e = x.unflatten(1, (features.shape[1], -1))  # [N, F, e]
+        e_s, r = e[:, self.domain], e[:, self.priors].flatten(1)  # [N, e], [N, P·e]; P = 2, or 3 with the author
         x = 2 * self.epnet(torch.cat([e_s, x.detach()], 1)).sigmoid() * x  # EPNet
-        prior = torch.cat([e_u, e_i, x.detach()], 1)  # [N, 2·e + F·e]
+        prior = torch.cat([r, x.detach()], 1)  # [N, P·e + F·e]
         h = x
         for i, (gate, layer) in enumerate(zip(self.ppnet, self.layers, strict=True)):  # PPNet
             h = torch.relu(h) if i else h
