@@ -45,7 +45,8 @@ def clicks(rng, user, item, domain, rates, seed) -> np.ndarray:
 
 def write_kuairand(folder: Path, name: str = "kuairand-pure", rows: int = 10_000, users: int = 200, videos: int = 500,
                    seed: int = 0, bad: dict[int, str] | None = None) -> Path:
-    """KuaiRand's log, user and video tables. Doubles in tabs 5 and 6, durations of 0, −124, quoted ranges and tags with
+    """KuaiRand's log, user and video tables. Doubles in tabs 5 and 6, some with another hourmin, a few
+    of these with another label; durations of 0, −124, quoted ranges and tags with
     commas, values its documentation does not list, gaps. `bad` maps data rows to text that stands there instead.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +105,10 @@ def write_kuairand(folder: Path, name: str = "kuairand-pure", rows: int = 10_000
             twin[1:] &= ~twin[:-1]
             index = np.arange(n)
             index[1:][twin[:-1]] -= 1
-            block = block[index]
+            again, other = index != np.arange(n), rng.random(n)
+            block = block[index].with_columns(
+                hourmin=pl.col("hourmin") + pl.lit(100 * (again & (other < 0.3))),
+                is_click=(pl.col("is_click") - pl.lit((again & (other < 0.03)).astype(np.int64))).abs())
             if here := {r - first: text for r, text in (bad or {}).items() if first <= r < first + n}:
                 lines = block.write_csv(include_header=not first).splitlines()
                 for r, text in here.items():

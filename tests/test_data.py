@@ -490,13 +490,19 @@ def test_kuairand_joins_user_and_video_tables(raw_folder):
 def test_kuairand_drops_and_counts_twins_and_other_tabs(raw_folder):
     clean = croco_lib.load("kuairand-pure")
     rows = raw_logs()
-    near_twin = rows[4] | {"play_time_ms": "999999"}
-    write(raw_folder / LOG_FILE, raw.LOG, [*rows, rows[4], rows[4], rows[10], rows[5], near_twin])
+    twin, odd = rows[4] | {"hourmin": "2300"}, rows[4] | {"is_click": str(1 - int(rows[4]["is_click"]))}
+    others = [rows[4] | {c: "77"} for c in ("user_id", "video_id", "time_ms")] + [rows[4] | {"tab": "0"}]
+    foreign = rows[5] | {"play_time_ms": "9"}  # in tab 3
+    write(raw_folder / LOG_FILE, raw.LOG, [*rows, rows[4], rows[4], rows[10], rows[5], twin, odd, odd, twin, foreign])
     data = croco_lib.load("kuairand-pure")
-    assert data.notes["rows read"] == 305
-    assert data.notes["exact duplicates dropped"] == {"all tabs": 4, "the five tabs": 3}
+    assert data.notes["rows read"] == 309
+    assert data.notes["exact duplicates dropped"] == {"all tabs": 6, "the five tabs": 5}
+    assert data.notes["further twins dropped"] == {"all tabs": 3, "the five tabs": 2}
+    assert data.notes["further twins of another label"] == {"all tabs": 1, "the five tabs": 1}
     assert data.notes["rows of other tabs dropped"] == 50
-    assert sum(len(getattr(data, s)) for s in SPLITS) == sum(len(getattr(clean, s)) for s in SPLITS) + 1
+    assert data.fingerprint == clean.fingerprint  # the first of twins is kept
+    write(raw_folder / LOG_FILE, raw.LOG, [*rows, *others])  # not twins: another user, video, time or tab
+    assert croco_lib.load("kuairand-pure").notes["rows"] == clean.notes["rows"] + 4
 
 
 def test_kuairand_reads_every_standard_log_and_no_other(raw_folder):
@@ -579,13 +585,15 @@ def test_real_kuairand_has_the_counted_rows(kuairand):
         pytest.skip("the counts below are those of 25 April to 8 May only")
     described = kuairand.describe().set_index("domain")
     assert described["rows"].to_dict() == {
-        "tab 0": 20_240, "tab 1": 173_008, "tab 2": 6_909, "tab 4": 13_647, "tab 6": 6_056}
-    assert kuairand.notes["rows"] == 219_860
+        "tab 0": 20_239, "tab 1": 173_008, "tab 2": 6_909, "tab 4": 13_647, "tab 6": 5_659}
+    assert kuairand.notes["rows"] == 219_462
     assert kuairand.notes["rows read"] == 228_329
     assert kuairand.notes["exact duplicates dropped"]["the five tabs"] == 225_026 - 219_860
+    assert kuairand.notes["further twins dropped"] == {"all tabs": 425, "the five tabs": 219_860 - 219_462}
+    assert kuairand.notes["further twins of another label"] == {"all tabs": 1, "the five tabs": 1}
     assert described.users["tab 1"] == 23_569
     assert described.click_rate["tab 1"] == pytest.approx(0.4939, abs=1e-4)
-    assert [len(getattr(kuairand, s)) for s in SPLITS] == [175_888, 21_986, 21_986]
+    assert [len(getattr(kuairand, s)) for s in SPLITS] == [175_570, 21_946, 21_946]
 
 
 def test_real_kuairand_has_no_leak(kuairand):

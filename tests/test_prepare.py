@@ -48,6 +48,7 @@ def contents(folder):
 def test_prepared_kuairand_is_the_data_of_the_other_path(raw, monkeypatch, options):
     write_kuairand(raw, rows=8_000, users=60, videos=300)
     monkeypatch.setattr(engine, "CHUNK", 50_000)
+    monkeypatch.setattr(kuairand, "BUCKET", 3_000)
     plain = croco_lib.load("kuairand-pure", **options)
     assert plain.stored is None
     prepare("kuairand-pure", **options)
@@ -63,10 +64,11 @@ def test_prepared_kuairand_is_the_data_of_the_other_path(raw, monkeypatch, optio
     assert (mapped.fields, mapped.domains) == (plain.fields, plain.domains)
     for a, b in zip(plain.fields, mapped.fields, strict=True):
         assert a.values.tolist() == b.values.tolist()
-    for note in ("exact duplicates dropped", "rows of other tabs dropped", "share of unknown ids", "rows",
+    twins = ("exact duplicates dropped", "further twins dropped", "further twins of another label")
+    for note in (*twins, "rows of other tabs dropped", "share of unknown ids", "rows",
                  "missing values given the unknown id"):
         assert mapped.notes[note] == plain.notes[note], note
-    assert plain.notes["exact duplicates dropped"]["the five tabs"] > 0
+    assert all(plain.notes[note]["all tabs"] > plain.notes[note]["the five tabs"] > 0 for note in twins)
     a, b = plain.describe().set_index("domain"), mapped.describe().set_index("domain")
     np.testing.assert_allclose(a.to_numpy(float), b.to_numpy(float), rtol=1e-6)
 
@@ -74,7 +76,9 @@ def test_prepared_kuairand_is_the_data_of_the_other_path(raw, monkeypatch, optio
 def test_prepared_real_kuairand_is_the_same_data(kuairand, tmp_path, monkeypatch):
     monkeypatch.setenv("CROCO_PREPARED", str(tmp_path))
     prepare("kuairand-pure")
-    assert croco_lib.load("kuairand-pure").stored["fingerprint"] == kuairand.fingerprint
+    mapped = croco_lib.load("kuairand-pure")
+    assert mapped.stored["fingerprint"] == kuairand.fingerprint
+    assert all(mapped.notes[n] == kuairand.notes[n] for n in kuairand.notes if "twins" in n or "dropped" in n)
 
 
 def test_other_options_or_raw_files_are_never_mistaken_for_the_prepared(raw):
@@ -84,6 +88,25 @@ def test_other_options_or_raw_files_are_never_mistaken_for_the_prepared(raw):
     assert croco_lib.load("kuairand-pure", min_count=2).stored is None
     write_kuairand(raw, rows=4_001, users=40, videos=100)
     assert croco_lib.load("kuairand-pure").stored is None
+
+
+def test_a_set_prepared_by_older_rules_is_made_anew(raw, monkeypatch):
+    write_kuairand(raw, rows=4_000, users=40, videos=100)
+    monkeypatch.setattr(kuairand, "ROW_VERSION", 1)
+    folder = prepare("kuairand-pure")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["version"]  # as older ones have none
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    made = {p.name: p.stat().st_mtime_ns for p in (folder / "parts").iterdir()}
+    assert croco_lib.load("kuairand-pure").stored
+    monkeypatch.undo()
+    monkeypatch.setenv("CROCO_DATA", str(raw))
+    monkeypatch.setenv("CROCO_PREPARED", str(folder.parent))
+    assert croco_lib.load("kuairand-pure").stored is None
+    assert "other rules" in engine.prepared("kuairand-pure", {}, [], kuairand.ROW_VERSION)
+    prepare("kuairand-pure")
+    assert croco_lib.load("kuairand-pure").stored["version"] == kuairand.ROW_VERSION == 2
+    assert all(p.stat().st_mtime_ns > made[p.name] for p in (folder / "parts").iterdir())
 
 
 def test_a_log_too_large_to_read_at_once_asks_for_prepare(raw, monkeypatch):
@@ -316,7 +339,8 @@ def test_bad_lines_are_counted_and_quoted_up_to_the_share_that_may_pass(raw, mon
         prepare(name, max_bad_share=0.0001)
     assert not (raw.parent / "prepared" / name / "manifest.json").exists()
     prepare(name, max_bad_share=0.01)
-    notes = croco_lib.load(name).notes if name == "ali-ccp" else engine.prepared(name, {}, []).notes
+    version = 1 if name == "ali-ccp" else kuairand.ROW_VERSION
+    notes = engine.prepared(name, {}, [], version).notes
     assert sum(notes["bad lines"].values()) == len(bad) == len(notes["first bad lines"])
     assert f"line {2001 + header}: " in notes["first bad lines"][-1] and "'1,2,3'" in notes["first bad lines"][-1]
     assert sum(notes["rows read"].values()) in (3_000, 6_000 + 200)

@@ -26,6 +26,10 @@ ARCHIVES = {  # name: (archive, md5 as published; None where we do not know it)
 }
 LOG = ("user_id video_id date hourmin time_ms is_click is_like is_follow is_comment is_forward is_hate long_view "
        "play_time_ms duration_ms profile_stay_time comment_stay_time is_profile_enter is_rand tab").split()
+# Rows equal in these four are one showing of a video, and one row here, the first: tab 6 logs many a showing twice,
+# with another `hourmin`. Raise the version with the rule: what was prepared by an older one is then made anew.
+ROW = ["user_id", "video_id", "time_ms", "tab"]
+ROW_VERSION = 2
 # What happens after the video is shown can never be a feature; neither can the month-long statistics, which hold
 # the test days (so the file video_features_statistic is not read at all).
 LEAKS = ("is_click is_like is_follow is_comment is_forward is_hate long_view play_time_ms profile_stay_time "
@@ -37,6 +41,7 @@ USER = ["user_active_degree", "is_live_streamer", "is_video_author", "follow_use
 VIDEO = ["author_id", "video_type", "upload_type", "music_type", "tag", "duration_class"]
 FEATURES = ["hour", *USER, *VIDEO]
 AT_ONCE = 2 * 10**9  # bytes of log that are still read into memory unprepared
+BUCKET = 50_000_000  # rows among which twins are looked for at a time
 
 
 def roots() -> list[Path]:
@@ -65,7 +70,8 @@ def find(name: str) -> Path | None:
 def kuairand(name: str, split: str = "random", min_count: int = 5, seed: int = 0) -> MultiDomainData:
     """KuaiRand as MultiDomainData: the standard log, label `is_click`, domains the tabs 0, 1, 2, 4 and 6.
 
-    Exact duplicates (all 19 raw columns equal) are dropped first and counted in `notes`, as are other tabs.
+    Of twins, rows equal in user, video, time_ms and tab, the first is kept. `notes` counts those that were equal in all
+    19 columns, the further twins, and how many of these have another label than the row kept; and rows of other tabs.
     `split`: "random" 80/10/10 or "time" (the latest 10 % are the test). A value seen fewer than `min_count` times in
     train gets the unknown id 0, and so does a missing one. Raises DataError where files are missing or malformed.
 
@@ -73,7 +79,7 @@ def kuairand(name: str, split: str = "random", min_count: int = 5, seed: int = 0
     """
     folder = find(name)
     raw = _raw(folder, name) if folder else []
-    found = prepared(name, dict(split=split, min_count=min_count, seed=seed), raw)
+    found = prepared(name, dict(split=split, min_count=min_count, seed=seed), raw, ROW_VERSION)
     if not isinstance(found, str):
         return found
     if sum(path.stat().st_size for path in raw) > AT_ONCE:
@@ -90,12 +96,12 @@ def kuairand(name: str, split: str = "random", min_count: int = 5, seed: int = 0
         no_gaps(log, LOG, path)
         logs.append(log.select(LOG))
     log = pl.concat(logs)
-    read = len(log)
-    here = pl.col("tab").is_in(TABS)
-    twins = {"all tabs": read - log.n_unique(), "the five tabs": -log.filter(here).n_unique() + log.filter(here).height}
-    log = log.unique(maintain_order=True)
-    unique = len(log)
-    log = log.filter(here).with_columns(hour=pl.col("hourmin") // 100)
+    read, here = len(log), pl.col("tab").is_in(TABS)
+    distinct = log.unique(keep="first", maintain_order=True)
+    rows = distinct.unique(ROW, keep="first", maintain_order=True)
+    odd = distinct.filter(pl.col("is_click") != pl.col("is_click").first().over(ROW))
+    twins = _twins(*(np.array([len(t), len(t.filter(here))]) for t in (log, distinct, rows, odd)))
+    log = rows.filter(here).with_columns(hour=pl.col("hourmin") // 100)
 
     users, videos = _tables(folder, suffix)
     table = log.join(users, on="user_id", how="left", maintain_order="left")
@@ -105,10 +111,17 @@ def kuairand(name: str, split: str = "random", min_count: int = 5, seed: int = 0
                       domains={tab: f"tab {tab}" for tab in TABS}, split=split, time="time_ms", min_count=min_count,
                       missing="unknown", seed=seed, name=name)
     data.notes.update({
-        "files": [p.name for p in files], "rows read": read, "exact duplicates dropped": twins,
-        "rows of other tabs dropped": unique - len(table),
+        "files": [p.name for p in files], "rows read": read, **twins,
+        "rows of other tabs dropped": len(rows) - len(table),
     })
     return data
+
+
+def _twins(read: np.ndarray, distinct: np.ndarray, rows: np.ndarray, odd: np.ndarray) -> dict[str, dict[str, int]]:
+    """The notes on twins, from numbers of rows [2], of all tabs and of the five."""
+    counts = {"exact duplicates dropped": read - distinct, "further twins dropped": distinct - rows,
+              "further twins of another label": odd}
+    return {what: dict(zip(("all tabs", "the five tabs"), n.tolist(), strict=True)) for what, n in counts.items()}
 
 
 def _raw(folder: Path, name: str) -> list[Path]:
@@ -128,8 +141,18 @@ def _tables(folder: Path, suffix: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     )
 
 
+def _hash(table: pl.DataFrame, columns: list[str], start: np.ndarray) -> np.ndarray:
+    """64 bits of `start` and these columns of each row: uint64 [N]. Each step of splitmix64 mixes one column in."""
+    mixed = start.copy()
+    for column in columns:
+        mixed += table[column].to_numpy().view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        for shift, odd in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(odd)
+    return mixed
+
+
 def _read_log(lines: pl.Series, header: list[str]) -> tuple[pl.DataFrame, pl.Series]:
-    """Lines of a log → its rows with a 64-bit hash of all 19 columns, and a reason or null a line."""
+    """Lines of a log → its rows with hashes of ROW and of all 19 columns, and a reason or null a line."""
     cell = r"-?\d{1,18}"
     fits = lines.str.contains(f"^{cell}(?:,{cell}){{{len(header) - 1}}}$")
     rows = fits.arg_true().to_numpy()
@@ -137,16 +160,14 @@ def _read_log(lines: pl.Series, header: list[str]) -> tuple[pl.DataFrame, pl.Ser
     table = pa_csv.read_csv(
         io.BytesIO(f"{text}\n".encode()),
         convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(header, pa.int64()), include_columns=LOG))
-    table, mixed = pl.from_arrow(table), np.zeros(len(rows), np.uint64)
-    for column in LOG:  # each step of splitmix64 mixes one column in
-        mixed += table[column].to_numpy().view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        for shift, odd in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(odd)
+    table = pl.from_arrow(table)
+    row = _hash(table, ROW, np.zeros(len(rows), np.uint64))
+    whole = _hash(table, [c for c in LOG if c not in ROW], row)
     clear = table["is_click"].is_in([0, 1])
     why = pl.select(pl.when(~fits).then(pl.lit("not as many whole numbers as the header has columns"))).to_series()
     why = why.scatter(rows[~clear.to_numpy()], "is_click is not 0 or 1")
     table = table.select("user_id", "video_id", "time_ms", "is_click", "tab", hour=pl.col("hourmin") // 100,
-                         hash=pl.Series(mixed))
+                         row=pl.Series(row), whole=pl.Series(whole))
     return table.filter(clear), why
 
 
@@ -154,7 +175,7 @@ def prepare(name: str, split: str = "random", min_count: int = 5, seed: int = 0,
     """Raw files of any size to memory-mapped columns with the figures of `kuairand`; returns their folder.
 
     A line of a log that is not 19 whole numbers, or whose label is not 0 or 1, is left out and counted; more than
-    `max_bad_share` of them in a file is a DataError. Duplicates are found by a 64-bit hash of all columns.
+    `max_bad_share` of them in a file is a DataError. Twins are found by 64-bit hashes.
     """
     known("split", split, ("random", "time"))
     folder = find(name)
@@ -168,19 +189,31 @@ def prepare(name: str, split: str = "random", min_count: int = 5, seed: int = 0,
         need(pl.DataFrame(schema=header), LOG, str(path))
         sources.append((path, partial(_read_log, header=header)))
     users, videos = (table.sort(table.columns[0]) for table in _tables(folder, suffix))
-    groups, notes = read_raw(name, sources, max_bad_share, header=1)
+    groups, notes = read_raw(name, sources, max_bad_share, header=1, version=ROW_VERSION)
     parts = sum(groups, [])
 
     def column(name: str) -> np.ndarray:
         return np.concatenate([pl.read_parquet(p, columns=[name])[name].to_numpy() for p in parts])
 
     here = np.isin(column("tab"), TABS)
-    first, hashes = np.empty(len(here), bool), column("hash")
-    buckets = 1 + len(here) // 50_000_000  # so that few rows are looked at together
-    for b in range(buckets):
-        rows = np.flatnonzero(hashes % np.uint64(buckets) == b)
-        first[rows] = pl.Series(hashes[rows]).is_first_distinct().to_numpy()
-    del hashes
+
+    def buckets(name: str) -> Iterator[tuple[np.ndarray, pl.Series]]:
+        """The rows in pieces of about BUCKET, and their values; equal values stand in one piece, in order."""
+        values = column(name)
+        count = 1 + len(values) // BUCKET
+        for b in range(count):
+            rows = np.flatnonzero(values % np.uint64(count) == b)
+            yield rows, pl.Series(values[rows])
+
+    distinct, first, odd = np.empty((3, len(here)), bool)
+    for rows, whole in buckets("whole"):
+        distinct[rows] = whole.is_first_distinct().to_numpy()
+    label = column("is_click") == 1
+    for rows, row in buckets("row"):
+        first[rows] = row.is_first_distinct().to_numpy()
+        both = pl.DataFrame({"row": row, "label": label[rows]})
+        odd[rows] = both.select(pl.col("label") != pl.col("label").first().over("row")).to_series().to_numpy()
+    odd &= distinct
     keep = here & first
     part = split_random(int(keep.sum()), seed) if split == "random" else split_time(column("time_ms")[keep])
 
@@ -191,15 +224,15 @@ def prepare(name: str, split: str = "random", min_count: int = 5, seed: int = 0,
             done += len(frame)
             yield frame.filter(pl.Series(keep[done - len(frame) : done]))
 
-    twins = {"all tabs": int((~first).sum()), "the five tabs": int((here & ~first).sum())}
-    notes |= {"files": [path.name for path, _ in sources], "exact duplicates dropped": twins,
+    twins = _twins(*(np.array([n.sum(), (n & here).sum()]) for n in (np.ones_like(here), distinct, first, odd)))
+    notes |= {"files": [path.name for path, _ in sources], **twins,
               "rows of other tabs dropped": int((first & ~here).sum()),
               "split": "random 80/10/10" if split == "random" else "by time_ms: first 80 % train, last 10 % test"}
     roles = {"user_id": "user", "video_id": "item", "tab": "domain"}
     return code_columns(name, rows_of, part, [(c, roles.get(c, "")) for c in (*roles, *FEATURES)],
                         {"user_id": users, "video_id": videos.select("video_id", *VIDEO)}, "is_click",
                         {tab: f"tab {tab}" for tab in TABS}, min_count, notes,
-                        dict(split=split, min_count=min_count, seed=seed), _raw(folder, name))
+                        dict(split=split, min_count=min_count, seed=seed), _raw(folder, name), version=ROW_VERSION)
 
 
 def _features(path: Path, key: str, columns: list[str]) -> pl.DataFrame:

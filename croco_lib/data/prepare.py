@@ -50,12 +50,17 @@ def sizes(files: list[Path]) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in files}
 
 
-def prepared(name: str, options: dict, raw: list[Path]) -> MultiDomainData | str:
-    """The prepared set, memory-mapped; or, in words, why it cannot stand for these options and raw files."""
+def prepared(name: str, options: dict, raw: list[Path], version: int = 1) -> MultiDomainData | str:
+    """The prepared set, memory-mapped; or, in words, why it cannot stand for these options and raw files.
+
+    `version` is that of the rules by which raw lines become rows, here and below.
+    """
     folder = home(name)
     if not (folder / "manifest.json").is_file():
         return f"{name} is not prepared in {folder}."
     stored = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    if stored.get("version", 1) != version:
+        return f"{folder} was prepared by other rules, of another version of this program."
     if changed := [k for k, v in options.items() if stored["options"].get(k) != v]:
         return f"{folder} was prepared with {changed[0]}={stored['options'].get(changed[0])}."
     if raw and sizes(raw) != stored["raw"]:
@@ -93,14 +98,14 @@ def lines_of(path: Path, k: int) -> pl.Series:
 
 
 def read_raw(name: str, sources: list[tuple[Path, Callable]], max_bad_share: float, header: int = 0,
-             ) -> tuple[list[list[Path]], dict]:
+             version: int = 1) -> tuple[list[list[Path]], dict]:
     """Every source as typed parts, and notes on the lines. A source is a file and a reader of its lines.
 
     A reader takes lines and gives a table of those that are kept and, for every line, a reason or null. The first
     `header` lines of a file are left out. Raises DataError when more than `max_bad_share` of a file's lines are bad.
     """
     folder = home(name) / "parts"
-    plan = json.dumps({"format": 1, "chunk": CHUNK, "raw": [[str(p), p.stat().st_size, p.stat().st_mtime_ns]
+    plan = json.dumps({"format": version, "chunk": CHUNK, "raw": [[str(p), p.stat().st_size, p.stat().st_mtime_ns]
                                                            for p, _ in sources]})
     if not (folder / "plan.json").is_file() or (folder / "plan.json").read_text(encoding="utf-8") != plan:
         shutil.rmtree(folder, ignore_errors=True)
@@ -209,6 +214,7 @@ def code_columns(
     options: dict,
     raw: list[Path],
     many: dict[str, Callable[[], Iterator[tuple[np.ndarray | None, pl.DataFrame]]]] | None = None,
+    version: int = 1,
 ) -> Path:
     """Count, code and write the kept rows; the same figures as `from_frame` on their join. Returns the folder.
 
@@ -363,7 +369,7 @@ def code_columns(
                                        for s, u, n in zip(SPLITS, unknown, lengths, strict=True)}}
     rows_in = total.sum(0)
     manifest = {
-        "options": options, "raw": sizes(raw), "domains": names, "bags": list(many), "notes": notes,
+        "version": version, "options": options, "raw": sizes(raw), "domains": names, "bags": list(many), "notes": notes,
         "fields": [{"name": f.name, "size": f.size, "role": f.role} for f in made],
         "fingerprint": fingerprint_of(made, names, (block for path in written for block in data_of(path))),
         "describe": {"domain": names, "rows": rows_in.tolist(), "share": (rows_in / len(part)).tolist(),
