@@ -8,6 +8,11 @@ from sklearn.model_selection import cross_val_score
 
 from .schema import CrocoError
 
+# gAUC is not measured on fewer users with both classes [ours]: the AUC of a user with a handful of rows is little more
+# than a coin, with a standard deviation of .3 to .5, so that the mean of 30 of them still has one of .05 to .09, about
+# what tells a model from chance; on one or two users it is 0, ½ or 1 by luck.
+MIN_USERS = 30
+
 # ---------------------------------------------------------------------------------------------- ranking
 
 
@@ -61,19 +66,26 @@ def log_loss(label: np.ndarray, logit: np.ndarray) -> float:
     return float((np.logaddexp(0, logit) - label * logit).mean()) if len(logit) else float("nan")
 
 
-def evaluate_scores(label, logit, domain, user, domains: tuple[str, ...]) -> pd.DataFrame:
+def evaluate_scores(label, logit, domain, user, domains: tuple[str, ...], min_users: int = MIN_USERS) -> pd.DataFrame:
     """AUC, gAUC and log loss, overall and per domain, as a tidy frame: domain, metric, value, rows, note.
 
-    gAUC: AUC within each user, averaged with the user's rows as weight, users with one class left out. Where a metric
-    is not defined its value is NaN and `note` says why.
+    gAUC: AUC within each user, averaged with the user's rows as weight, users with one class left out; not measured on
+    fewer than `min_users` users with both. Where a metric is not defined or not measured its value is NaN and `note`
+    says why.
     """
     label, logit, domain = np.asarray(label), np.asarray(logit), np.asarray(domain)
     user = np.unique(user, return_inverse=True)[1]
     users, S = int(user.max()) + 1 if len(user) else 0, len(domains)
 
-    def weighted(auc: np.ndarray, rows: np.ndarray) -> float:
+    def weighted(auc: np.ndarray, rows: np.ndarray) -> tuple[float, str]:
+        """gAUC, and why there is none."""
         two = ~np.isnan(auc)
-        return float(np.average(auc[two], weights=rows[two])) if two.any() else float("nan")
+        if not two.any():
+            return float("nan"), "not defined: no user with both classes"
+        if (count := int(two.sum())) < min_users:
+            users = "1 user" if count == 1 else f"{count} users"
+            return float("nan"), f"not measured: only {users} with both classes ({min_users} needed)"
+        return float(np.average(auc[two], weights=rows[two])), ""
 
     zero = np.zeros(len(label), int)
     overall = grouped_auc(label, logit, zero)[0]
@@ -84,11 +96,11 @@ def evaluate_scores(label, logit, domain, user, domains: tuple[str, ...]) -> pd.
         here = slice(None) if s < 0 else domain == s
         rows = len(label) if s < 0 else int(here.sum())
         auc = (overall[0] if rows else float("nan")) if s < 0 else by_domain[s]
-        gauc = (weighted(*grouped_auc(label, logit, user)) if s < 0
-                else weighted(in_user[s * users:(s + 1) * users], in_rows[s * users:(s + 1) * users]))
-        for metric, value, why in (("auc", auc, "one class"), ("gauc", gauc, "no user with both classes"),
-                                   ("logloss", log_loss(label[here], logit[here]), "no rows")):
-            note = "" if np.isfinite(value) else f"not defined: {why if rows else 'no rows'}"
+        gauc, why = (weighted(*grouped_auc(label, logit, user)) if s < 0
+                     else weighted(in_user[s * users:(s + 1) * users], in_rows[s * users:(s + 1) * users]))
+        for metric, value, note in (("auc", auc, "not defined: one class"), ("gauc", gauc, why),
+                                    ("logloss", log_loss(label[here], logit[here]), "")):
+            note = "" if np.isfinite(value) else note if rows else "not defined: no rows"
             records.append((name, metric, float(value), rows, note))
     return pd.DataFrame(records, columns=["domain", "metric", "value", "rows", "note"])
 

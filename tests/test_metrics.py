@@ -56,7 +56,7 @@ def test_evaluate_scores_equals_plain_loops(rows, dtype):
     label, score, user, domain = arrays(rows, dtype)
     score = np.clip(score, -20, 20)
     names = ("a", "b", "c")
-    table = metrics.evaluate_scores(label, score, domain, user * 7 - 3, names)
+    table = metrics.evaluate_scores(label, score, domain, user * 7 - 3, names, min_users=1)
     assert list(table.columns) == ["domain", "metric", "value", "rows", "note"]
     assert len(table) == 12
     for name, here in [("all", np.full(len(label), True)), *((n, domain == s) for s, n in enumerate(names))]:
@@ -96,6 +96,28 @@ def test_domain_with_one_class_has_nan_and_a_note():
         assert np.isnan(by.value[place])
         assert by.note[place] == note
     assert np.isfinite(by.value["b", "logloss"])
+
+
+def test_gauc_of_few_users_is_not_measured():
+    """Domain a has one user with both classes more than b; the third has a user with both, and many with one."""
+    users = metrics.MIN_USERS
+    user = np.repeat(np.arange(users), 2)
+    parts = [(user, 0), (user[:-2], 1), (np.array([0, 0]), 2)]
+    domain = np.concatenate([np.full(len(u), s) for u, s in parts])
+    user = np.concatenate([u for u, _ in parts])
+    label = np.tile([0, 1], len(user) // 2)
+    alone = np.arange(40) + 1_000  # users with one class: they do not count
+    user, label = np.concatenate([user, alone]), np.concatenate([label, np.zeros(40, int)])
+    domain = np.concatenate([domain, np.full(40, 2)])
+    table = metrics.evaluate_scores(label, label + 0.0, domain, user, ("a", "b", "c"))
+    by = table.set_index(["domain", "metric"])
+    assert by.value["all", "gauc"] == by.value["a", "gauc"] == 1 and by.note["a", "gauc"] == ""
+    assert np.isnan(by.value["b", "gauc"]) and np.isnan(by.value["c", "gauc"])
+    assert by.note["b", "gauc"] == f"not measured: only {users - 1} users with both classes ({users} needed)"
+    assert by.note["c", "gauc"] == f"not measured: only 1 user with both classes ({users} needed)"
+    assert by.value["b", "auc"] == by.value["c", "auc"] == 1
+    few = metrics.evaluate_scores(label[:4], label[:4] + 0.0, domain[:4], user[:4], ("a",)).set_index("metric")
+    assert np.isnan(few.value["gauc"]).all() and few.note["gauc"].str.startswith("not measured: only 2 users").all()
 
 
 def test_tables_without_rows_have_no_metric():
