@@ -94,6 +94,7 @@ def run_job(job: dict) -> dict:
     """
     import torch
 
+    from .metrics import domain_mean
     from .models import build
     from .training import diversity, evaluate, fit, probe
 
@@ -107,7 +108,9 @@ def run_job(job: dict) -> dict:
         if job["final"]:
             for split, rows in (("test", data.test), ("fresh", fresh)):
                 if rows is not None:
-                    values += [(split, r.domain, r.metric, r.value) for r in evaluate(run.model, rows).itertuples()]
+                    table = evaluate(run.model, rows)
+                    values += [(split, r.domain, r.metric, r.value) for r in table.itertuples()]
+                    values += [(split, "mean of domains", m, domain_mean(table, m)[0]) for m in ("auc", "gauc")]
             values += [("train", name, "rows", n) for name, n in zip(
                 data.domains, np.bincount(data.train.domain).tolist(), strict=True)]
         if job.get("inside"):

@@ -105,6 +105,31 @@ def evaluate_scores(label, logit, domain, user, domains: tuple[str, ...], min_us
     return pd.DataFrame(records, columns=["domain", "metric", "value", "rows", "note"])
 
 
+def domain_mean(table: pd.DataFrame, metric: str = "auc") -> tuple[float, str]:
+    """Mean of the metric over the domains, each counting alike, and a note of how many entered.
+
+    `table` as `evaluate_scores` returns it. Domains without a value are left out; which they are depends on the rows,
+    not on the model, so models measured on the same rows compare. NaN where no domain has one.
+    """
+    values = table.loc[(table.metric == metric) & (table.domain != "all"), "value"].to_numpy(float)
+    there = values[np.isfinite(values)]
+    return float(there.mean()) if len(there) else float("nan"), f"mean of {len(there)} of {len(values)} domains"
+
+
+def pair_shares(label: np.ndarray, domain: np.ndarray) -> tuple[np.ndarray, float]:
+    """Of all pairs of a positive and a negative row: the share within each domain [S], and the share across domains.
+
+    The overall AUC is the mean over these pairs, so the last share of it says how domains are ordered, not rows within
+    one. `label` 0/1 [N], `domain` int [N] from 0. NaN where there is no such pair.
+    """
+    label, domain = np.asarray(label), np.asarray(domain)
+    positive = np.bincount(domain, weights=label)
+    negative = np.bincount(domain, weights=1.0 - label)
+    pairs = positive.sum() * negative.sum()
+    within = positive * negative / pairs if pairs else np.full(len(positive), np.nan)
+    return within, float(1 - within.sum())
+
+
 # ---------------------------------------------------------------------------------------------- disentanglement
 
 

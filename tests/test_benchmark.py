@@ -116,7 +116,12 @@ def test_a_run_is_what_fit_and_evaluate_say(finished):
               **{**job["fit"], "epochs": 1, "lr": 0.01})
     expected = evaluate(run.model, data.test)
     got = pd.DataFrame(result["values"], columns=["split", "part", "metric", "value"])
-    got = got[(got.split == "test") & (got.metric != "diversity_index")]
+    means = got[(got.split == "test") & (got.part == "mean of domains")]
+    assert means.metric.tolist() == ["auc", "gauc"]
+    for r in means.itertuples():
+        by_domain = expected.query("metric == @r.metric and domain != 'all'").value
+        np.testing.assert_allclose(r.value, by_domain.mean())
+    got = got[(got.split == "test") & (got.part != "mean of domains")]
     np.testing.assert_array_equal(got.value.to_numpy(), expected.value.to_numpy())
     assert result["fingerprint"] == data.fingerprint
 

@@ -120,6 +120,32 @@ def test_gauc_of_few_users_is_not_measured():
     assert np.isnan(few.value["gauc"]).all() and few.note["gauc"].str.startswith("not measured: only 2 users").all()
 
 
+def test_domain_mean_counts_domains_alike_and_says_how_many():
+    label, domain = np.array([0, 1] * 50 + [1, 0] + [1, 1]), np.array([0] * 100 + [1, 1] + [2, 2])
+    score = np.arange(104.0)
+    table = metrics.evaluate_scores(label, score, domain, np.zeros(104, int), ("a", "b", "one class"))
+    mean, note = metrics.domain_mean(table)
+    assert mean == pytest.approx((value(table, "a", "auc") + 0) / 2)
+    assert note == "mean of 2 of 3 domains"
+    assert metrics.domain_mean(table, "logloss")[1] == "mean of 3 of 3 domains"
+    mean, note = metrics.domain_mean(table, "gauc")
+    assert np.isnan(mean) and note == "mean of 0 of 3 domains"
+
+
+@settings(max_examples=40, deadline=None)
+@given(ROWS)
+def test_pair_shares_equal_brute_force(rows):
+    label, score, _, domain = arrays(rows)
+    within, across = metrics.pair_shares(label, domain)
+    pairs = [(domain[i], domain[j]) for i in range(len(label)) for j in range(len(label)) if label[i] > label[j]]
+    if not pairs:
+        assert np.isnan(within).all() and np.isnan(across)
+        return
+    for s in range(len(within)):
+        assert within[s] == pytest.approx(sum(p == q == s for p, q in pairs) / len(pairs))
+    assert across == pytest.approx(sum(p != q for p, q in pairs) / len(pairs), abs=1e-12)
+
+
 def test_tables_without_rows_have_no_metric():
     table = metrics.evaluate_scores([], np.empty(0), np.empty(0, int), np.empty(0, int), ("a",))
     assert table.value.isna().all()
