@@ -228,6 +228,21 @@ def information_abundance(table: np.ndarray) -> float:
     return float(values.sum() / values[0]) if values[0] > 0 else float("nan")
 
 
+def information_abundance_at(table: np.ndarray, rows: int, repeats: int = 20, seed: int = 0) -> float:
+    """Mean IA over `repeats` random subsets of `rows` rows of [V, e], each drawn without replacement.
+
+    IA grows with a table's rows, even a random one's, so tables of unlike size are compared at equal rows. Raises
+    CrocoError for more rows than the table has, or fewer than one.
+    """
+    if not 1 <= rows <= len(table):
+        raise CrocoError(f"information abundance at {rows} rows of a table of {len(table)}: from 1 to all of them.")
+    if rows == len(table):
+        return information_abundance(table)
+    rng = np.random.default_rng(seed)
+    return float(np.mean([information_abundance(table[rng.choice(len(table), rows, replace=False)])
+                          for _ in range(repeats)]))
+
+
 def gate_entropy(gate: np.ndarray) -> float:
     """Mean entropy of the gate's weights over the experts, in shares of log M: 1, all alike; 0, one expert only."""
     if len(gate) == 1:

@@ -201,6 +201,24 @@ def test_information_abundance_equals_singular_values():
     assert np.isnan(metrics.information_abundance(np.zeros((5, 2))))
 
 
+def test_information_abundance_at_equal_rows():
+    """A random table of many rows looks richer than one of few; at equal rows they are alike."""
+    rng = np.random.default_rng(0)
+    large, small = rng.normal(size=(3000, 16)), rng.normal(size=(150, 16))
+    assert metrics.information_abundance(large) - metrics.information_abundance(small) > 1.5
+    at = metrics.information_abundance_at(large, 150)
+    assert at == pytest.approx(metrics.information_abundance(small), abs=0.5)
+    assert at == metrics.information_abundance_at(large, 150) != metrics.information_abundance_at(large, 150, seed=1)
+    assert metrics.information_abundance_at(small, 150, repeats=3) == metrics.information_abundance(small)
+    draws = np.random.default_rng(3)
+    subsets = [draws.choice(3000, 40, replace=False) for _ in range(2)]
+    assert metrics.information_abundance_at(large, 40, 2, seed=3) == pytest.approx(
+        np.mean([metrics.information_abundance(large[rows]) for rows in subsets]))
+    for rows in (0, 151):
+        with pytest.raises(CrocoError, match=f"at {rows} rows of a table of 150"):
+            metrics.information_abundance_at(small, rows)
+
+
 def test_gate_entropy_is_one_for_equal_weights_and_zero_for_one_expert_alone():
     assert metrics.gate_entropy(np.full((4, 10, 1), 0.25)) == pytest.approx(1)
     assert metrics.gate_entropy(np.eye(3)[:, :, None]) == pytest.approx(0, abs=1e-9)
