@@ -94,15 +94,17 @@ def run_job(job: dict) -> dict:
     """
     import torch
 
+    from .inside import measures, measures_at_start
     from .metrics import domain_mean
     from .models import build
-    from .training import diversity, evaluate, fit, probe
+    from .training import evaluate, fit
 
     torch.set_num_threads(1)
     start = time.perf_counter()
     try:
         data, fresh = _data(job["data"])
         model = build(job["model"], data, seed=job["seed"], **job["options"])
+        at_start = measures_at_start(model, data) if job.get("inside") else []
         run = fit(model, data, seed=job["seed"], progress=False, **job["fit"])
         values = []  # split, part, metric, value
         if job["final"]:
@@ -114,10 +116,7 @@ def run_job(job: dict) -> dict:
             values += [("train", name, "rows", n) for name, n in zip(
                 data.domains, np.bincount(data.train.domain).tolist(), strict=True)]
         if job.get("inside"):
-            values += [("valid", *triple) for triple in probe(run.model, data.valid)]
-            if hasattr(run.model, "towers"):  # a model with experts
-                values.append(("test", "all", "diversity_index", diversity(run.model, data.test)))
-            values += _own_tables(run.model, data)
+            values += [*measures(run.model, data), *at_start]
         valid = run.history.query("split == 'valid' and part == 'all' and metric == 'auc'").value.max()
         outcome = dict(status="done", error="", valid_auc=valid, best_step=run.best_step,
                        steps=int(run.history.step.max()), fingerprint=data.fingerprint,
@@ -126,23 +125,6 @@ def run_job(job: dict) -> dict:
     except Exception as error:  # whatever it is, the other runs go on; the table shows it
         outcome = dict(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0], values=[])
     return {**outcome, "job": job, "seconds": time.perf_counter() - start, "date": time.strftime("%Y-%m-%d")}
-
-
-def _own_tables(model, data) -> list[tuple]:
-    """IA of each domain's own item table, over the items that the domain has in train, where tables are a domain's own.
-
-    Other rows of the table are still as random as at the start, which looks rich.
-    """
-    from .metrics import information_abundance
-    from .training import embedding_sets
-
-    if model.name not in ("me-ple", "sdem"):
-        return []
-    item = data.column("item")
-    tables, per_domain = embedding_sets(model, data, data.fields[item].name), model.options.get("per_stream", 1)
-    return [("train", name, "own_table_abundance", float(np.mean([
-        information_abundance(E[np.unique(data.train.features[data.train.domain == s, item])])
-        for E in tables[s * per_domain:(s + 1) * per_domain]]))) for s, name in enumerate(data.domains)]
 
 
 def _run_to_file(job: dict, folder: Path) -> None:
