@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
 from tqdm.auto import tqdm
 
 from .schema import ROOT, CrocoError, known, parse_value, write_text, write_whole
@@ -94,27 +94,29 @@ def run_job(job: dict) -> dict:
     """
     import torch
 
+    from .inside import measures, measures_at_start
+    from .metrics import domain_mean
     from .models import build
-    from .training import diversity, evaluate, fit, probe
+    from .training import evaluate, fit
 
     torch.set_num_threads(1)
     start = time.perf_counter()
     try:
         data, fresh = _data(job["data"])
         model = build(job["model"], data, seed=job["seed"], **job["options"])
+        at_start = measures_at_start(model, data) if job.get("inside") else []
         run = fit(model, data, seed=job["seed"], progress=False, **job["fit"])
         values = []  # split, part, metric, value
         if job["final"]:
             for split, rows in (("test", data.test), ("fresh", fresh)):
                 if rows is not None:
-                    values += [(split, r.domain, r.metric, r.value) for r in evaluate(run.model, rows).itertuples()]
+                    table = evaluate(run.model, rows)
+                    values += [(split, r.domain, r.metric, r.value) for r in table.itertuples()]
+                    values += [(split, "mean of domains", m, domain_mean(table, m)[0]) for m in ("auc", "gauc")]
             values += [("train", name, "rows", n) for name, n in zip(
                 data.domains, np.bincount(data.train.domain).tolist(), strict=True)]
         if job.get("inside"):
-            values += [("valid", *triple) for triple in probe(run.model, data.valid)]
-            if hasattr(run.model, "towers"):  # a model with experts
-                values.append(("test", "all", "diversity_index", diversity(run.model, data.test)))
-            values += _own_tables(run.model, data)
+            values += [*measures(run.model, data), *at_start]
         valid = run.history.query("split == 'valid' and part == 'all' and metric == 'auc'").value.max()
         outcome = dict(status="done", error="", valid_auc=valid, best_step=run.best_step,
                        steps=int(run.history.step.max()), fingerprint=data.fingerprint,
@@ -123,23 +125,6 @@ def run_job(job: dict) -> dict:
     except Exception as error:  # whatever it is, the other runs go on; the table shows it
         outcome = dict(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0], values=[])
     return {**outcome, "job": job, "seconds": time.perf_counter() - start, "date": time.strftime("%Y-%m-%d")}
-
-
-def _own_tables(model, data) -> list[tuple]:
-    """IA of each domain's own item table, over the items that the domain has in train, where tables are a domain's own.
-
-    Other rows of the table are still as random as at the start, which looks rich.
-    """
-    from .metrics import information_abundance
-    from .training import embedding_sets
-
-    if model.name not in ("me-ple", "sdem"):
-        return []
-    item = data.column("item")
-    tables, per_domain = embedding_sets(model, data, data.fields[item].name), model.options.get("per_stream", 1)
-    return [("train", name, "own_table_abundance", float(np.mean([
-        information_abundance(E[np.unique(data.train.features[data.train.domain == s, item])])
-        for E in tables[s * per_domain:(s + 1) * per_domain]]))) for s, name in enumerate(data.domains)]
 
 
 def _run_to_file(job: dict, folder: Path) -> None:
@@ -307,6 +292,29 @@ def against(frame: pd.DataFrame, reference: str, by: str = "model") -> pd.DataFr
     if tested.any():
         table.loc[tested, "p_corrected"] = stats.false_discovery_control(table.p[tested])
     return table.sort_values("mean", ascending=False, ignore_index=True)
+
+
+def detectable(std_of_paired_differences: float, seeds: int, power: float = 0.8, level: float = 0.05) -> float:
+    """The smallest true difference that a two-sided paired t test at `level` finds with this `power`, over `seeds`.
+
+    In the unit of the differences' standard deviation (ddof 1). The test's t is then noncentral with seeds − 1 degrees
+    of freedom and noncentrality √seeds · difference / std. Raises CrocoError for fewer than two seeds, a negative or
+    undefined std, or a power that is not above `level` and below 1.
+    """
+    if seeds < 2 or not std_of_paired_differences >= 0 or not 0 < level < power < 1:
+        raise CrocoError("detectable: needs two seeds, a standard deviation of 0 or more and 0 < level < power < 1, "
+                         f"not {seeds}, {std_of_paired_differences}, {level} and {power}.")
+    df = seeds - 1
+    bound = stats.t.ppf(1 - level / 2, df)
+
+    def short_of(shift: float) -> float:
+        wrong_side = np.nan_to_num(stats.nct.cdf(-bound, df, shift))  # NaN where it is below 1e-17
+        return stats.nct.sf(bound, df, shift) + wrong_side - power
+
+    high = 1.0
+    while short_of(high) < 0:
+        high *= 2
+    return float(optimize.brentq(short_of, 0, high) * std_of_paired_differences / np.sqrt(seeds))
 
 
 def select(frame: pd.DataFrame, data: str, metric: str, part: str = "all", split: str = "test") -> pd.DataFrame:

@@ -123,6 +123,8 @@ def best_overall(R: Results) -> Iterator[Check]:
     for data in R.data("main"):
         for metric in ("auc", "gauc"):
             table = R.values("main", data, metric)
+            if table.isna().all(axis=None):  # gAUC on too few users
+                continue
             best = _runner_up(table, BASELINES)
             gap = table.crocodile - table[best]
             yield _check(data, f"{metric} of crocodile minus {best}'s, the best baseline", gap)
@@ -133,7 +135,7 @@ def best_where_scarce(R: Results) -> Iterator[Check]:
         where = R.smallest(data)
         for metric in ("auc", "gauc"):
             table = R.values("main", data, metric, **where)
-            if np.ptp(table.to_numpy()) == 0:  # too few test rows to tell any two runs apart: no measure
+            if table.isna().all(axis=None) or np.ptp(table.to_numpy()) == 0:  # too few users or rows: no measure
                 continue
             for other in ("me-ple", "sdem"):
                 gap = table.crocodile - table[other]

@@ -200,7 +200,7 @@ def fit(
                f"{run.rows_per_second:,.0f} training rows a second")
     wide = table.pivot(index="domain", columns="metric", values="value").loc[["all", *loaded.domains]]
     wide.insert(0, "rows", table.drop_duplicates("domain").set_index("domain").rows)
-    typer.echo(wide.to_string(float_format="{:.5f}".format, na_rep="not defined"))
+    typer.echo(wide.to_string(float_format="{:.5f}".format, na_rep="–"))
     for row in table[table.note != ""].itertuples():
         typer.echo(f"# {row.domain} {row.metric}: {row.note}")
 
@@ -245,7 +245,7 @@ def benchmark(
         for d in s["data"]:
             for metric in ("auc", "gauc"):
                 part = select(frame, d, metric)
-                if part.empty:
+                if part.value.isna().all():  # none, or not measured
                     continue
                 best = part.groupby("run").value.mean().idxmax()
                 typer.echo(f"\n{n}: test {metric} on {d}, each against the best")

@@ -1,5 +1,7 @@
 """Measures of ranking (AUC, gAUC, log loss) and of disentanglement (covariance, correlation, IA, DI, recovery)."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
@@ -7,6 +9,11 @@ from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import cross_val_score
 
 from .schema import CrocoError
+
+# gAUC is not measured on fewer users with both classes [ours]: the AUC of a user with a handful of rows is little more
+# than a coin, with a standard deviation of .3 to .5, so that the mean of 30 of them still has one of .05 to .09, about
+# what tells a model from chance; on one or two users it is 0, ½ or 1 by luck.
+MIN_USERS = 30
 
 # ---------------------------------------------------------------------------------------------- ranking
 
@@ -61,19 +68,26 @@ def log_loss(label: np.ndarray, logit: np.ndarray) -> float:
     return float((np.logaddexp(0, logit) - label * logit).mean()) if len(logit) else float("nan")
 
 
-def evaluate_scores(label, logit, domain, user, domains: tuple[str, ...]) -> pd.DataFrame:
+def evaluate_scores(label, logit, domain, user, domains: tuple[str, ...], min_users: int = MIN_USERS) -> pd.DataFrame:
     """AUC, gAUC and log loss, overall and per domain, as a tidy frame: domain, metric, value, rows, note.
 
-    gAUC: AUC within each user, averaged with the user's rows as weight, users with one class left out. Where a metric
-    is not defined its value is NaN and `note` says why.
+    gAUC: AUC within each user, averaged with the user's rows as weight, users with one class left out; not measured on
+    fewer than `min_users` users with both. Where a metric is not defined or not measured its value is NaN and `note`
+    says why.
     """
     label, logit, domain = np.asarray(label), np.asarray(logit), np.asarray(domain)
     user = np.unique(user, return_inverse=True)[1]
     users, S = int(user.max()) + 1 if len(user) else 0, len(domains)
 
-    def weighted(auc: np.ndarray, rows: np.ndarray) -> float:
+    def weighted(auc: np.ndarray, rows: np.ndarray) -> tuple[float, str]:
+        """gAUC, and why there is none."""
         two = ~np.isnan(auc)
-        return float(np.average(auc[two], weights=rows[two])) if two.any() else float("nan")
+        if not two.any():
+            return float("nan"), "not defined: no user with both classes"
+        if (count := int(two.sum())) < min_users:
+            users = "1 user" if count == 1 else f"{count} users"
+            return float("nan"), f"not measured: only {users} with both classes ({min_users} needed)"
+        return float(np.average(auc[two], weights=rows[two])), ""
 
     zero = np.zeros(len(label), int)
     overall = grouped_auc(label, logit, zero)[0]
@@ -84,13 +98,93 @@ def evaluate_scores(label, logit, domain, user, domains: tuple[str, ...]) -> pd.
         here = slice(None) if s < 0 else domain == s
         rows = len(label) if s < 0 else int(here.sum())
         auc = (overall[0] if rows else float("nan")) if s < 0 else by_domain[s]
-        gauc = (weighted(*grouped_auc(label, logit, user)) if s < 0
-                else weighted(in_user[s * users:(s + 1) * users], in_rows[s * users:(s + 1) * users]))
-        for metric, value, why in (("auc", auc, "one class"), ("gauc", gauc, "no user with both classes"),
-                                   ("logloss", log_loss(label[here], logit[here]), "no rows")):
-            note = "" if np.isfinite(value) else f"not defined: {why if rows else 'no rows'}"
+        gauc, why = (weighted(*grouped_auc(label, logit, user)) if s < 0
+                     else weighted(in_user[s * users:(s + 1) * users], in_rows[s * users:(s + 1) * users]))
+        for metric, value, note in (("auc", auc, "not defined: one class"), ("gauc", gauc, why),
+                                    ("logloss", log_loss(label[here], logit[here]), "")):
+            note = "" if np.isfinite(value) else note if rows else "not defined: no rows"
             records.append((name, metric, float(value), rows, note))
     return pd.DataFrame(records, columns=["domain", "metric", "value", "rows", "note"])
+
+
+def domain_mean(table: pd.DataFrame, metric: str = "auc") -> tuple[float, str]:
+    """Mean of the metric over the domains, each counting alike, and a note of how many entered.
+
+    `table` as `evaluate_scores` returns it. Domains without a value are left out; which they are depends on the rows,
+    not on the model, so models measured on the same rows compare. NaN where no domain has one.
+    """
+    values = table.loc[(table.metric == metric) & (table.domain != "all"), "value"].to_numpy(float)
+    there = values[np.isfinite(values)]
+    return float(there.mean()) if len(there) else float("nan"), f"mean of {len(there)} of {len(values)} domains"
+
+
+def pair_shares(label: np.ndarray, domain: np.ndarray) -> tuple[np.ndarray, float]:
+    """Of all pairs of a positive and a negative row: the share within each domain [S], and the share across domains.
+
+    The overall AUC is the mean over these pairs, so the last share of it says how domains are ordered, not rows within
+    one. `label` 0/1 [N], `domain` int [N] from 0. NaN where there is no such pair.
+    """
+    label, domain = np.asarray(label), np.asarray(domain)
+    positive = np.bincount(domain, weights=label)
+    negative = np.bincount(domain, weights=1.0 - label)
+    pairs = positive.sum() * negative.sum()
+    within = positive * negative / pairs if pairs else np.full(len(positive), np.nan)
+    return within, float(1 - within.sum())
+
+
+def auc_of_weights(label: np.ndarray, score: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The AUC as a function of the rows' weights: weights [..., N] → AUC [...], NaN without weight on both classes.
+
+    `label` 0/1 [N], `score` [N]. Sorts once, however many weightings follow. Ties count a half. As scikit-learn's
+    `roc_auc_score(label, score, sample_weight=weights)`.
+    """
+    order = np.argsort(score, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(np.asarray(score)[order]) != 0, True))[:len(order)]  # … of runs of ties
+    positive_row = np.asarray(label)[order] == 1
+
+    def auc(weight: np.ndarray) -> np.ndarray:
+        weight = np.asarray(weight, float)[..., order]
+        positive = np.cumsum(weight * positive_row, -1)[..., ends]  # up to the end of each run
+        negative = np.cumsum(weight * ~positive_row, -1)[..., ends]
+        below = negative - np.diff(negative, prepend=0.0) / 2  # half of the run's own
+        wins = (np.diff(positive, prepend=0.0) * below).sum(-1)
+        pairs = positive[..., -1] * negative[..., -1]
+        return np.divide(wins, pairs, out=np.full(np.shape(pairs), np.nan), where=np.asarray(pairs > 0))
+
+    return auc
+
+
+def user_bootstrap(label: np.ndarray, logits_a: np.ndarray, logits_b: np.ndarray, user: np.ndarray, domain: np.ndarray,
+                   repeats: int = 200, seed: int = 0) -> np.ndarray:
+    """AUC of a minus AUC of b when the test users are drawn anew: [repeats, 1 + S], overall and in each domain.
+
+    Users are drawn with replacement, as many as there are, each with all its rows (Efron's bootstrap by clusters: the
+    rows of a user are no independent draws). `label` 0/1, `user`, `domain` int from 0 [N]; logits [N], or [K, N] of K
+    seeds, row k of a paired with row k of b: then the pairs of seeds are drawn with replacement too, and their
+    differences averaged, so that the spread is of users and seeds both (K of them: by (K − 1)/K too narrow a variance
+    of the seeds). Take quantiles of it for an interval. NaN where a draw has one class.
+
+    Raises CrocoError for arrays that do not fit each other.
+    """
+    a, b = np.atleast_2d(logits_a), np.atleast_2d(logits_b)
+    if a.shape != b.shape or not a.shape[1] == len(label) == len(user) == len(domain):
+        raise CrocoError(f"user_bootstrap: logits {a.shape} and {b.shape}, {len(label)} labels, {len(user)} users and "
+                         f"{len(domain)} domains do not fit each other.")
+    label, domain, user = np.asarray(label), np.asarray(domain), np.unique(user, return_inverse=True)[1]
+    rng, (K, N), U = np.random.default_rng(seed), a.shape, int(user.max()) + 1
+    drawn = rng.multinomial(U, np.full(U, 1 / U), repeats)  # how often each user is drawn, [repeats, U]
+    pair = rng.multinomial(K, np.full(K, 1 / K), repeats) / K  # … each pair of seeds
+    gaps = np.empty((repeats, 1 + int(domain.max()) + 1))
+    for column in range(gaps.shape[1]):
+        here = np.flatnonzero(domain == column - 1) if column else np.arange(N)
+        both = [[auc_of_weights(label[here], logits[k, here]) for logits in (a, b)] for k in range(K)]
+        step = max(1, (1 << 22) // max(len(here), 1))  # repeats at once: 32 MiB of weights
+        for low in range(0, repeats, step):
+            part = slice(low, low + step)
+            weight = drawn[part][:, user[here]]
+            gap = np.stack([of_a(weight) - of_b(weight) for of_a, of_b in both], 1)  # [step, K]
+            gaps[part, column] = (gap * pair[part]).sum(1)
+    return gaps
 
 
 # ---------------------------------------------------------------------------------------------- disentanglement
@@ -132,6 +226,21 @@ def information_abundance(table: np.ndarray) -> float:
     """IA(E) = Σ singular values / the largest one, between 1 (one dimension) and e (Guo et al., ICML 2024)."""
     values = singular_values(table)
     return float(values.sum() / values[0]) if values[0] > 0 else float("nan")
+
+
+def information_abundance_at(table: np.ndarray, rows: int, repeats: int = 20, seed: int = 0) -> float:
+    """Mean IA over `repeats` random subsets of `rows` rows of [V, e], each drawn without replacement.
+
+    IA grows with a table's rows, even a random one's, so tables of unlike size are compared at equal rows. Raises
+    CrocoError for more rows than the table has, or fewer than one.
+    """
+    if not 1 <= rows <= len(table):
+        raise CrocoError(f"information abundance at {rows} rows of a table of {len(table)}: from 1 to all of them.")
+    if rows == len(table):
+        return information_abundance(table)
+    rng = np.random.default_rng(seed)
+    return float(np.mean([information_abundance(table[rng.choice(len(table), rows, replace=False)])
+                          for _ in range(repeats)]))
 
 
 def gate_entropy(gate: np.ndarray) -> float:

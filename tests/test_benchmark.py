@@ -22,6 +22,7 @@ from croco_lib.benchmark import (
     NO_OWN,
     OWN,
     against,
+    detectable,
     interval,
     key_of,
     make_job,
@@ -116,7 +117,12 @@ def test_a_run_is_what_fit_and_evaluate_say(finished):
               **{**job["fit"], "epochs": 1, "lr": 0.01})
     expected = evaluate(run.model, data.test)
     got = pd.DataFrame(result["values"], columns=["split", "part", "metric", "value"])
-    got = got[(got.split == "test") & (got.metric != "diversity_index")]
+    means = got[(got.split == "test") & (got.part == "mean of domains")]
+    assert means.metric.tolist() == ["auc", "gauc"]
+    for r in means.itertuples():
+        by_domain = expected.query("metric == @r.metric and domain != 'all'").value
+        np.testing.assert_allclose(r.value, by_domain.mean())
+    got = got[(got.split == "test") & (got.part != "mean of domains")]
     np.testing.assert_array_equal(got.value.to_numpy(), expected.value.to_numpy())
     assert result["fingerprint"] == data.fingerprint
 
@@ -145,6 +151,19 @@ def test_statistics_are_scipys():
     np.testing.assert_allclose(table.loc[["b", "c"], "p_corrected"], stats.false_discovery_control(p))
     assert table.loc["a", "difference"] == 0 and np.isnan(table.loc["a", "p"])
     assert interval(np.array([1.0]))[1:] == (-np.inf, np.inf)
+
+
+def test_the_detectable_difference_is_found_as_often_as_asked():
+    rng = np.random.default_rng(0)
+    for seeds, power, level in ((3, 0.8, 0.05), (6, 0.8, 0.05), (6, 0.5, 0.01), (20, 0.9, 0.05)):
+        shift = detectable(0.002, seeds, power, level)
+        drawn = rng.normal(shift, 0.002, (20_000, seeds))
+        assert (stats.ttest_1samp(drawn, 0, axis=1).pvalue < level).mean() == pytest.approx(power, abs=0.015)
+    assert detectable(0.004, 6) == pytest.approx(2 * detectable(0.002, 6))
+    assert detectable(0.002, 2) > detectable(0.002, 6) > detectable(0.002, 50) and detectable(0.0, 6) == 0
+    for bad in ((0.1, 1), (-0.1, 6), (np.nan, 6), (0.1, 6, 1.0), (0.1, 6, 0.01)):
+        with pytest.raises(CrocoError, match="detectable: needs"):
+            detectable(*bad)
 
 
 def test_data_specs():

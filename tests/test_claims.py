@@ -130,6 +130,20 @@ def test_rules_read_both_ways(judge_, results_, expected, monkeypatch):
     assert verdict(list(judge_(results_))) == expected
 
 
+def test_what_is_not_measured_is_no_check():
+    """gAUC on too few users is NaN in every run: no check, and no error."""
+    class Unmeasured(Stub):
+        def values(self, study, data, metric, part="all", split="test", by="model"):
+            return self.frame * (np.nan if metric == "gauc" else 1.0)
+
+        def smallest(self, data):
+            return {"part": "small"}
+
+    R = Unmeasured({"crocodile": FAR, "me-ple": NEAR, "sdem": NEAR})
+    assert [c.what.split()[0] for c in claims.best_overall(R)] == ["auc"]
+    assert [c.what.split()[0] for c in claims.best_where_scarce(R)] == ["auc", "auc"]
+
+
 def test_cheap_is_below_the_bound(monkeypatch):
     for share, expected in (([0.01, 0.011], "reproduced"), ([0.2, 0.21], "not reproduced")):
         monkeypatch.setattr(claims, "covloss_share", lambda share=share: np.array(share))

@@ -56,7 +56,7 @@ def test_evaluate_scores_equals_plain_loops(rows, dtype):
     label, score, user, domain = arrays(rows, dtype)
     score = np.clip(score, -20, 20)
     names = ("a", "b", "c")
-    table = metrics.evaluate_scores(label, score, domain, user * 7 - 3, names)
+    table = metrics.evaluate_scores(label, score, domain, user * 7 - 3, names, min_users=1)
     assert list(table.columns) == ["domain", "metric", "value", "rows", "note"]
     assert len(table) == 12
     for name, here in [("all", np.full(len(label), True)), *((n, domain == s) for s, n in enumerate(names))]:
@@ -96,6 +96,54 @@ def test_domain_with_one_class_has_nan_and_a_note():
         assert np.isnan(by.value[place])
         assert by.note[place] == note
     assert np.isfinite(by.value["b", "logloss"])
+
+
+def test_gauc_of_few_users_is_not_measured():
+    """Domain a has one user with both classes more than b; the third has a user with both, and many with one."""
+    users = metrics.MIN_USERS
+    user = np.repeat(np.arange(users), 2)
+    parts = [(user, 0), (user[:-2], 1), (np.array([0, 0]), 2)]
+    domain = np.concatenate([np.full(len(u), s) for u, s in parts])
+    user = np.concatenate([u for u, _ in parts])
+    label = np.tile([0, 1], len(user) // 2)
+    alone = np.arange(40) + 1_000  # users with one class: they do not count
+    user, label = np.concatenate([user, alone]), np.concatenate([label, np.zeros(40, int)])
+    domain = np.concatenate([domain, np.full(40, 2)])
+    table = metrics.evaluate_scores(label, label + 0.0, domain, user, ("a", "b", "c"))
+    by = table.set_index(["domain", "metric"])
+    assert by.value["all", "gauc"] == by.value["a", "gauc"] == 1 and by.note["a", "gauc"] == ""
+    assert np.isnan(by.value["b", "gauc"]) and np.isnan(by.value["c", "gauc"])
+    assert by.note["b", "gauc"] == f"not measured: only {users - 1} users with both classes ({users} needed)"
+    assert by.note["c", "gauc"] == f"not measured: only 1 user with both classes ({users} needed)"
+    assert by.value["b", "auc"] == by.value["c", "auc"] == 1
+    few = metrics.evaluate_scores(label[:4], label[:4] + 0.0, domain[:4], user[:4], ("a",)).set_index("metric")
+    assert np.isnan(few.value["gauc"]).all() and few.note["gauc"].str.startswith("not measured: only 2 users").all()
+
+
+def test_domain_mean_counts_domains_alike_and_says_how_many():
+    label, domain = np.array([0, 1] * 50 + [1, 0] + [1, 1]), np.array([0] * 100 + [1, 1] + [2, 2])
+    score = np.arange(104.0)
+    table = metrics.evaluate_scores(label, score, domain, np.zeros(104, int), ("a", "b", "one class"))
+    mean, note = metrics.domain_mean(table)
+    assert mean == pytest.approx((value(table, "a", "auc") + 0) / 2)
+    assert note == "mean of 2 of 3 domains"
+    assert metrics.domain_mean(table, "logloss")[1] == "mean of 3 of 3 domains"
+    mean, note = metrics.domain_mean(table, "gauc")
+    assert np.isnan(mean) and note == "mean of 0 of 3 domains"
+
+
+@settings(max_examples=40, deadline=None)
+@given(ROWS)
+def test_pair_shares_equal_brute_force(rows):
+    label, score, _, domain = arrays(rows)
+    within, across = metrics.pair_shares(label, domain)
+    pairs = [(domain[i], domain[j]) for i in range(len(label)) for j in range(len(label)) if label[i] > label[j]]
+    if not pairs:
+        assert np.isnan(within).all() and np.isnan(across)
+        return
+    for s in range(len(within)):
+        assert within[s] == pytest.approx(sum(p == q == s for p, q in pairs) / len(pairs))
+    assert across == pytest.approx(sum(p != q for p, q in pairs) / len(pairs), abs=1e-12)
 
 
 def test_tables_without_rows_have_no_metric():
@@ -153,6 +201,24 @@ def test_information_abundance_equals_singular_values():
     assert np.isnan(metrics.information_abundance(np.zeros((5, 2))))
 
 
+def test_information_abundance_at_equal_rows():
+    """A random table of many rows looks richer than one of few; at equal rows they are alike."""
+    rng = np.random.default_rng(0)
+    large, small = rng.normal(size=(3000, 16)), rng.normal(size=(150, 16))
+    assert metrics.information_abundance(large) - metrics.information_abundance(small) > 1.5
+    at = metrics.information_abundance_at(large, 150)
+    assert at == pytest.approx(metrics.information_abundance(small), abs=0.5)
+    assert at == metrics.information_abundance_at(large, 150) != metrics.information_abundance_at(large, 150, seed=1)
+    assert metrics.information_abundance_at(small, 150, repeats=3) == metrics.information_abundance(small)
+    draws = np.random.default_rng(3)
+    subsets = [draws.choice(3000, 40, replace=False) for _ in range(2)]
+    assert metrics.information_abundance_at(large, 40, 2, seed=3) == pytest.approx(
+        np.mean([metrics.information_abundance(large[rows]) for rows in subsets]))
+    for rows in (0, 151):
+        with pytest.raises(CrocoError, match=f"at {rows} rows of a table of 150"):
+            metrics.information_abundance_at(small, rows)
+
+
 def test_gate_entropy_is_one_for_equal_weights_and_zero_for_one_expert_alone():
     assert metrics.gate_entropy(np.full((4, 10, 1), 0.25)) == pytest.approx(1)
     assert metrics.gate_entropy(np.eye(3)[:, :, None]) == pytest.approx(0, abs=1e-9)
@@ -206,3 +272,69 @@ def test_recovery_finds_planted_facets():
     assert mixed_score < score - 0.2
     noise = rng.normal(size=(3, 300, 2))
     assert abs(metrics.recovery(noise, facets)[1]) < 0.1
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS, st.integers(0, 1000))
+def test_weighted_auc_equals_scikit_learn(rows, seed):
+    label, score, _, _ = arrays(rows)
+    weights = np.random.default_rng(seed).integers(0, 4, (5, len(label))).astype(float)
+    got = metrics.auc_of_weights(label, score)(weights)
+    assert got.shape == (5,)
+    for auc, weight in zip(got, weights, strict=True):
+        kept = weight > 0
+        if 0 < label[kept].sum() < kept.sum():
+            assert auc == pytest.approx(roc_auc_score(label, score, sample_weight=weight), abs=1e-12)
+        else:
+            assert np.isnan(auc)
+    np.testing.assert_array_equal(metrics.auc_of_weights(label, score)(weights[0]), got[0])
+
+
+def users_and_scores(rng, users=40, rows=8):
+    """Rows of users whose clicks, and the noise of either model's score, are alike within a user."""
+    user = np.repeat(np.arange(users), rows)
+    taste = rng.normal(size=users)[user]
+    label = (taste + rng.normal(size=len(user)) > 0).astype(int)
+    a, b = (taste + 0.7 * rng.normal(size=users)[user] + 0.1 * rng.normal(size=len(user)) for _ in range(2))
+    return label, a, b, user, rng.integers(0, 2, len(user))
+
+
+def test_user_bootstrap_draws_users_and_repeats_itself():
+    label, a, b, user, domain = users_and_scores(np.random.default_rng(0))
+    gaps = metrics.user_bootstrap(label, a, b, user * 5 - 9, domain, 30)
+    assert gaps.shape == (30, 3)
+    np.testing.assert_array_equal(gaps, metrics.user_bootstrap(label, a, b, user, domain, 30))
+    assert not np.array_equal(gaps, metrics.user_bootstrap(label, a, b, user, domain, 30, seed=1))
+    drawn = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), 30)
+    rows = np.concatenate([np.flatnonzero(user == u) for u in np.repeat(np.arange(40), drawn[7])])  # of repeat 7
+    for column, here in ((0, rows), (1, rows[domain[rows] == 0]), (2, rows[domain[rows] == 1])):
+        expected = roc_auc_score(label[here], a[here]) - roc_auc_score(label[here], b[here])
+        assert gaps[7, column] == pytest.approx(expected)
+
+
+def test_user_bootstrap_where_nothing_can_vary():
+    label, a, b, user, domain = users_and_scores(np.random.default_rng(0))
+    assert (metrics.user_bootstrap(label, a, a, user, domain, 20) == 0).all()
+    one_user = metrics.user_bootstrap(label, a, b, np.zeros(len(user)), np.zeros(len(user), int), 20)
+    np.testing.assert_allclose(one_user, roc_auc_score(label, a) - roc_auc_score(label, b))
+    one_class = metrics.user_bootstrap(np.where(domain == 1, 1, label), a, b, user, domain, 20)
+    assert np.isnan(one_class[:, 2]).all() and np.isfinite(one_class[:, :2]).all()
+    same_seeds = metrics.user_bootstrap(label, [a, a], [b, b], user, domain, 20)
+    other_seeds = metrics.user_bootstrap(label, [a, b], [b, a], np.zeros(len(user)), domain, 200)  # seeds alone vary
+    assert (same_seeds.std(0) > 0).all() and len(np.unique(other_seeds[:, 0].round(9))) == 3
+    with pytest.raises(CrocoError, match="do not fit"):
+        metrics.user_bootstrap(label, a, b[1:], user, domain)
+
+
+def test_user_bootstrap_covers_the_true_difference():
+    """Two models equally good: 0 lies in 95 of 100 intervals; one that takes rows for independent holds it less."""
+    rng = np.random.default_rng(0)
+    held = np.zeros(2)
+    for _ in range(200):
+        label, a, b, user, _ = users_and_scores(rng)
+        for i, group in enumerate((user, np.arange(len(user)))):
+            gaps = metrics.user_bootstrap(label, a, b, group, np.zeros(len(user), int), 100)[:, 0]
+            low, high = np.quantile(gaps, (0.025, 0.975))
+            held[i] += low <= 0 <= high
+    assert 0.9 < held[0] / 200 < 0.99
+    assert held[1] / 200 < 0.88

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from croco_lib import CrocoError, build, evaluate, fit, metrics, training
+from croco_lib import CrocoError, build, evaluate, fit, inside, metrics, training
 from croco_lib.losses import covariance_loss
 
 FAST = dict(epochs=3, batch_size=1000, progress=False)
@@ -143,9 +143,9 @@ def test_an_expert_alone_is_scored_by_its_rows_tower(small_world):
 
 
 def test_the_probe_looks_at_all_domains(monkeypatch, small_world):
-    seen, real = [], training.outputs
-    monkeypatch.setattr(training, "PROBE_ROWS", 400)
-    monkeypatch.setattr(training, "outputs", lambda model, split, rows: seen.append(split) or real(model, split, rows))
+    seen, real = [], inside.outputs
+    monkeypatch.setattr(inside, "PROBE_ROWS", 400)
+    monkeypatch.setattr(inside, "outputs", lambda model, split, rows: seen.append(split) or real(model, split, rows))
     training.probe(build("crocodile", small_world), small_world.valid)  # whose rows stand in order of their domains
     assert len(seen[0]) == 400 and len(np.unique(seen[0].domain)) == 5
 

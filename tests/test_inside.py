@@ -1,0 +1,105 @@
+"""What is measured inside a model: at equal rows, beside the untrained model, and beside what the experts know."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from croco_lib import build, inside, metrics, training
+from croco_lib.benchmark import _data, make_job, run_job
+from croco_lib.models import MODELS
+
+DATA = "world:rows=10000,users=100,items=200"
+WITH_EXPERTS = [name for name in MODELS if name not in ("star", "pepnet", "adasparse")]
+
+
+def table(values):
+    frame = pd.DataFrame(values, columns=["split", "part", "metric", "value"])
+    assert not frame.duplicated(["split", "part", "metric"]).any()
+    return frame.set_index(["split", "part", "metric"]).value
+
+
+def test_the_old_names_stay_where_the_lessons_import_them():
+    for name in ("diversity", "embedding_sets", "expert_outputs", "expert_scores", "outputs", "probe"):
+        assert getattr(training, name) is getattr(inside, name)
+
+
+def test_abundance_is_on_the_same_rows_for_every_model(small_world):
+    item = small_world.column("item")
+    smallest = np.bincount(small_world.train.domain).argmin()
+    items = np.unique(small_world.train.features[small_world.train.domain == smallest, item])
+    for name in ("shared-bottom", "crocodile", "star"):
+        model = build(name, small_world)
+        tables = inside.embedding_sets(model, small_world, small_world.fields[item].name)
+        assert inside.abundance(model, small_world) == pytest.approx(
+            np.mean([metrics.information_abundance(E[items]) for E in tables]))
+
+
+@pytest.mark.parametrize(("name", "options"), [("sdem", {}), ("me-ple", {"per_stream": 2})])
+def test_own_tables_are_compared_at_equal_rows(small_world, name, options):
+    """Before training all tables are alike: over all of its items, the largest domain's looks richer all the same."""
+    item = small_world.column("item")
+    model = build(name, small_world, **options)
+    items = [np.unique(small_world.train.features[small_world.train.domain == s, item]) for s in range(5)]
+    tables = inside.embedding_sets(model, small_world, small_world.fields[item].name)
+    each = options.get("per_stream", 1)
+    at_all = [np.mean([metrics.information_abundance(E[items[s]]) for E in tables[each * s:each * (s + 1)]])
+              for s in range(5)]
+    fewest = min(map(len, items))
+    own = inside.own_abundance(model, small_world)
+    assert list(own) == list(small_world.domains)
+    for s, value in enumerate(own.values()):
+        assert value == pytest.approx(np.mean([metrics.information_abundance_at(E[items[s]], fewest)
+                                               for E in tables[each * s:each * (s + 1)]]))
+    assert np.ptp(at_all) > 1.5 > 1 > np.ptp(list(own.values()))
+    assert inside.own_abundance(build("crocodile", small_world), small_world) == {}
+
+
+def test_an_experts_auc_is_on_the_rows_that_read_it():
+    rng = np.random.default_rng(0)
+    scores, label = rng.normal(size=(3, 60)), rng.integers(0, 2, 60)
+    read = rng.random((3, 60)) < 0.6
+    read[2] = label == 1
+    aucs = inside.expert_aucs(scores, read, label)
+    for m in range(2):
+        assert aucs[m] == pytest.approx(roc_auc_score(label[read[m]], scores[m, read[m]]))
+    assert np.isnan(aucs[2])
+
+
+@pytest.mark.parametrize("name", WITH_EXPERTS)
+def test_every_model_with_experts_is_measured_before_and_after(name):
+    result = run_job(make_job(DATA, name, 3, {"epochs": 5, "batch_size": 200, "dim": 4}, True, inside=True))
+    assert result["status"] == "done", result["error"]
+    assert result["best_step"] > 0
+    values, (data, _) = table(result["values"]), _data(DATA)
+    model = build(name, data, seed=3, dim=4)
+    scores, read = inside.expert_scores(model, data.test)
+    each = inside.expert_aucs(scores, read, data.test.label)
+    assert values["test", "all", "diversity_index_start"] == inside.diversity(model, data.test)
+    assert values["test", "all", "expert_auc_start"] == pytest.approx(np.nanmean(each))
+    assert values["test", "all", "expert_auc"] != values["test", "all", "expert_auc_start"]
+    if name == "shared-bottom":  # its one expert is the model
+        assert values["test", "all", "expert_auc"] == pytest.approx(values["test", "all", "auc"])
+    for m, auc in enumerate(each, 1):
+        np.testing.assert_allclose(values["test", f"set {m}", "expert_auc_start"], auc)
+        assert ("test", f"set {m}", "expert_auc") in values.index
+    before = {metric: v for part, metric, v in inside.probe(model, data.valid) if part == "all"}
+    np.testing.assert_allclose(values["valid", "all", "correlation_start"], before["correlation"])
+    assert values["train", "all", "abundance_start"] == inside.abundance(model, data)
+    assert values["train", "all", "abundance"] != values["train", "all", "abundance_start"]
+    for domain, own in inside.own_abundance(model, data).items():
+        np.testing.assert_allclose(values["train", domain, "own_table_abundance_start"], own)
+        assert ("train", domain, "own_table_abundance") in values.index
+    assert (values["test", "all", "diversity_index"] > 0) == (name not in ("shared-bottom", "single-domain"))
+
+
+def test_a_model_without_experts_has_an_abundance_and_no_diversity():
+    result = run_job(make_job(DATA, "star", 0, {"epochs": 1}, final=True, inside=True))
+    metric = set(table(result["values"]).index.get_level_values("metric"))
+    assert {"abundance", "abundance_start"} <= metric and not {"diversity_index", "expert_auc"} & metric
+
+
+def test_measuring_changes_no_result():
+    with_, without = (run_job(make_job(DATA, "crocodile", 0, {"epochs": 1}, True, i)) for i in (True, False))
+    assert table(without["values"]).equals(table(with_["values"])[:len(without["values"])])
+    assert with_["valid_auc"] == without["valid_auc"]
