@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import stats
 from tqdm.auto import tqdm
 
 from .schema import ROOT, CrocoError, known, parse_value, write_text, write_whole
@@ -292,29 +292,6 @@ def against(frame: pd.DataFrame, reference: str, by: str = "model") -> pd.DataFr
     if tested.any():
         table.loc[tested, "p_corrected"] = stats.false_discovery_control(table.p[tested])
     return table.sort_values("mean", ascending=False, ignore_index=True)
-
-
-def detectable(std_of_paired_differences: float, seeds: int, power: float = 0.8, level: float = 0.05) -> float:
-    """The smallest true difference that a two-sided paired t test at `level` finds with this `power`, over `seeds`.
-
-    In the unit of the differences' standard deviation (ddof 1). The test's t is then noncentral with seeds − 1 degrees
-    of freedom and noncentrality √seeds · difference / std. Raises CrocoError for fewer than two seeds, a negative or
-    undefined std, or a power that is not above `level` and below 1.
-    """
-    if seeds < 2 or not std_of_paired_differences >= 0 or not 0 < level < power < 1:
-        raise CrocoError("detectable: needs two seeds, a standard deviation of 0 or more and 0 < level < power < 1, "
-                         f"not {seeds}, {std_of_paired_differences}, {level} and {power}.")
-    df = seeds - 1
-    bound = stats.t.ppf(1 - level / 2, df)
-
-    def short_of(shift: float) -> float:
-        wrong_side = np.nan_to_num(stats.nct.cdf(-bound, df, shift))  # NaN where it is below 1e-17
-        return stats.nct.sf(bound, df, shift) + wrong_side - power
-
-    high = 1.0
-    while short_of(high) < 0:
-        high *= 2
-    return float(optimize.brentq(short_of, 0, high) * std_of_paired_differences / np.sqrt(seeds))
 
 
 def select(frame: pd.DataFrame, data: str, metric: str, part: str = "all", split: str = "test") -> pd.DataFrame:

@@ -14,6 +14,7 @@ import pandas as pd
 import typer
 
 from .schema import ROOT, CrocoError, DataError, known, parse_value, write_whole
+from .study import commands
 
 app = typer.Typer(help="Crocodile, step by step: multi-domain click models from raw data to tables.",
                   no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -416,6 +417,10 @@ def lessons(
             typer.echo(f"[{done}/{total}] {name}  {seconds:.0f} s")
     if html:
         typer.echo(f"To read: {html}/index.html")
+
+
+app.command()(commands.study)
+app.command()(commands.verdicts)
 
 
 def as_json(run, table: pd.DataFrame, data) -> dict:

@@ -154,39 +154,6 @@ def auc_of_weights(label: np.ndarray, score: np.ndarray) -> Callable[[np.ndarray
     return auc
 
 
-def user_bootstrap(label: np.ndarray, logits_a: np.ndarray, logits_b: np.ndarray, user: np.ndarray, domain: np.ndarray,
-                   repeats: int = 200, seed: int = 0) -> np.ndarray:
-    """AUC of a minus AUC of b when the test users are drawn anew: [repeats, 1 + S], overall and in each domain.
-
-    Users are drawn with replacement, as many as there are, each with all its rows (Efron's bootstrap by clusters: the
-    rows of a user are no independent draws). `label` 0/1, `user`, `domain` int from 0 [N]; logits [N], or [K, N] of K
-    seeds, row k of a paired with row k of b: then the pairs of seeds are drawn with replacement too, and their
-    differences averaged, so that the spread is of users and seeds both (K of them: by (K − 1)/K too narrow a variance
-    of the seeds). Take quantiles of it for an interval. NaN where a draw has one class.
-
-    Raises CrocoError for arrays that do not fit each other.
-    """
-    a, b = np.atleast_2d(logits_a), np.atleast_2d(logits_b)
-    if a.shape != b.shape or not a.shape[1] == len(label) == len(user) == len(domain):
-        raise CrocoError(f"user_bootstrap: logits {a.shape} and {b.shape}, {len(label)} labels, {len(user)} users and "
-                         f"{len(domain)} domains do not fit each other.")
-    label, domain, user = np.asarray(label), np.asarray(domain), np.unique(user, return_inverse=True)[1]
-    rng, (K, N), U = np.random.default_rng(seed), a.shape, int(user.max()) + 1
-    drawn = rng.multinomial(U, np.full(U, 1 / U), repeats)  # how often each user is drawn, [repeats, U]
-    pair = rng.multinomial(K, np.full(K, 1 / K), repeats) / K  # … each pair of seeds
-    gaps = np.empty((repeats, 1 + int(domain.max()) + 1))
-    for column in range(gaps.shape[1]):
-        here = np.flatnonzero(domain == column - 1) if column else np.arange(N)
-        both = [[auc_of_weights(label[here], logits[k, here]) for logits in (a, b)] for k in range(K)]
-        step = max(1, (1 << 22) // max(len(here), 1))  # repeats at once: 32 MiB of weights
-        for low in range(0, repeats, step):
-            part = slice(low, low + step)
-            weight = drawn[part][:, user[here]]
-            gap = np.stack([of_a(weight) - of_b(weight) for of_a, of_b in both], 1)  # [step, K]
-            gaps[part, column] = (gap * pair[part]).sum(1)
-    return gaps
-
-
 # ---------------------------------------------------------------------------------------------- disentanglement
 
 

@@ -22,7 +22,6 @@ from croco_lib.benchmark import (
     NO_OWN,
     OWN,
     against,
-    detectable,
     interval,
     key_of,
     make_job,
@@ -151,19 +150,6 @@ def test_statistics_are_scipys():
     np.testing.assert_allclose(table.loc[["b", "c"], "p_corrected"], stats.false_discovery_control(p))
     assert table.loc["a", "difference"] == 0 and np.isnan(table.loc["a", "p"])
     assert interval(np.array([1.0]))[1:] == (-np.inf, np.inf)
-
-
-def test_the_detectable_difference_is_found_as_often_as_asked():
-    rng = np.random.default_rng(0)
-    for seeds, power, level in ((3, 0.8, 0.05), (6, 0.8, 0.05), (6, 0.5, 0.01), (20, 0.9, 0.05)):
-        shift = detectable(0.002, seeds, power, level)
-        drawn = rng.normal(shift, 0.002, (20_000, seeds))
-        assert (stats.ttest_1samp(drawn, 0, axis=1).pvalue < level).mean() == pytest.approx(power, abs=0.015)
-    assert detectable(0.004, 6) == pytest.approx(2 * detectable(0.002, 6))
-    assert detectable(0.002, 2) > detectable(0.002, 6) > detectable(0.002, 50) and detectable(0.0, 6) == 0
-    for bad in ((0.1, 1), (-0.1, 6), (np.nan, 6), (0.1, 6, 1.0), (0.1, 6, 0.01)):
-        with pytest.raises(CrocoError, match="detectable: needs"):
-            detectable(*bad)
 
 
 def test_data_specs():

@@ -1,0 +1,1 @@
+"""The wing that checks the paper: the search, the studies, their tables, the rules and the verdicts."""

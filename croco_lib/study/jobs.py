@@ -1,0 +1,158 @@
+"""A job is one training with all that fixes its outcome but the code; its key is the hash of that.
+
+Each finished job is a file, written whole, so studies that were killed go on, and two that share a job run it once.
+"""
+
+import hashlib
+import json
+import time
+from functools import lru_cache, partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..schema import CrocoError, parse_value, write_text, write_whole
+from .space import registered
+
+VERSIONS = {name: version(name) for name in ("croco-lib", "torch", "numpy")}
+FIT = ("lr", "weight_decay", "batch_size", "epochs", "patience", "objective")
+DEFAULTS = dict(lr=3e-3, weight_decay=0.0, batch_size=2048, epochs=10, patience=6, objective="sample")
+LOOKS = 4  # validations an epoch, whatever the batch size: the best step comes early, and patience is 1.5 epochs
+FRESH_ROWS = 20_000  # new rows a domain of the made world, so that its smallest is measured as well as its largest
+
+
+def parse_data(spec: str) -> tuple[str, dict]:
+    """"world:conflict=0,tail=2" → ("world", {"conflict": 0, "tail": 2})."""
+    name, _, options = spec.partition(":")
+    pairs = [pair.partition("=") for pair in options.split(",") if pair]
+    if bad := [key for key, sign, _ in pairs if not sign]:
+        raise CrocoError(f"data is NAME or NAME:key=value,key=value; {bad[0]!r} has no value.")
+    return name, {key: parse_value(text) for key, _, text in pairs}
+
+
+def make_job(data: str, model: str, seed: int, settings: dict, final: bool, inside: bool = False) -> dict:
+    """`settings` go to `fit` by their names, else to the model; `start` is the embeddings' standard deviation."""
+    name, fixed = registered(model)
+    settings = {**settings, **fixed}
+    return json.loads(json.dumps(dict(
+        data=data, model=name, seed=seed, final=final, inside=inside, versions=VERSIONS,
+        options={k: v for k, v in settings.items() if k not in FIT},
+        fit={**DEFAULTS, **{k: v for k, v in settings.items() if k in FIT}})))
+
+
+def key_of(job: dict) -> str:
+    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=1)
+def _data(spec: str):
+    """The data, and fresh rows where it is a made world."""
+    from ..data import load
+
+    name, options = parse_data(spec)
+    loaded = load(name, **options)
+    return loaded, None if loaded.world is None else loaded.world.fresh(FRESH_ROWS)
+
+
+def built(job: dict, data):
+    """The job's model as it starts."""
+    import torch
+
+    from ..layers import INIT_STD
+    from ..models import build
+    from ..training import tables_of
+
+    options = dict(job["options"])
+    start = options.pop("start", INIT_STD)
+    model = build(job["model"], data, seed=job["seed"], **options)
+    with torch.no_grad():
+        for table in tables_of(model):
+            table.weight.mul_(start / INIT_STD)
+    return model
+
+
+def run_job(job: dict) -> tuple[dict, dict[str, np.ndarray]]:
+    """Train and measure one job on one thread: its outcome, and a final run's logits by split.
+
+    A failure is recorded, never raised. A trial knows validation only; a final run adds the metrics on test rows and,
+    where asked, what goes on inside the model.
+    """
+    import torch
+
+    from ..inside import measures, measures_at_start
+    from ..training import fit
+
+    torch.set_num_threads(1)
+    start, logits = time.perf_counter(), {}
+    try:
+        data, fresh = _data(job["data"])
+        every = max(1, round(len(data.train) / LOOKS / job["fit"]["batch_size"]))
+        model = built(job, data)
+        at_start = measures_at_start(model, data) if job["inside"] else []
+        run = fit(model, data, seed=job["seed"], progress=False, eval_every=every, **job["fit"])
+        values = []
+        if job["final"]:
+            values, logits = measured(run.model, data, fresh)
+        if job["inside"]:
+            values += [*measures(run.model, data), *at_start]
+        valid = run.history.query("split == 'valid' and part == 'all' and metric == 'auc'").value.max()
+        outcome = dict(status="done", error="", valid_auc=valid, best_step=run.best_step,
+                       steps=int(run.history.step.max()), fingerprint=data.fingerprint,
+                       parameters=sum(p.numel() for p in run.model.parameters()), values=values,
+                       rows_per_second=run.rows_per_second)
+    except Exception as error:  # whatever it is, the other runs go on; the table shows it
+        outcome = dict(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0], values=[])
+    return {**outcome, "job": job, "seconds": time.perf_counter() - start, "date": time.strftime("%Y-%m-%d")}, logits
+
+
+def measured(model, data, fresh) -> tuple[list[tuple], dict[str, np.ndarray]]:
+    """(split, part, metric, value) on test and fresh rows, and the logits that they come from."""
+    from ..metrics import domain_mean, evaluate_scores
+    from ..training import predict
+
+    values = [("train", name, "rows", n) for name, n in zip(
+        data.domains, np.bincount(data.train.domain).tolist(), strict=True)]
+    logits = {}
+    for split, rows in (("test", data.test), ("fresh", fresh)):
+        if rows is None:
+            continue
+        logits[split] = predict(model, rows)
+        table = evaluate_scores(rows.label, logits[split], rows.domain, rows.user, rows.domains)
+        values += [(split, r.domain, r.metric, r.value) for r in table.itertuples()]
+        values += [(split, "mean of domains", metric, domain_mean(table, metric)[0]) for metric in ("auc", "gauc")]
+    return values, logits
+
+
+def _to_file(job: dict, folder: Path) -> None:
+    result, logits = run_job(job)
+    if logits:  # before the outcome: where that is, these are
+        write_whole(folder / f"{key_of(job)}.npz", lambda path: np.savez(path.open("wb"), **logits))
+    write_text(folder / f"{key_of(job)}.json", json.dumps(result))
+
+
+def read(job: dict, folder: Path) -> dict | None:
+    """The finished job's outcome, or None. Raises CrocoError for a damaged file."""
+    path = folder / f"{key_of(job)}.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except json.JSONDecodeError:
+        raise CrocoError(f"{path} is damaged; delete it, and the study makes it again.") from None
+
+
+def run_jobs(jobs: list[dict], folder: Path, workers: int = 1, progress: bool = True, label: str = "study") -> None:
+    """Run what is not yet in `folder`; failed jobs are tried again."""
+    from joblib import Parallel, delayed
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("*.tmp"):
+        stale.unlink()
+    unique = list({key_of(job): job for job in jobs}.values())
+    open_ = [job for job in unique if (r := read(job, folder)) is None or r["status"] == "failed"]
+    bar = tqdm(total=len(unique), initial=len(unique) - len(open_), desc=label, unit="run", disable=not progress)
+    done = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch=workers)(
+        delayed(partial(_to_file, folder=folder))(job) for job in open_)
+    for _ in done:
+        bar.update()
+    bar.close()

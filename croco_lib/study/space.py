@@ -1,0 +1,46 @@
+"""The search space: for every model as many settings to choose from, and as many tries. [ours]"""
+
+import numpy as np
+
+from ..models import MODELS
+from ..schema import known
+
+# A model in a study is a model of the library, or one with an option fixed.
+FIXED = {"crocodile without CovLoss": ("crocodile", {"alpha": 0.0})}
+
+# The default comes first everywhere: the first trial of every search is the defaults.
+COMMON = {"lr": (3e-3, 1e-3, 2e-3, 5e-3, 1e-2), "weight_decay": (0.0, 1e-6, 1e-5, 1e-4), "dim": (16, 8, 32),
+          "expert": ((64, 32), (32, 16), (128, 64))}
+# Two knobs more, of three and of four values: the model's own where it has them, else batch size and tower.
+BATCH, TOWER = ("batch_size", (2048, 1024, 4096)), ("tower", ((16,), (32,), (32, 16), (64,)))
+OWN = {
+    "mmoe": (("experts", (5, 3, 8)), TOWER),
+    "me-mmoe": (("experts", (5, 3, 8)), TOWER),
+    "ple": (("per_stream", (1, 2, 3)), TOWER),
+    "me-ple": (("per_stream", (1, 2, 3)), TOWER),
+    "hinet": (("per_stream", (2, 1, 3)), TOWER),
+    "pepnet": (("hidden", (32, 16, 64)), TOWER),
+    "adasparse": (("epsilon", (0.25, 0.1, 0.4)), TOWER),
+    "crocodile": (("sets", (5, 3, 8)), ("alpha", (0.1, 0.001, 0.01, 1.0))),
+    "crocodile without CovLoss": (("sets", (5, 3, 8)), TOWER),
+}
+
+
+def registered(name: str) -> tuple[str, dict]:
+    """The library's model behind a study's, and what is fixed of it. Raises CrocoError for an unknown name."""
+    return FIXED.get(name) or (known("model", name, [*MODELS, *FIXED]), {})
+
+
+def space(name: str) -> dict[str, tuple]:
+    """The knobs of this model and their values: 5 · 4 · 3 · 3 · 3 · 4 = 2,160 settings for every model."""
+    registered(name)
+    return COMMON | dict(OWN.get(name, (BATCH, TOWER)))
+
+
+def trials(name: str, count: int) -> list[dict]:
+    """`count` different settings: the defaults, then random draws. What is common to all models is drawn alike."""
+    rng, drawn = np.random.default_rng(0), [{}]
+    while len(drawn) < count:
+        setting = {knob: values[rng.integers(len(values))] for knob, values in space(name).items()}
+        drawn += [setting] if setting not in drawn else []
+    return drawn[:count]

@@ -1,0 +1,189 @@
+"""Studies: the search of each model on a data set, then its seeds in each variant, and the tables they leave.
+
+`data/verdicts/studies.toml` says what is run. A study of one data set is whole or absent: its tables are written when
+its last run is done.
+"""
+
+import json
+import tomllib
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..schema import ROOT, CrocoError, known, write_whole
+from .jobs import _data, key_of, make_job, parse_data, read, run_jobs
+from .space import trials
+
+RESULTS = ROOT / "data" / "verdicts"
+TUNING_SEEDS = (1_000, 1_001, 1_002)  # of the trials; the final seeds count from 0
+FINALISTS = 3  # best settings on validation, which run the other tuning seeds too; the mean chooses
+CLOSE = 0.001  # of validation AUC: models as near as this to Crocodile run `more_seeds`, and so does Crocodile
+DRAWS = 200  # bootstrap draws of the test users
+WORDS = ("data", "models", "seeds", "search", "more_seeds", "settings", "variants", "grid", "choose", "inside", "fixed")
+
+
+def studies(path: Path = RESULTS / "studies.toml") -> dict[str, dict]:
+    """The studies by name. Raises CrocoError for a word that none of them may use."""
+    made = tomllib.loads(path.read_text(encoding="utf-8"))
+    for name, study in made.items():
+        for word in study:
+            known(f"word of study {name}", word, WORDS)
+    return made
+
+
+def label_of(settings: dict) -> str:
+    """Settings as a variant's name: "alpha: 0.1, sets: 2"."""
+    return json.dumps(settings, sort_keys=True).replace('"', "")[1:-1]
+
+
+def file_of(study: str, data: str, kind: str, folder: Path = RESULTS) -> Path:
+    """main.kuairand-pure.runs.csv; what a file name cannot hold of the data's options becomes a dash."""
+    return folder / f"{study}.{''.join(c if c.isalnum() or c in '-._' else '-' for c in data)}.{kind}.csv"
+
+
+def variants_of(study: dict) -> list[dict]:
+    """The study's own list of settings, or every combination of its grid; one empty setting where it has neither."""
+    grid = study.get("grid", {})
+    return study.get("variants") or [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+
+
+class Runner:
+    """Runs jobs into a folder and reads them again: what every part of a study needs at hand."""
+
+    def __init__(self, folder: Path, workers: int, progress: bool):
+        self.runs, self.workers, self.progress = folder / "runs", workers, progress
+
+    def run(self, jobs: list[dict], label: str) -> None:
+        run_jobs(jobs, self.runs, self.workers, self.progress, label)
+
+    def valid(self, job: dict) -> float:
+        """The job's best validation AUC; −inf where it failed."""
+        result = read(job, self.runs)
+        return result["valid_auc"] if result and result["status"] == "done" else -np.inf
+
+    def choose(self, data: str, model: str, settings: list[dict], label: str) -> tuple[dict, list[dict]]:
+        """The settings that are best on validation by the mean of the tuning seeds, and all jobs run for it."""
+        first = [make_job(data, model, TUNING_SEEDS[0], s, final=False) for s in settings]
+        self.run(first, label)
+        order = sorted(range(len(first)), key=lambda i: (-self.valid(first[i]), i))[:FINALISTS]
+        again = {i: [make_job(data, model, seed, settings[i], final=False) for seed in TUNING_SEEDS] for i in order}
+        self.run([job for jobs in again.values() for job in jobs], f"{label}, finalists")
+        mean = {i: np.mean([self.valid(job) for job in jobs]) for i, jobs in again.items()}
+        if not np.isfinite(best := max(mean.values())):
+            error = (read(first[0], self.runs) or {}).get("error")
+            raise CrocoError(f"Every trial of {model} on {data} failed: {error}")
+        return settings[next(i for i in order if mean[i] == best)], first + sum(again.values(), [])
+
+
+def chosen_in_main(data: str, model: str, folder: Path) -> dict:
+    """The settings that [main]'s search chose, from its committed table."""
+    path = file_of("main", data, "runs", folder)
+    if not path.is_file():
+        raise CrocoError(f"{path} is not there; its settings are needed first: croco study main --data {data}")
+    runs = pd.read_csv(path, keep_default_na=False)
+    rows = runs[(runs.model == model) & (runs.stage == "final")]
+    return json.loads(rows.settings.iloc[0])
+
+
+def run_study(name: str, study: dict, data: str, folder: Path = RESULTS, workers: int = 1,
+              progress: bool = True) -> None:
+    """Run one study on one data set and write its tables.
+
+    `study` has `models`, `seeds`, and may have `search` (trials of the search; without it the defaults, or with
+    settings = "main" what [main] chose), `variants` or `grid` (put on top), `choose` (a knob whose value is chosen on
+    validation for each variant), `fixed`, `more_seeds`, `inside` (also measure what goes on inside the models).
+    Raises CrocoError where every run of a search failed.
+    """
+    at, inside, fixed = Runner(folder, workers, progress), study.get("inside", False), study.get("fixed", {})
+    tried, planned = [], []
+    for model in study["models"]:
+        base = chosen_in_main(data, model, folder) if study.get("settings") == "main" else {}
+        if "search" in study:
+            settings = [{**trial, **fixed} for trial in trials(model, study["search"])]
+            base, jobs = at.choose(data, model, settings, f"{name}, search of {model}")
+            tried += [(model, job) for job in jobs]
+        for variant in variants_of(study):
+            settings = {**base, **fixed, **variant}
+            for knob, values in study.get("choose", {}).items():
+                settings, jobs = at.choose(data, model, [{**settings, knob: v} for v in values], f"{name}, {knob}")
+                tried += [(model, job) for job in jobs]
+            planned.append((model, variant, settings))
+
+    def finals(seeds: range, models: list[str]) -> list[tuple]:
+        return [(model, variant, settings, make_job(data, model, seed, settings, True, inside))
+                for model, variant, settings in planned if model in models for seed in seeds]
+
+    made = finals(range(study["seeds"]), study["models"])
+    at.run([job for *_, job in made], name)
+    if "more_seeds" in study:
+        mean = pd.DataFrame([(m, at.valid(job)) for m, _, _, job in made]).groupby(0)[1].mean()
+        close = [m for m in mean.index if abs(mean[m] - mean["crocodile"]) < CLOSE]
+        more = finals(range(study["seeds"], study["more_seeds"]), close if len(close) > 1 else [])
+        at.run([job for *_, job in more], f"{name}, more seeds")
+        made += more
+    write_tables(name, data, made, tried, folder)
+
+
+def write_tables(name: str, data: str, made: list[tuple], tried: list[tuple], folder: Path) -> None:
+    """NAME.DATA.runs.csv, .values.csv and .users.csv, the same bytes however often interrupted, and .costs.csv."""
+    from .rules import RULES_HASH
+
+    runs, values, costs = [], [], []
+    for model, variant, settings, job in [*made, *((m, {}, None, job) for m, job in tried)]:
+        result, key = read(job, folder / "runs"), key_of(job)
+        runs.append(dict(
+            key=key, stage="final" if job["final"] else "search", data=data, model=model, variant=label_of(variant),
+            seed=job["seed"], settings=json.dumps(settings if job["final"] else {**job["options"], **job["fit"]},
+                                                  sort_keys=True),
+            **{c: result.get(c) for c in ("status", "error", "valid_auc", "best_step", "steps", "parameters",
+                                          "fingerprint")},
+            versions=label_of(job["versions"]), rules=RULES_HASH))
+        values += [(key, *row) for row in result["values"]] if job["final"] else []
+        costs.append((key, model, round(result["seconds"], 2), round(result.get("rows_per_second", 0)), result["date"]))
+    tables = {
+        "runs": pd.DataFrame(runs).drop_duplicates(["key", "model", "variant"]),
+        "values": pd.DataFrame(values, columns=["key", "split", "part", "metric", "value"]).drop_duplicates(),
+        "users": resampled_users(data, made, folder),
+        "costs": pd.DataFrame(costs, columns=["key", "model", "seconds", "rows_per_second", "date"]).drop_duplicates(),
+    }
+    for kind, frame in tables.items():
+        write_whole(file_of(name, data, kind, folder), partial(frame.to_csv, index=False, float_format="%.10g"))
+
+
+def resampled_users(data: str, made: list[tuple], folder: Path) -> pd.DataFrame:
+    """AUC under each bootstrap draw of the test users, mean over seeds: split, part, model, variant, draw, auc.
+
+    Users are drawn with replacement, the same draws for every model, so that any two can be compared draw by draw.
+    """
+    from ..metrics import auc_of_weights
+
+    loaded, fresh = _data(data)
+    rows = []
+    for split, held in (("test", loaded.test), ("fresh", fresh)):
+        if held is None:
+            continue
+        user = np.unique(held.user, return_inverse=True)[1]
+        count = int(user.max()) + 1
+        draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), DRAWS)  # [draws, users]
+        parts = {"all": slice(None), **{name: held.domain == s for s, name in enumerate(loaded.domains)}}
+        for model, variant in dict.fromkeys((m, label_of(v)) for m, v, *_ in made):
+            files = [folder / "runs" / f"{key_of(job)}.npz" for m, v, _, job in made
+                     if (m, label_of(v)) == (model, variant)]
+            logits = [np.load(path)[split] for path in files if path.is_file()]  # a failed run leaves none
+            for part, here in parts.items() if logits else ():
+                seeds = [auc_of_weights(held.label[here], score[here]) for score in logits]
+                for draw, weight in enumerate(draws):
+                    w = weight[user[here]]
+                    rows.append((split, part, model, variant, draw, np.mean([auc(w) for auc in seeds])))
+    return pd.DataFrame(rows, columns=["split", "part", "model", "variant", "draw", "auc"])
+
+
+def find_data(data: str) -> str:
+    """The data set's name, where its files are here. Raises CrocoError for an unknown one or absent files."""
+    from ..data import present
+
+    present(name := parse_data(data)[0])
+    return name

@@ -1,0 +1,48 @@
+"""From the committed tables to the scorecard. Nothing is trained or timed here."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .rules import CLAIMS, Check, cheap, verdict
+from .studies import RESULTS, file_of, studies
+from .tables import Tables
+
+NOT_RUN = "not run yet"
+
+
+def judge(folder: Path = RESULTS) -> pd.DataFrame:
+    """Every check of every claim on every data set, tidy: number, claim, data, verdict, and the check's columns.
+
+    A claim on a data set whose study has not been run stands there as "not run yet". Raises CrocoError for results that
+    were made under other rules or versions.
+    """
+    rows = []
+    for claim in CLAIMS:
+        for data in (studies()[claim.study]["data"] if claim.judge else ["cost" if claim.study else ""]):
+            checks, said = [], NOT_RUN
+            if claim.judge and runs_of(claim.study, data, folder):
+                checks = list(claim.judge(Tables(claim.study, data, folder)))
+                said = verdict(checks)
+            elif claim.study == "cost" and (folder / "cost.csv").is_file():
+                checks = list(cheap(pd.read_csv(folder / "cost.csv")))
+                said = verdict(checks)
+            elif not claim.study:
+                said = verdict([])
+            head = (claim.number, claim.text, data, said)
+            rows += [(*head, *check) for check in checks] or [(*head, "", *(np.nan,) * 4, 0, np.nan, "")]
+    return pd.DataFrame(rows, columns=["number", "claim", "data", "verdict", *Check._fields])
+
+
+def runs_of(study: str, data: str, folder: Path) -> bool:
+    """Whether the study, and what its checks read beside it, has been run on the data."""
+    beside = {"regularisers": ["ablations"], "sets": ["main"]}.get(study, [])
+    return all(file_of(name, data, "runs", folder).is_file() for name in (study, *beside))
+
+
+def scorecard(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a claim, a column a data set: the verdict in words."""
+    card = table.drop_duplicates(["number", "data"]).pivot(index=["number", "claim"], columns="data", values="verdict")
+    order = [d for d in table.data.unique() if d in card]
+    return card[order].fillna("").reset_index().rename(columns={"": "elsewhere"})
