@@ -73,7 +73,8 @@ class Tables:
 
     @cached_property
     def users(self) -> pd.DataFrame:
-        return pd.read_csv(file_of(self.study, self.data, "users", self.folder), keep_default_na=False)
+        path = file_of(self.study, self.data, "users", self.folder)
+        return pd.read_csv(path, keep_default_na=False, na_values={"auc": [""]})  # "" is also a variant's name
 
     def metric(self, metric: str, part: str = "all", split: str = "test", by: str = "model") -> pd.DataFrame:
         """A row a seed, a column a model (or variant)."""
