@@ -151,7 +151,7 @@ def fit(
     batch_size: Annotated[int, typer.Option(help="Rows a step.")] = 4096,
     lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = 3e-3,
     weight_decay: Annotated[float, typer.Option(help="Adam's L2 regularisation.")] = 0.0,
-    objective: Annotated[str, typer.Option(help="domain (per-domain means summed) or sample (plain mean).")] = "domain",
+    objective: Annotated[str, typer.Option(help="sample (plain mean) or domain (per-domain means summed).")] = "sample",
     patience: Annotated[int, typer.Option(help="Stop after so many validations without a better AUC.")] = 2,
     eval_every: Annotated[int | None, typer.Option(help="Steps between validations (default: an epoch).")] = None,
     lazy: Annotated[bool | None, typer.Option(help="Lazy Adam for the tables (default: for many ids).")] = None,

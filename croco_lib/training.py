@@ -136,7 +136,7 @@ def fit(
     batch_size: int = 4096,
     lr: float = 3e-3,
     weight_decay: float = 0.0,
-    objective: str = "domain",
+    objective: str = "sample",
     patience: int = 2,
     eval_every: int | None = None,
     lazy: bool | None = None,
@@ -147,7 +147,8 @@ def fit(
 ) -> Run:
     """Train with Adam, keep the weights that are best on validation (overall AUC), and return the run.
 
-    `objective`: "domain" (per-domain means summed, the paper's) or "sample" (plain mean). Validation comes every
+    `objective`: "sample", the plain mean over rows, or "domain", the literal reading of the paper's formula: per-domain
+    means summed: the few rows of a small domain then weigh as much as all of a large one. Validation comes every
     `eval_every` steps (default: once an epoch); training stops when it has not improved `patience` times in a row.
     `lazy`: the embedding tables by lazy Adam, which moves only the rows that a batch reads, so that a step costs the
     same however many ids there are (default: from LAZY_FROM ids on). `weight_decay` is L2 on all weights, but of the

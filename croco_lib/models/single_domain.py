@@ -1,7 +1,7 @@
 """Single-domain training, the floor: embedding set, expert and tower of its own for every domain, nothing shared.
 
-One network a domain, trained side by side. With the objective "domain" each gets the gradient it would get alone; the
-step that is kept is chosen for all at once.
+One network a domain, trained side by side. Each gets the gradient that it would get alone, up to a constant factor to
+which Adam is blind; the step that is kept is chosen for all at once.
 """
 
 import torch
