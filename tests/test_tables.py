@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import croco_lib
 from croco_lib import serving
 from croco_lib.data.tables import read_table
-from croco_lib.schema import DataError
+from croco_lib.errors import DataError
 
 NAMES = dict(label="click", domain="place", user="who", item="what")
 

@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from ..schema import DataError, MultiDomainData, known
+from ..errors import DataError, known
+from ..schema import MultiDomainData
 from .kuairand import roots
 from .prepare import DROPPED, NONE, code_columns, lookup, numbers, prepared, read_raw
 

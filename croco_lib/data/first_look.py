@@ -13,8 +13,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 from tqdm.auto import tqdm
 
+from ..errors import DataError, known
 from ..metrics import grouped_auc
-from ..schema import DataError, known
 from .frame import SPOILED, WHOLE
 from .tables import BLOCK, dialect, open_bytes, parts_of
 

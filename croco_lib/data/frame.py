@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from ..schema import SPLITS, UNKNOWN, CrocoError, DataError, Field, MultiDomainData, Split, known
+from ..errors import CrocoError, DataError, known
+from ..schema import SPLITS, UNKNOWN, Field, MultiDomainData, Split
 from .tables import need, no_gaps, read_table, row_at
 
 FRACTIONS = (0.8, 0.1, 0.1)  # train, valid, test [ours: the paper does not say]

@@ -12,7 +12,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from ..schema import ROOT, DataError, MultiDomainData, known
+from ..errors import ROOT, DataError, known
+from ..schema import MultiDomainData
 from .frame import from_frame, split_random, split_time
 from .prepare import code_columns, prepared, read_raw
 from .tables import need, no_gaps, read_table

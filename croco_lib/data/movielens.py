@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ..schema import DataError, MultiDomainData
+from ..errors import DataError
+from ..schema import MultiDomainData
 from .frame import from_frame
 from .kuairand import fetch, roots
 
