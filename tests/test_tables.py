@@ -1,6 +1,9 @@
 """Tables as people have them: ids stay what was written, in every dress of a file, from training to the scores."""
 
+import csv
 import gzip
+import io
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -8,9 +11,11 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raw_writer import write_kuairand
 
 import croco_lib
 from croco_lib import serving
+from croco_lib.data import prepare
 from croco_lib.data.tables import read_table
 from croco_lib.errors import DataError
 
@@ -146,3 +151,34 @@ def test_whole_numbers_beyond_64_bits_from_pandas():
     frame = table()
     frame["who"] = [10**20 + int(v) for v in frame.who]
     assert len(load(frame).fields[0].values) == 20
+
+
+def in_dress(path, how):
+    """The same file, packed, in another encoding, with other separators, quoted or in capitals; the plain one goes."""
+    text = path.read_text(encoding="utf-8")
+    path.unlink()
+    if how == "quoted":
+        rows = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+        text = rows.to_csv(index=False, quoting=csv.QUOTE_ALL)
+    elif how == "semicolons":
+        text = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).to_csv(index=False, sep=";")
+    data = text.encode({"bom": "utf-8-sig", "utf-16": "utf-16"}.get(how, "utf-8"))
+    name = path.with_suffix(".CSV") if how == "capitals" else path.with_name(path.name + ".gz") if how == "gz" else path
+    name.write_bytes(gzip.compress(data) if how == "gz" else data)
+
+
+@pytest.mark.parametrize("how", ["gz", "quoted", "semicolons", "bom", "utf-16", "capitals"])
+def test_what_fit_reads_prepare_reads(how, tmp_path, monkeypatch):
+    """KuaiRand's raw files in every dress: through memory and prepared, the figures of the plain ones."""
+    raw, dressed_ = tmp_path / "raw", tmp_path / "dressed"
+    write_kuairand(raw, rows=3000, users=60, videos=40)
+    monkeypatch.setenv("CROCO_DATA", str(raw))
+    monkeypatch.setenv("CROCO_PREPARED", str(tmp_path / "prepared"))
+    expected = croco_lib.load("kuairand-pure").fingerprint
+    shutil.copytree(raw, dressed_)
+    for path in sorted(dressed_.glob("*.csv")):
+        in_dress(path, how)
+    monkeypatch.setenv("CROCO_DATA", str(dressed_))
+    assert croco_lib.load("kuairand-pure").fingerprint == expected
+    prepare("kuairand-pure")
+    assert croco_lib.load("kuairand-pure").fingerprint == expected
