@@ -43,7 +43,7 @@ def _load(data: str, label, domain, user, item, fields, option):
         raise DataError(f"{data} is a file, so {', '.join(absent)} must name its columns "
                         f"(a data set by name is one of: {', '.join(DATASETS)}).")
     for name in options:
-        known("option of a file", name, ("domains", "split", "time", "min_count", "missing", "seed"))
+        known("option of a file", name, ("domains", "split", "time", "min_count", "missing", "seed", "separator"))
     listed = [f.strip() for f in fields.split(",") if f.strip()] if fields else []
     return from_frame(data, **columns, fields=listed, name=Path(data).stem, **options)
 

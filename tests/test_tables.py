@@ -110,6 +110,18 @@ def test_windows_1252(tmp_path):
         assert read_table(tmp_path / "a.csv")["a"].to_list() == ["Café"]
 
 
+def test_one_line_that_is_not_utf8_is_named(tmp_path):
+    (tmp_path / "a.csv").write_bytes("a,b\nCafé,1\nBar,2\n".encode() + b"Caf\xe9,3\n")
+    with pytest.raises(DataError, match="line 4 is not UTF-8, and other lines are"):
+        read_table(tmp_path / "a.csv")
+
+
+def test_a_letter_far_down_that_is_not_utf8(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"a,b\n" + b"x,1\n" * 100_000 + "Café,2\n".encode("cp1252"))
+    with pytest.warns(UserWarning, match="Windows-1252"):
+        assert read_table(tmp_path / "a.csv")["a"][-1] == "Café"
+
+
 @pytest.mark.parametrize("rows", [60, 6000])
 def test_quoted_values_hold_line_breaks_at_any_size(rows, tmp_path):
     frame = pd.DataFrame({"a": range(rows), "b": ["how\nto " + "x" * 400 + "\n\nplease"] * rows})
@@ -182,3 +194,21 @@ def test_what_fit_reads_prepare_reads(how, tmp_path, monkeypatch):
     assert croco_lib.load("kuairand-pure").fingerprint == expected
     prepare("kuairand-pure")
     assert croco_lib.load("kuairand-pure").fingerprint == expected
+
+
+def test_a_separator_can_be_given(tmp_path):
+    (tmp_path / "a.csv").write_text("a#b,c\n007#1,5\n")
+    read = read_table(tmp_path / "a.csv", text=True, separator="#")
+    assert read.to_dict(as_series=False) == {"a": ["007"], "b,c": ["1,5"]}
+    with pytest.raises(DataError, match="a separator is one character, not '##'"):
+        read_table(tmp_path / "a.csv", separator="##")
+
+
+@pytest.mark.parametrize("kind", [str, int])
+def test_ids_that_a_spreadsheet_has_rounded_are_named(kind):
+    rng = np.random.default_rng(0)
+    ids = rng.integers(10**16, 10**17, 40)
+    frame = table().assign(what=[kind(v) for v in ids[rng.integers(0, 40, 400)]])
+    assert len(load(frame).fields[1].values) == 40
+    with pytest.raises(DataError, match="'what'.*as a spreadsheet rounds them"):
+        load(frame.assign(what=[kind(int(v) // 100 * 100) for v in frame.what]))

@@ -35,20 +35,45 @@ def open_bytes(path: Path, file: BinaryIO | None = None) -> BinaryIO:
     return gzip.open(file) if packed else file
 
 
-def dialect(path: Path) -> tuple[str, str, list[str]]:
+def single_byte(path: Path) -> str:
+    """The encoding of a file that is not UTF-8: Windows-1252. Raises DataError where only some of its lines are not."""
+    first, others = 0, False
+    with open_bytes(path) as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                others |= not line.decode().isascii()
+            except UnicodeDecodeError:
+                first = first or number
+    if others:
+        raise DataError(f"{path}: line {first} is not UTF-8, and other lines are. Mend that line, or save the whole "
+                        "file as UTF-8.")
+    return "cp1252"
+
+
+def dialect(path: Path, separator: str | None = None) -> tuple[str, str, list[str]]:
     """(encoding, separator, column names) of a CSV file, packed with gzip or not, from its first lines.
 
-    The separator is the one of SEPARATORS that cuts the first line into most columns. Raises DataError for an empty
-    file and for a first line with fewer columns than the second, as a title above the header has.
+    The separator, where it is not given, is the one of SEPARATORS that cuts the first line into most columns.
+    Raises DataError for an empty file and for a first line with fewer columns than the second, as a title above the
+    header has.
     """
     with open_bytes(path) as file:
         head = file.read(1 << 18)
     encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
-    text = head[: len(head) // 2 * 2].decode("utf-16" if encoding == "utf-16" else "utf-8-sig", errors="replace")
+    try:
+        head.decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding == "utf-8" and error.start < len(head) - 4:  # not a letter that the end of the piece cuts in two
+            encoding = single_byte(path)
+    text = head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace")
     lines = [line for line in text.splitlines(keepends=True) if line.strip()]
     if not lines:
         raise DataError(f"{path}: the file is empty. Its first line must name the columns.")
     cut = {s: next(csv.reader(lines[:1], delimiter=s)) for s in SEPARATORS}
+    if separator is not None:
+        if len(separator) != 1 or separator in '"\r\n':
+            raise DataError(f"{path}: a separator is one character, not {separator!r}.")
+        return encoding, separator, next(csv.reader(lines[:1], delimiter=separator))
     separator = max(SEPARATORS, key=lambda s: len(cut[s]))
     names = cut[separator]
     if len(names) == 1 and len(lines) > 1:
@@ -121,19 +146,19 @@ def row_at(where: str | Path, row: int) -> str:
 
 
 def read_table(path: str | Path, integers: Sequence[str] = (), numbers: Sequence[str] = (),
-               text: Sequence[str] | bool = ()) -> pl.DataFrame:
+               text: Sequence[str] | bool = (), separator: str | None = None) -> pl.DataFrame:
     """A CSV or Parquet file as a table. Columns named in `integers` must hold whole numbers, in `numbers` any.
 
     Columns named in `text` (true: all) stay as they are written in a CSV, so that 007 is not 7. A CSV may be packed
-    with gzip, separated by comma, tab, semicolon or bar, in UTF-8, UTF-16 or, with a warning, Windows-1252; quoted
-    values may hold line breaks. Raises DataError with file, line and column for a missing file, a row cut short or a
-    wrong type.
+    with gzip, separated by comma, tab, semicolon or bar (or by `separator`), in UTF-8, UTF-16 or, with a warning,
+    Windows-1252; quoted values may hold line breaks. Raises DataError with file, line and column for a missing file,
+    a row cut short or a wrong type.
     """
     path = Path(path)
     parts, is_csv = parts_of(path)
     if not is_csv:
         return _parquet(path, parts)
-    encoding, separator, names = dialect(path)
+    encoding, separator, names = dialect(path, separator)
     types = dict.fromkeys(names if text is True else text or (), pa.string())
     types |= dict.fromkeys(integers, pa.int64()) | dict.fromkeys(numbers, pa.float64())
     convert = pa_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
@@ -151,14 +176,17 @@ def read_table(path: str | Path, integers: Sequence[str] = (), numbers: Sequence
             if "UTF8" not in str(error):
                 raise
             table = None
-        if encoding == "utf-8" and (table is None or any(pa.types.is_binary(t) for t in table.schema.types)):
+        if encoding != "utf-16" and (table is None or any(pa.types.is_binary(t) for t in table.schema.types)):
+            table = read(encoding := single_byte(path), True)  # the first letter that is not UTF-8 stands far down
+        if encoding == "cp1252":
             warnings.warn(f"{path}: not UTF-8, read as Windows-1252 (cp1252). Save it as UTF-8 if letters look wrong.",
                           stacklevel=2)
-            table = read("cp1252", True)
     except (pa.ArrowInvalid, UnicodeError):
         try:  # once more on one thread: only then does the reader know the row's number
             read(encoding, False)
-        except (pa.ArrowInvalid, UnicodeError) as error:
+        except UnicodeError as error:
+            raise DataError(f"{path}: not text in {encoding} as it begins ({error}). Save it as UTF-8.") from error
+        except pa.ArrowInvalid as error:
             what = re.sub(r"Row #(\d+)", lambda m: f"line {line_of(path, int(m[1]) - 2)}", str(error))
             raise DataError(f"{path}: {what}.{' Mend or remove this line.' if 'line ' in what else ''}") from error
         raise
