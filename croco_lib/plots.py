@@ -1,6 +1,6 @@
 """The lessons' house style, and the few figures that more than one lesson draws. Frames and arrays in, Axes out."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -59,14 +59,16 @@ def covariance_heatmaps(matrices: Mapping[str, np.ndarray], experts: int, label:
     return figure
 
 
-def forest(table: pd.DataFrame, ax: plt.Axes | None = None, by: str = "model") -> plt.Axes:
+def forest(table: pd.DataFrame, ax: plt.Axes | None = None, by: str = "model", strong: Collection[str] = ("crocodile",),
+           ) -> plt.Axes:
     """Differences with their intervals, a line each, best on top: `table` as `benchmark.against` returns it.
 
-    The row that all others are held against has no interval and marks zero.
+    The row that all others are held against has no interval and marks zero. Names stand at the axis, so the colour only
+    picks out the `strong` ones.
     """
     ax = ax or plt.gca()
     for y, row in enumerate(table.iloc[::-1].itertuples()):
-        colour = MODELS.get(getattr(row, by), "black")
+        colour = MODELS["crocodile"] if getattr(row, by) in strong else "0.45"
         if row.high > row.low:
             ax.plot([row.low, row.high], [y, y], color=colour, linewidth=2)
         ax.plot(row.difference, y, "o" if row.high > row.low else "D", color=colour)

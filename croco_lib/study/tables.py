@@ -61,7 +61,8 @@ class Tables:
         if set(self.runs.rules) != {RULES_HASH}:
             raise CrocoError(f"The results of {study!r} on {data} were made under other rules. {again}")
         made = dict(part.split(": ") for part in self.runs.versions.iloc[0].split(", "))
-        if other := [f"{p} {made.get(p)}" for p in CHECKED if made.get(p) != VERSIONS[p]]:
+        release = lambda text: (text or "").partition("+")[0]  # noqa: E731  2.13.0+cpu and 2.13.0 are one release
+        if other := [f"{p} {made.get(p)}" for p in CHECKED if release(made.get(p)) != release(VERSIONS[p])]:
             raise CrocoError(f"The results of {study!r} on {data} were made with {', '.join(other)}. {again}")
 
     @cached_property
