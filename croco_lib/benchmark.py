@@ -20,7 +20,7 @@ import pandas as pd
 from scipy import stats
 from tqdm.auto import tqdm
 
-from .schema import ROOT, CrocoError, known, parse_value, write_text, write_whole
+from .errors import ROOT, CrocoError, known, parse_value, write_text, write_whole
 
 RESULTS = ROOT / "data" / "results"
 VERSIONS = {name: version(name) for name in ("croco-lib", "torch", "numpy")}

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from .benchmark import RESULTS, interval, results, select, short
-from .schema import CrocoError
+from .errors import CrocoError
 
 MARGIN = 0.002  # of AUC: what we call "as good", about the spread between two seeds [ours]
 CHEAP = 0.05  # of a training step's time: what we call "cheap" [ours]

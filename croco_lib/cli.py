@@ -10,10 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
 
-from .schema import ROOT, CrocoError, DataError, known, parse_value, write_whole
+from .errors import ROOT, CrocoError, DataError, known, parse_value, write_whole
 from .study import commands
 
 app = typer.Typer(help="Crocodile, step by step: multi-domain click models from raw data to tables.",
@@ -44,7 +43,7 @@ def _load(data: str, label, domain, user, item, fields, option):
         raise DataError(f"{data} is a file, so {', '.join(absent)} must name its columns "
                         f"(a data set by name is one of: {', '.join(DATASETS)}).")
     for name in options:
-        known("option of a file", name, ("domains", "split", "time", "min_count", "missing", "seed"))
+        known("option of a file", name, ("domains", "split", "time", "min_count", "missing", "seed", "separator"))
     listed = [f.strip() for f in fields.split(",") if f.strip()] if fields else []
     return from_frame(data, **columns, fields=listed, name=Path(data).stem, **options)
 
@@ -119,6 +118,8 @@ def look(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Look at a table before any training: its columns, what is wrong with it, and the command to go on with."""
+    import pandas as pd
+
     from .data.first_look import first_look
 
     given = {k: v for k, v in dict(label=label, domain=domain, user=user, item=item).items() if v is not None}
@@ -219,6 +220,8 @@ def benchmark(
     workers: Annotated[int, typer.Option(help="Processes, one thread each.")] = 2,
 ) -> None:
     """Run models × data × seeds × options; killed at any moment and started again, it ends with the same tables."""
+    import pandas as pd
+
     from .benchmark import against, parse_data, results, run_study, select, studies
     from .data import present
     from .models import MODELS
@@ -267,6 +270,7 @@ def speed(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Measure what training, preparation and metrics cost here, beside the bare matrix products of the same step."""
+    import pandas as pd
     import torch
 
     from .speed import measure, tables
@@ -337,6 +341,7 @@ def online(
     seed: Annotated[int, typer.Option(min=0, help="Of the models, the traffic and the users' arms.")] = 0,
 ) -> None:
     """Simulate the online test (minutes): A/B and A/A, calibration, day by day, faults with and without tolerance."""
+    import pandas as pd
     import torch
 
     from .claims import BASELINES
@@ -423,7 +428,7 @@ app.command()(commands.study)
 app.command()(commands.verdicts)
 
 
-def as_json(run, table: pd.DataFrame, data) -> dict:
+def as_json(run, table, data) -> dict:
     """The evaluation as one object: metrics overall and per domain (null: not defined), rows, seconds, versions."""
     def values(domain: str) -> dict:
         part = table[table.domain == domain]
@@ -444,12 +449,21 @@ def made_with() -> dict:
             "date": time.strftime("%Y-%m-%d")}
 
 
+def extra_of(module: str) -> str:
+    """Which extra of pyproject.toml brings what is missing, in words."""
+    extra = "serving" if module.startswith("onnx") else "lessons"
+    return f"Its extra brings it: pip install 'croco-lib[{extra}]'"
+
+
 def main() -> None:
     """Run the command line; a user's error is one clear line and exit status 1."""
     for stream in (sys.stdout, sys.stderr):  # a redirected output may be cp1252, which has no α
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         app()
+    except ModuleNotFoundError as error:
+        typer.echo(f"croco: {error.name} is not installed. {extra_of(error.name)}", err=True)
+        sys.exit(1)
     except CrocoError as error:
         typer.echo(f"croco: {error}", err=True)
         sys.exit(1)

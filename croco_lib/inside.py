@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from . import metrics
+from .errors import CrocoError, known
 from .losses import covariance_loss
 from .models import Output
-from .schema import CrocoError, MultiDomainData, Split, known
+from .schema import MultiDomainData, Split
 
 PROBE_ROWS = 4096  # random validation rows on which the measures of disentanglement are taken
 EVAL_BATCH = 1 << 16

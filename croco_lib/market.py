@@ -27,9 +27,10 @@ from sklearn.linear_model import LogisticRegression
 from .benchmark import DEFAULT_FIT, FIT, RESULTS, VERSIONS, select
 from .benchmark import results as of_study
 from .data import load
+from .errors import CrocoError, DataError, write_text, write_whole
 from .metrics import grouped_auc
 from .models import build
-from .schema import CrocoError, DataError, MultiDomainData, Split, write_text, write_whole
+from .schema import MultiDomainData, Split
 from .serving import export, latency
 from .training import fit, predict
 

@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import cross_val_score
 
-from .schema import CrocoError
+from .errors import CrocoError
 
 # gAUC is not measured on fewer users with both classes [ours]: the AUC of a user with a handful of rows is little more
 # than a coin, with a standard deviation of .3 to .5, so that the mean of 30 of them still has one of .05 to .09, about

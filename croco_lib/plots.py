@@ -12,10 +12,14 @@ from sklearn.decomposition import PCA
 from .metrics import cross_blocks
 
 SIGNED = "vlag"  # the diverging map for anything signed, always centred at 0
-_CYCLE = sns.color_palette("colorblind")
-MODELS = {name: _CYCLE[i] for i, name in enumerate(
-    ("shared-bottom", "mmoe", "ple", "me-ple", "sdem", "crocodile, α = 0", "crocodile", "star", "hinet", "pepnet"))}
-MODELS |= {"adasparse": (0.35,) * 3, "me-mmoe": (0.5,) * 3, "single-domain": (0.65,) * 3}
+LIT = "#d55e00"  # what is picked out among grey points
+# Models, domains and signs have colours of their own, so that none is taken for another; Crocodile's is the strongest.
+MODELS = {
+    "crocodile": "#b0005c", "crocodile, α = 0": "#e08ab8", "crocodile without CovLoss": "#e08ab8",
+    "shared-bottom": "#0173b2", "mmoe": "#de8f05", "ple": "#029e73", "me-ple": "#d55e00", "sdem": "#9467bd",
+    "me-mmoe": "#c9b037", "star": "#56b4e9", "hinet": "#8c564b", "pepnet": "#7f7f00", "adasparse": "#595959",
+    "single-domain": "#a6a6a6",
+}
 
 
 def style() -> None:
@@ -27,7 +31,7 @@ def style() -> None:
 
 def domain_palette(domains) -> dict:
     """The same colour for the same domain in every figure."""
-    return dict(zip(domains, sns.color_palette("colorblind", len(domains)), strict=True))
+    return dict(zip(domains, sns.color_palette("crest_r", len(domains)), strict=True))
 
 
 def covariance_heatmaps(matrices: Mapping[str, np.ndarray], experts: int, label: str = "covariance",
@@ -62,7 +66,7 @@ def forest(table: pd.DataFrame, ax: plt.Axes | None = None, by: str = "model") -
     """
     ax = ax or plt.gca()
     for y, row in enumerate(table.iloc[::-1].itertuples()):
-        colour = MODELS.get(getattr(row, by), _CYCLE[0])
+        colour = MODELS.get(getattr(row, by), "black")
         if row.high > row.low:
             ax.plot([row.low, row.high], [y, y], color=colour, linewidth=2)
         ax.plot(row.difference, y, "o" if row.high > row.low else "D", color=colour)
@@ -98,7 +102,7 @@ def linked(points: list[np.ndarray], chosen: int, lit: np.ndarray, names: list[s
         X = X[:, :dimensions]
         ax = figure.add_subplot(1, len(points), m + 1, projection="3d" if dimensions == 3 else None)
         ax.scatter(*X.T, s=8, color=shades[groups], alpha=0.5, linewidths=0)
-        ax.scatter(*X[lit].T, s=36, color=_CYCLE[3], edgecolors="black", linewidths=0.6)
+        ax.scatter(*X[lit].T, s=36, color=LIT, edgecolors="black", linewidths=0.6)
         ax.scatter(*X[[chosen]].T, s=120, marker="*", color="black", zorder=5)
         for i, at in enumerate(X[lit], 1):
             ax.text(*at, f" {i}", fontsize=8)

@@ -1,68 +1,16 @@
 """What every data set looks like to a model: fields, domains and three splits of coded rows."""
 
-import difflib
 import hashlib
-import json
-import os
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError
 
-ROOT = Path(__file__).resolve().parents[1]
+from .errors import DataError
+
 UNKNOWN = 0  # the id of whatever was rare or unseen in training, in every field
 SPLITS = ("train", "valid", "test")
-
-
-class CrocoError(ValueError):
-    """Something the user gave cannot be used; the message says what, where and what to do."""
-
-
-class DataError(CrocoError):
-    """The data cannot be used as it is."""
-
-
-def known(kind: str, name: str, registry) -> str:
-    """`name` if the registry has it; else a CrocoError with the known names and the nearest one."""
-    if name in registry:
-        return name
-    near = difflib.get_close_matches(str(name), list(registry), n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise CrocoError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(registry)}.")
-
-
-def parse_value(text: str):
-    """A number, true or false, null, or a list where the text is JSON; else the text itself."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the path, then rename: an interruption leaves the old file or the new one, never a half.
-
-    Raises CrocoError where the disk is full, or the file cannot be written for another reason.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch says RuntimeError when it cannot write
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CrocoError(f"{path} could not be written ({reason}). Is the disk full, or the folder not writable? What "
-                         "stood there before is whole.") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """The text as UTF-8 on every system, whole or not at all."""
-    write_whole(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import polars as pl
 
 from .data.frame import whole
 from .data.tables import read_table
-from .schema import UNKNOWN, CrocoError, DataError, Field, MultiDomainData, write_text, write_whole
+from .errors import CrocoError, DataError, write_text, write_whole
+from .schema import UNKNOWN, Field, MultiDomainData
 
 README = """A click model, exported by `croco export`. Score a table with `croco score THIS_FOLDER FILE`, or feed
 model.onnx (or model.pt2, with torch) yourself: `features` int32 [N, F], ids by vocabulary.parquet in the order of

@@ -21,9 +21,10 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from . import metrics
+from .errors import CrocoError, known, write_text, write_whole
 from .inside import diversity, embedding_sets, expert_outputs, expert_scores, outputs, probe  # noqa: F401 (old names)
 from .losses import OBJECTIVES
-from .schema import CrocoError, MultiDomainData, Split, known, write_text, write_whole
+from .schema import MultiDomainData, Split
 
 BLOCK, BUFFER = 1 << 10, 1 << 20  # rows read in one piece; rows held in memory and shuffled together
 MAY_CHANGE = ("device", "threads")  # noted, but a run may go on with others: the last digits then differ

@@ -11,7 +11,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from . import metrics, plots
-from .schema import CrocoError
+from .errors import CrocoError
 
 
 def png(figure: Figure) -> bytes:

@@ -11,7 +11,7 @@ from croco_lib import CrocoError, benchmark, claims
 from croco_lib.benchmark import RESULTS, results, run_study, studies
 from croco_lib.claims import CLAIMS, MARGIN, Check, Results, _check, fast_studies, judge, scorecard, verdict
 from croco_lib.cli import app
-from croco_lib.schema import ROOT
+from croco_lib.errors import ROOT
 
 committed = pytest.mark.skipif(not (RESULTS / "main.values.csv").is_file(), reason="no committed results")
 

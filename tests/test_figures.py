@@ -93,6 +93,8 @@ def test_heat_map_is_centred_at_zero_and_shared_by_all_panels():
     plt.close(figure)
 
 
-def test_a_domain_keeps_its_colour():
-    assert plots.domain_palette(["x", "y"]) == plots.domain_palette(["x", "y"])
-    assert len(set(plots.domain_palette("abcde").values())) == 5
+def test_models_and_domains_never_share_a_colour():
+    domains = [matplotlib.colors.to_rgb(c) for n in range(1, 7) for c in plots.domain_palette("abcdef"[:n]).values()]
+    models = {matplotlib.colors.to_rgb(c) for name, c in plots.MODELS.items() if "α" not in name}
+    assert len(models) == len(plots.MODELS) - 1 and len(set(plots.domain_palette("abcde").values())) == 5
+    assert min(np.linalg.norm(np.subtract(d, m)) for d in domains for m in models) > 0.15

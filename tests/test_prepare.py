@@ -18,7 +18,8 @@ from raw_writer import write_aliccp, write_kuairand
 import croco_lib
 from croco_lib import DataError, cli
 from croco_lib.data import PREPARE, aliccp, find, prepare
-from croco_lib.schema import ROOT, SPLITS
+from croco_lib.errors import ROOT
+from croco_lib.schema import SPLITS
 
 kuairand = importlib.import_module("croco_lib.data.kuairand")
 engine = importlib.import_module("croco_lib.data.prepare")

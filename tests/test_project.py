@@ -1,6 +1,8 @@
 """The promises of the repository: versions in one place, notebooks saved run and tidy, links that lead somewhere."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 
@@ -8,12 +10,14 @@ import nbformat
 import pytest
 import yaml
 
+from croco_lib import cli
+from croco_lib.errors import ROOT
 from croco_lib.lessons import VIEW, paths, tidy
 from croco_lib.models import MODELS
-from croco_lib.schema import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PINS = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
+EXTRAS = PROJECT["optional-dependencies"]
+PINS = [pin for pins in (PROJECT["dependencies"], *EXTRAS.values()) for pin in pins if not pin.startswith("croco-lib[")]
 LESSONS = {path.name: nbformat.read(path, as_version=4) for path in paths()}
 
 
@@ -21,6 +25,32 @@ def test_every_version_is_pinned_in_pyproject_and_installed():
     for pin in PINS:
         name, exact = pin.split("==")
         assert version(name).split("+")[0] == exact
+
+
+def test_the_command_line_answers_without_torch_or_pandas():
+    script = ("import sys; from croco_lib import cli; import typer.testing as t\n"
+              "assert t.CliRunner().invoke(cli.app, ['--help']).exit_code == 0\n"
+              "assert not {'torch', 'pandas', 'polars', 'sklearn', 'matplotlib'} & set(sys.modules), 'slow to start'")
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_library_needs_no_extra():
+    """What only lessons or serving need is imported by them alone."""
+    extra = {"bs4", "IPython", "ipywidgets", "matplotlib", "nbclient", "nbconvert", "nbformat", "onnx", "onnxruntime",
+             "seaborn"}
+    script = (f"import sys, croco_lib; from croco_lib import build, fit, load, evaluate, cli\n"
+              f"import croco_lib.study.verdicts, croco_lib.data.first_look, croco_lib.benchmark, croco_lib.claims\n"
+              f"assert not {extra!r} & set(sys.modules), {extra!r} & set(sys.modules)")
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_an_absent_extra_is_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr(cli, "app", lambda: __import__("onnxruntime"))
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1
+    assert "pip install 'croco-lib[serving]'" in capsys.readouterr().err
 
 
 def test_environment_yml_only_brings_python_and_installs_the_project():

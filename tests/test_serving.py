@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from croco_lib import CrocoError, build, fit, serving
+from croco_lib.errors import DataError
 from croco_lib.models import MODELS
-from croco_lib.schema import Bag, DataError
+from croco_lib.schema import Bag
 from croco_lib.training import predict
 
 

@@ -1,6 +1,9 @@
 """Tables as people have them: ids stay what was written, in every dress of a file, from training to the scores."""
 
+import csv
 import gzip
+import io
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -8,11 +11,13 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raw_writer import write_kuairand
 
 import croco_lib
 from croco_lib import serving
+from croco_lib.data import prepare
 from croco_lib.data.tables import read_table
-from croco_lib.schema import DataError
+from croco_lib.errors import DataError
 
 NAMES = dict(label="click", domain="place", user="who", item="what")
 
@@ -105,6 +110,18 @@ def test_windows_1252(tmp_path):
         assert read_table(tmp_path / "a.csv")["a"].to_list() == ["Café"]
 
 
+def test_one_line_that_is_not_utf8_is_named(tmp_path):
+    (tmp_path / "a.csv").write_bytes("a,b\nCafé,1\nBar,2\n".encode() + b"Caf\xe9,3\n")
+    with pytest.raises(DataError, match="line 4 is not UTF-8, and other lines are"):
+        read_table(tmp_path / "a.csv")
+
+
+def test_a_letter_far_down_that_is_not_utf8(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"a,b\n" + b"x,1\n" * 100_000 + "Café,2\n".encode("cp1252"))
+    with pytest.warns(UserWarning, match="Windows-1252"):
+        assert read_table(tmp_path / "a.csv")["a"][-1] == "Café"
+
+
 @pytest.mark.parametrize("rows", [60, 6000])
 def test_quoted_values_hold_line_breaks_at_any_size(rows, tmp_path):
     frame = pd.DataFrame({"a": range(rows), "b": ["how\nto " + "x" * 400 + "\n\nplease"] * rows})
@@ -146,3 +163,52 @@ def test_whole_numbers_beyond_64_bits_from_pandas():
     frame = table()
     frame["who"] = [10**20 + int(v) for v in frame.who]
     assert len(load(frame).fields[0].values) == 20
+
+
+def in_dress(path, how):
+    """The same file, packed, in another encoding, with other separators, quoted or in capitals; the plain one goes."""
+    text = path.read_text(encoding="utf-8")
+    path.unlink()
+    if how == "quoted":
+        rows = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+        text = rows.to_csv(index=False, quoting=csv.QUOTE_ALL)
+    elif how == "semicolons":
+        text = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).to_csv(index=False, sep=";")
+    data = text.encode({"bom": "utf-8-sig", "utf-16": "utf-16"}.get(how, "utf-8"))
+    name = path.with_suffix(".CSV") if how == "capitals" else path.with_name(path.name + ".gz") if how == "gz" else path
+    name.write_bytes(gzip.compress(data) if how == "gz" else data)
+
+
+@pytest.mark.parametrize("how", ["gz", "quoted", "semicolons", "bom", "utf-16", "capitals"])
+def test_what_fit_reads_prepare_reads(how, tmp_path, monkeypatch):
+    """KuaiRand's raw files in every dress: through memory and prepared, the figures of the plain ones."""
+    raw, dressed_ = tmp_path / "raw", tmp_path / "dressed"
+    write_kuairand(raw, rows=3000, users=60, videos=40)
+    monkeypatch.setenv("CROCO_DATA", str(raw))
+    monkeypatch.setenv("CROCO_PREPARED", str(tmp_path / "prepared"))
+    expected = croco_lib.load("kuairand-pure").fingerprint
+    shutil.copytree(raw, dressed_)
+    for path in sorted(dressed_.glob("*.csv")):
+        in_dress(path, how)
+    monkeypatch.setenv("CROCO_DATA", str(dressed_))
+    assert croco_lib.load("kuairand-pure").fingerprint == expected
+    prepare("kuairand-pure")
+    assert croco_lib.load("kuairand-pure").fingerprint == expected
+
+
+def test_a_separator_can_be_given(tmp_path):
+    (tmp_path / "a.csv").write_text("a#b,c\n007#1,5\n")
+    read = read_table(tmp_path / "a.csv", text=True, separator="#")
+    assert read.to_dict(as_series=False) == {"a": ["007"], "b,c": ["1,5"]}
+    with pytest.raises(DataError, match="a separator is one character, not '##'"):
+        read_table(tmp_path / "a.csv", separator="##")
+
+
+@pytest.mark.parametrize("kind", [str, int])
+def test_ids_that_a_spreadsheet_has_rounded_are_named(kind):
+    rng = np.random.default_rng(0)
+    ids = rng.integers(10**16, 10**17, 40)
+    frame = table().assign(what=[kind(v) for v in ids[rng.integers(0, 40, 400)]])
+    assert len(load(frame).fields[1].values) == 40
+    with pytest.raises(DataError, match="'what'.*as a spreadsheet rounds them"):
+        load(frame.assign(what=[kind(int(v) // 100 * 100) for v in frame.what]))

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ..schema import CrocoError, DataError, MultiDomainData, known
+from ..errors import CrocoError, DataError, known
+from ..schema import MultiDomainData
 from . import aliccp as _aliccp
 from . import kuairand as _kuairand
 from . import movielens as _movielens

@@ -12,9 +12,11 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from ..schema import DataError, MultiDomainData, known
+from ..errors import DataError, known
+from ..schema import MultiDomainData
 from .kuairand import roots
-from .prepare import DROPPED, NONE, code_columns, lookup, numbers, prepared, read_raw
+from .prepare import DROPPED, NONE, code_columns, home, lookup, numbers, prepared, read_raw
+from .tables import find_file, plain
 
 NAMES = [f"{kind}_{split}.csv" for kind in ("common_features", "sample_skeleton") for split in ("train", "test")]
 USER = "101 121 122 124 125 126 127 128 129".split()
@@ -100,7 +102,8 @@ def folders() -> list[Path]:
 def located(folder: Path, name: str) -> Path | None:
     """The file of this name in the folder, or in its archive's own folder."""
     split = name.removesuffix(".csv").rpartition("_")[2]
-    return next((p for p in (folder / name, folder / f"sample_{split}" / name) if p.is_file()), None)
+    places = [folder, *(p for p in folder.iterdir() if p.is_dir() and p.name.lower() == f"sample_{split}")]
+    return next(filter(None, (find_file(place, name) for place in places)), None)
 
 
 def missing(folder: Path) -> list[str]:
@@ -136,13 +139,13 @@ def prepare(multi: str = "last", min_count: int = 5, seed: int = 0, max_bad_shar
     without a domain, are dropped and counted. Rows of no known user (field 101) share one group for gAUC.
     """
     known("rule for multi-valued fields", multi, ("last", "mean"))
-    raw = files()
-    if not raw:
+    if not (raw := files()):
         raise DataError(how_to_get())
+    lines = [plain(path, home("ali-ccp") / "raw") for path in raw]
     common = [(path, partial(read_lines, columns=[], single=USER, many=USER_MANY, half=i))
-              for i, path in enumerate(raw[:2])]
+              for i, path in enumerate(lines[:2])]
     skeleton = [(path, partial(read_lines, columns=["sample_id", "click", "conversion"], single=ITEM, many=ITEM_MANY,
-                               half=i)) for i, path in enumerate(raw[2:])]
+                               half=i)) for i, path in enumerate(lines[2:])]
     (common_0, common_1, *rows_of), notes = read_raw("ali-ccp", common + skeleton, max_bad_share)
     commons = common_0 + common_1
 

@@ -13,8 +13,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 from tqdm.auto import tqdm
 
+from ..errors import DataError, known
 from ..metrics import grouped_auc
-from ..schema import DataError, known
 from .frame import SPOILED, WHOLE
 from .tables import BLOCK, dialect, open_bytes, parts_of
 
@@ -94,7 +94,9 @@ def text_batches(path: Path, progress: bool) -> Iterator[pl.DataFrame]:
                     frame = pl.from_arrow(pa.table(batch))
                     yield frame.select(pl.col(c).cast(pl.String) for c, t in frame.schema.items() if not t.is_nested())
                 bar.update(part.stat().st_size)
-    except (pa.ArrowInvalid, UnicodeError) as error:
+    except UnicodeError as error:
+        raise DataError(f"{path}: not text in the encoding that it begins with ({error}). Save it as UTF-8.") from error
+    except pa.ArrowInvalid as error:
         raise DataError(f"{path}: {str(error).splitlines()[0]}. `croco fit` says at which line.") from error
     finally:
         bar.close()

@@ -7,13 +7,15 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from ..schema import SPLITS, UNKNOWN, CrocoError, DataError, Field, MultiDomainData, Split, known
+from ..errors import CrocoError, DataError, known
+from ..schema import SPLITS, UNKNOWN, Field, MultiDomainData, Split
 from .tables import need, no_gaps, read_table, row_at
 
 FRACTIONS = (0.8, 0.1, 0.1)  # train, valid, test [ours: the paper does not say]
 
 
 WHOLE = r"^(0|-?[1-9]\d{0,17})$"  # a whole number as it is usually written, within 64 bits
+ROUNDED = 20  # different long ids that all end in zeros: by chance one time in 10^20
 MEASURED = r"^-?\d*\.\d{4,}$"  # a number that was measured or computed, not a code
 SPOILED = r"^-?\d(\.\d+)?E\+\d+$"  # what a spreadsheet makes of a long number: 1.08775E+14
 
@@ -42,13 +44,26 @@ def whole(values: pl.Series, where: str | Path) -> pl.Series:
         raise DataError(f"{where}: column {values.name!r} holds {values.dtype} values that cannot be ids. "
                         "Turn them into text or into whole numbers below 2^63 first.") from None
     if text.dtype != pl.String:
+        not_rounded(text, where)
         return text
     if (spoiled := text.str.contains(SPOILED).fill_null(False)).any():
         row = int(spoiled.arg_max())
         raise DataError(f"{where}: column {values.name!r} holds {text[row]!r} in {row_at(where, row)}, as a "
                         f"spreadsheet writes a long number that it has rounded ({int(spoiled.sum())} rows): the ids "
                         "behind it are lost. Take the column from where it came from, as text.")
+    not_rounded(text, where)
     return text
+
+
+def not_rounded(ids: pl.Series, where: str | Path) -> None:
+    """Raise DataError where all long ids end in zeros from the sixteenth digit on: a spreadsheet keeps fifteen."""
+    if ids.dtype.is_integer() and not (ids.abs() >= 10**15).any():
+        return
+    long = ids.cast(pl.String).filter(ids.cast(pl.String).str.contains(r"^-?\d{16,}$")).unique()
+    if len(long) >= ROUNDED and long.str.contains(r"^-?\d{15}0+$").all():
+        raise DataError(f"{where}: all {len(long)} ids of 16 digits and more in column {ids.name!r}, such as "
+                        f"{long[0]}, end in zeros from the sixteenth digit on, as a spreadsheet rounds them: the ids "
+                        "behind them are lost. Take the column from where it came from, as text.")
 
 
 def usual_numbers(values: pl.Series) -> pl.Series:
@@ -111,6 +126,7 @@ def from_frame(
     min_count: int = 5,
     missing: str = "error",
     seed: int = 0,
+    separator: str | None = None,
     name: str = "table",
 ) -> MultiDomainData:
     """MultiDomainData from a table (pandas, polars, or the path of a CSV or Parquet file) with one row an impression.
@@ -122,13 +138,15 @@ def from_frame(
     A value seen fewer than `min_count` times in train, or only after it, gets the unknown id 0.
     `missing`: "error", or "unknown" to give gaps in `fields` the unknown id; they are counted in `notes`.
 
+    `separator` of a CSV where it is not found by itself.
+
     Raises DataError where the table cannot be used, saying which column and row.
     """
     where = name
     if isinstance(frame, (str, Path)):
         where = Path(frame)
         ids = [user, item, domain, *fields]
-        frame = read_table(where, text=ids)
+        frame = read_table(where, text=ids, separator=separator)
         frame = frame.with_columns(usual_numbers(frame[c]) for c in dict.fromkeys(ids) if c in frame.columns)
     try:
         if isinstance(frame, pd.DataFrame):  # pandas' gap in a column of text is a NaN among the strings

@@ -12,10 +12,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from ..schema import ROOT, DataError, MultiDomainData, known
+from ..errors import ROOT, DataError, known
+from ..schema import MultiDomainData
 from .frame import from_frame, split_random, split_time
-from .prepare import code_columns, prepared, read_raw
-from .tables import need, no_gaps, read_table
+from .prepare import code_columns, home, prepared, read_raw
+from .tables import dialect, find_file, need, no_gaps, plain, read_table
 
 TABS = (0, 1, 2, 4, 6)  # the paper's five domains
 RECORD = "https://zenodo.org/records/10439422"
@@ -51,7 +52,7 @@ def roots() -> list[Path]:
 
 
 def _logs(folder: Path, suffix: str) -> list[Path]:
-    pattern = re.compile(rf"log_standard_\d.*_{suffix}(_part\d+)?\.csv")
+    pattern = re.compile(rf"log_standard_\d.*_{suffix}(_part\d+)?\.csv(\.gz)?", re.IGNORECASE)
     return sorted(p for p in folder.iterdir() if pattern.fullmatch(p.name))
 
 
@@ -127,13 +128,13 @@ def _twins(read: np.ndarray, distinct: np.ndarray, rows: np.ndarray, odd: np.nda
 def _raw(folder: Path, name: str) -> list[Path]:
     """All files that are read: the logs, then the user and video tables."""
     suffix = name.removeprefix("kuairand-")
-    tables = (folder / f"{kind}_{suffix}.csv" for kind in ("user_features", "video_features_basic"))
-    return [*_logs(folder, suffix), *filter(Path.is_file, tables)]
+    tables = (find_file(folder, f"{kind}_{suffix}.csv") for kind in ("user_features", "video_features_basic"))
+    return [*_logs(folder, suffix), *filter(None, tables)]
 
 
 def _tables(folder: Path, suffix: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    users = _features(folder / f"user_features_{suffix}.csv", "user_id", USER)
-    videos = _features(folder / f"video_features_basic_{suffix}.csv", "video_id",
+    users = _features(folder, f"user_features_{suffix}.csv", "user_id", USER)
+    videos = _features(folder, f"video_features_basic_{suffix}.csv", "video_id",
                        [*(c for c in VIDEO if c != "duration_class"), "video_duration"])
     return users, videos.with_columns(
         pl.col("tag").cast(pl.String).str.split(",").list.first(),  # a quarter of the videos have several: the first
@@ -183,10 +184,10 @@ def prepare(name: str, split: str = "random", min_count: int = 5, seed: int = 0,
         raise DataError(how_to_get(name))
     suffix = name.removeprefix("kuairand-")
     sources = []
-    for path in _logs(folder, suffix):
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline().strip().split(",")
-        need(pl.DataFrame(schema=header), LOG, str(path))
+    for log in _logs(folder, suffix):
+        path = plain(log, home(name) / "raw")
+        header = dialect(path)[2]
+        need(pl.DataFrame(schema=header), LOG, log)
         sources.append((path, partial(_read_log, header=header)))
     users, videos = (table.sort(table.columns[0]) for table in _tables(folder, suffix))
     groups, notes = read_raw(name, sources, max_bad_share, header=1, version=ROW_VERSION)
@@ -235,8 +236,9 @@ def prepare(name: str, split: str = "random", min_count: int = 5, seed: int = 0,
                         dict(split=split, min_count=min_count, seed=seed), _raw(folder, name), version=ROW_VERSION)
 
 
-def _features(path: Path, key: str, columns: list[str]) -> pl.DataFrame:
+def _features(folder: Path, name: str, key: str, columns: list[str]) -> pl.DataFrame:
     """A user or video table, one row a key."""
+    path = find_file(folder, name) or folder / name
     table = read_table(path, integers=[key], numbers=["video_duration"])
     columns = [key, *columns]
     need(table, columns, path)

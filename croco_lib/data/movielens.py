@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ..schema import DataError, MultiDomainData
+from ..errors import DataError
+from ..schema import MultiDomainData
 from .frame import from_frame
 from .kuairand import fetch, roots
+from .tables import find_file, open_bytes
 
 NAME, ARCHIVE = "movielens-1m", "ml-1m.zip"
 URL, MD5 = "https://files.grouplens.org/datasets/movielens/ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906"
@@ -37,7 +39,7 @@ def find() -> Path | None:
             places += [folder, folder / "ml-1m"]
 
     def held(place: Path) -> int:
-        return sum((place / file).is_file() for file in FILES)
+        return sum(find_file(place, file) is not None for file in FILES) if place.is_dir() else 0
 
     best = max(places, key=held, default=None)
     return best if best and held(best) else None
@@ -51,8 +53,10 @@ def read(path: Path) -> pl.DataFrame:
     """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file. {how_to_get().partition('. ')[2]}")
-    columns = FILES[path.name]
-    text = path.read_bytes().decode("latin-1").replace("\r\n", "\n").removesuffix("\n")
+    name = path.name.lower().removesuffix(".gz")
+    columns = FILES[name]
+    with open_bytes(path) as file:
+        text = file.read().decode("latin-1").replace("\r\n", "\n").removesuffix("\n")
     lines = pl.Series("line", text.split("\n"))
     parts = lines.str.count_matches("::", literal=True) + 1
     if (bad := parts != len(columns)).any():
@@ -67,7 +71,7 @@ def read(path: Path) -> pl.DataFrame:
                             f"{int(bad.sum())} lines are like that; mend or remove them.")
     table = table.with_columns(pl.col([c for c in columns if columns[c] is NUMBER]).cast(pl.Int64))
     key = table.columns[0]
-    if path.name != "ratings.dat" and (twin := ~table[key].is_first_distinct()).any():
+    if name != "ratings.dat" and (twin := ~table[key].is_first_distinct()).any():
         row = int(twin.arg_max())
         raise DataError(f"{path}, line {row + 1}: {key} {table[key][row]} stands there a second time.")
     return table
@@ -85,7 +89,7 @@ def movielens(split: str = "random", min_count: int = 5, seed: int = 0) -> Multi
     folder = find()
     if folder is None:
         raise DataError(how_to_get())
-    ratings, users, movies = tables = [read(folder / file) for file in FILES]
+    ratings, users, movies = tables = [read(find_file(folder, file) or folder / file) for file in FILES]
     path = folder / "ratings.dat"
     for key, known_ones, file in (("user", users, "users.dat"), ("movie", movies, "movies.dat")):
         if (strange := ~ratings[key].is_in(known_ones[key].implode())).any():

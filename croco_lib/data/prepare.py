@@ -17,20 +17,8 @@ import numpy as np
 import polars as pl
 from tqdm.auto import tqdm
 
-from ..schema import (
-    ROOT,
-    SPLITS,
-    UNKNOWN,
-    Bag,
-    DataError,
-    Field,
-    MultiDomainData,
-    Split,
-    check_domains,
-    fingerprint_of,
-    write_text,
-    write_whole,
-)
+from ..errors import ROOT, DataError, write_text, write_whole
+from ..schema import SPLITS, UNKNOWN, Bag, Field, MultiDomainData, Split, check_domains, fingerprint_of
 from .frame import whole
 
 CHUNK = 1 << 26  # bytes of raw text to a part

@@ -5,6 +5,7 @@ import gzip
 import io
 import re
 import warnings
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -13,11 +14,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from ..schema import DataError, known
+from ..errors import DataError, known, write_whole
 
 SEPARATORS = ",\t;|"
 ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet")  # in any case of letters
 BLOCK = 1 << 24  # bytes that are parsed together; a quoted value with line breaks must fit in one
+csv.field_size_limit(BLOCK)
 
 
 def is_table(path: str | Path) -> bool:
@@ -33,20 +35,45 @@ def open_bytes(path: Path, file: BinaryIO | None = None) -> BinaryIO:
     return gzip.open(file) if packed else file
 
 
-def dialect(path: Path) -> tuple[str, str, list[str]]:
+def single_byte(path: Path) -> str:
+    """The encoding of a file that is not UTF-8: Windows-1252. Raises DataError where only some of its lines are not."""
+    first, others = 0, False
+    with open_bytes(path) as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                others |= not line.decode().isascii()
+            except UnicodeDecodeError:
+                first = first or number
+    if others:
+        raise DataError(f"{path}: line {first} is not UTF-8, and other lines are. Mend that line, or save the whole "
+                        "file as UTF-8.")
+    return "cp1252"
+
+
+def dialect(path: Path, separator: str | None = None) -> tuple[str, str, list[str]]:
     """(encoding, separator, column names) of a CSV file, packed with gzip or not, from its first lines.
 
-    The separator is the one of SEPARATORS that cuts the first line into most columns. Raises DataError for an empty
-    file and for a first line with fewer columns than the second, as a title above the header has.
+    The separator, where it is not given, is the one of SEPARATORS that cuts the first line into most columns.
+    Raises DataError for an empty file and for a first line with fewer columns than the second, as a title above the
+    header has.
     """
     with open_bytes(path) as file:
         head = file.read(1 << 18)
     encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
-    text = head[: len(head) // 2 * 2].decode("utf-16" if encoding == "utf-16" else "utf-8-sig", errors="replace")
+    try:
+        head.decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding == "utf-8" and error.start < len(head) - 4:  # not a letter that the end of the piece cuts in two
+            encoding = single_byte(path)
+    text = head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace")
     lines = [line for line in text.splitlines(keepends=True) if line.strip()]
     if not lines:
         raise DataError(f"{path}: the file is empty. Its first line must name the columns.")
     cut = {s: next(csv.reader(lines[:1], delimiter=s)) for s in SEPARATORS}
+    if separator is not None:
+        if len(separator) != 1 or separator in '"\r\n':
+            raise DataError(f"{path}: a separator is one character, not {separator!r}.")
+        return encoding, separator, next(csv.reader(lines[:1], delimiter=separator))
     separator = max(SEPARATORS, key=lambda s: len(cut[s]))
     names = cut[separator]
     if len(names) == 1 and len(lines) > 1:
@@ -64,6 +91,39 @@ def parts_of(path: Path) -> tuple[list[Path], bool]:
     if not path.is_file():
         raise DataError(f"{path}: {'this is a folder, not a file' if path.is_dir() else 'there is no such file'}.")
     return [path], not path.name.lower().endswith(".parquet")
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """The file of this name, in any case of letters and packed with gzip or not; None where there is none."""
+    wanted = (name.lower(), f"{name.lower()}.gz")
+    return next((p for p in sorted(folder.iterdir()) if p.name.lower() in wanted and p.is_file()), None)
+
+
+def plain(path: Path, folder: Path) -> Path:
+    """The CSV file itself where its lines can be cut as they stand: UTF-8, commas, no quotes, not packed.
+
+    Else a copy of it in that form in `folder`, made once: by csv, so that quotes and other separators are understood.
+    """
+    encoding, separator, _ = dialect(path)
+    with open_bytes(path) as file:
+        head = file.read(1 << 18)
+    with path.open("rb") as file:
+        as_it_is = file.read(len(head)) == head
+    if as_it_is and encoding == "utf-8" and separator == "," and b'"' not in head and not head.startswith(BOM_UTF8):
+        return path
+    about = path.stat()
+    copy = folder / f"{path.name}.{about.st_size}.{about.st_mtime_ns}.plain.csv"
+    if not copy.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(copy, lambda temporary: _rewrite(path, temporary, encoding, separator))
+    return copy
+
+
+def _rewrite(path: Path, to: Path, encoding: str, separator: str) -> None:
+    encoding = "utf-8-sig" if encoding == "utf-8" else encoding
+    with io.TextIOWrapper(open_bytes(path), encoding=encoding, errors="replace", newline="") as file, \
+            to.open("w", encoding="utf-8", newline="") as made:
+        csv.writer(made, lineterminator="\n").writerows(filter(None, csv.reader(file, delimiter=separator)))
 
 
 def line_of(path: Path, row: int) -> int:
@@ -86,19 +146,19 @@ def row_at(where: str | Path, row: int) -> str:
 
 
 def read_table(path: str | Path, integers: Sequence[str] = (), numbers: Sequence[str] = (),
-               text: Sequence[str] | bool = ()) -> pl.DataFrame:
+               text: Sequence[str] | bool = (), separator: str | None = None) -> pl.DataFrame:
     """A CSV or Parquet file as a table. Columns named in `integers` must hold whole numbers, in `numbers` any.
 
     Columns named in `text` (true: all) stay as they are written in a CSV, so that 007 is not 7. A CSV may be packed
-    with gzip, separated by comma, tab, semicolon or bar, in UTF-8, UTF-16 or, with a warning, Windows-1252; quoted
-    values may hold line breaks. Raises DataError with file, line and column for a missing file, a row cut short or a
-    wrong type.
+    with gzip, separated by comma, tab, semicolon or bar (or by `separator`), in UTF-8, UTF-16 or, with a warning,
+    Windows-1252; quoted values may hold line breaks. Raises DataError with file, line and column for a missing file,
+    a row cut short or a wrong type.
     """
     path = Path(path)
     parts, is_csv = parts_of(path)
     if not is_csv:
         return _parquet(path, parts)
-    encoding, separator, names = dialect(path)
+    encoding, separator, names = dialect(path, separator)
     types = dict.fromkeys(names if text is True else text or (), pa.string())
     types |= dict.fromkeys(integers, pa.int64()) | dict.fromkeys(numbers, pa.float64())
     convert = pa_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
@@ -116,14 +176,17 @@ def read_table(path: str | Path, integers: Sequence[str] = (), numbers: Sequence
             if "UTF8" not in str(error):
                 raise
             table = None
-        if encoding == "utf-8" and (table is None or any(pa.types.is_binary(t) for t in table.schema.types)):
+        if encoding != "utf-16" and (table is None or any(pa.types.is_binary(t) for t in table.schema.types)):
+            table = read(encoding := single_byte(path), True)  # the first letter that is not UTF-8 stands far down
+        if encoding == "cp1252":
             warnings.warn(f"{path}: not UTF-8, read as Windows-1252 (cp1252). Save it as UTF-8 if letters look wrong.",
                           stacklevel=2)
-            table = read("cp1252", True)
     except (pa.ArrowInvalid, UnicodeError):
         try:  # once more on one thread: only then does the reader know the row's number
             read(encoding, False)
-        except (pa.ArrowInvalid, UnicodeError) as error:
+        except UnicodeError as error:
+            raise DataError(f"{path}: not text in {encoding} as it begins ({error}). Save it as UTF-8.") from error
+        except pa.ArrowInvalid as error:
             what = re.sub(r"Row #(\d+)", lambda m: f"line {line_of(path, int(m[1]) - 2)}", str(error))
             raise DataError(f"{path}: {what}.{' Mend or remove this line.' if 'line ' in what else ''}") from error
         raise

@@ -15,8 +15,9 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import expit
 
+from ..errors import CrocoError
 from ..metrics import evaluate_scores
-from ..schema import CrocoError, Field, MultiDomainData, Split
+from ..schema import Field, MultiDomainData, Split
 from .frame import split_random
 
 # KuaiRand: tab, its rows in KuaiRand-1K, its click rate in the last 14 days of KuaiRand-Pure.

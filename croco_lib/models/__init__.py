@@ -6,7 +6,8 @@ from numbers import Integral, Real
 import torch
 from torch import nn
 
-from ..schema import CrocoError, MultiDomainData, known
+from ..errors import CrocoError, known
+from ..schema import MultiDomainData
 from .adasparse import AdaSparse
 from .crocodile import Crocodile
 from .hinet import HiNet

@@ -2,9 +2,10 @@
 
 from torch import Tensor, nn
 
+from ..errors import known
 from ..layers import DomainGate, Experts, MultiEmbedding, PriorGate, Towers, mix
 from ..losses import REGULARISERS
-from ..schema import MultiDomainData, known
+from ..schema import MultiDomainData
 from .output import Output
 
 GATES = ("peg", "peg-domain", "expert", "domain")

@@ -8,8 +8,9 @@ scenario-aware attention. Only one task here, so there is no task layer.
 import torch
 from torch import Tensor, nn
 
+from ..errors import CrocoError
 from ..layers import Experts, Linears, MultiEmbedding, Towers
-from ..schema import CrocoError, MultiDomainData
+from ..schema import MultiDomainData
 from .output import Output
 
 

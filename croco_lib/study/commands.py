@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..schema import ROOT, CrocoError, known, write_whole
+from ..errors import ROOT, CrocoError, known, write_whole
 
 
 def study(

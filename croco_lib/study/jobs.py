@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..schema import CrocoError, parse_value, write_text, write_whole
+from ..errors import CrocoError, parse_value, write_text, write_whole
 from .space import registered
 
 VERSIONS = {name: version(name) for name in ("croco-lib", "torch", "numpy")}

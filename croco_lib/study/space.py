@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from ..errors import known
 from ..models import MODELS
-from ..schema import known
 
 # A model in a study is a model of the library, or one with an option fixed.
 FIXED = {"crocodile without CovLoss": ("crocodile", {"alpha": 0.0})}

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..schema import ROOT, CrocoError, known, write_whole
+from ..errors import ROOT, CrocoError, known, write_whole
 from .jobs import _data, key_of, make_job, parse_data, read, run_jobs
 from .space import trials
 

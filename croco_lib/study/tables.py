@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from ..schema import CrocoError
+from ..errors import CrocoError
 from .jobs import VERSIONS
 from .studies import RESULTS, file_of, label_of, studies
 

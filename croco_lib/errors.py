@@ -1,0 +1,59 @@
+"""What a user is told when something goes wrong, and files that are written whole."""
+
+import difflib
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class CrocoError(ValueError):
+    """Something the user gave cannot be used; the message says what, where and what to do."""
+
+
+class DataError(CrocoError):
+    """The data cannot be used as it is."""
+
+
+def known(kind: str, name: str, registry) -> str:
+    """`name` if the registry has it; else a CrocoError with the known names and the nearest one."""
+    if name in registry:
+        return name
+    near = difflib.get_close_matches(str(name), list(registry), n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise CrocoError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(registry)}.")
+
+
+def parse_value(text: str):
+    """A number, true or false, null, or a list where the text is JSON; else the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the path, then rename: an interruption leaves the old file or the new one, never a half.
+
+    Raises CrocoError where the disk is full, or the file cannot be written for another reason.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except Exception as error:
+        if not isinstance(error, (OSError, RuntimeError)) and type(error).__name__ != "SafetensorError":
+            raise  # torch says RuntimeError when it cannot write, safetensors an error of its own
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CrocoError(f"{path} could not be written ({reason}). Is the disk full, or the folder not writable? What "
+                         "stood there before is whole.") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """The text as UTF-8 on every system, whole or not at all."""
+    write_whole(path, lambda p: p.write_text(text, encoding="utf-8"))

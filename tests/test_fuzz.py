@@ -1,0 +1,66 @@
+"""Any bytes whatever: words or a result, never a traceback. CROCO_FUZZ_SECONDS=600 for the long run."""
+
+import os
+import time
+import warnings
+
+import numpy as np
+
+import croco_lib
+from croco_lib import CrocoError
+from croco_lib.data.first_look import first_look
+from croco_lib.data.tables import read_table
+
+SECONDS = float(os.environ.get("CROCO_FUZZ_SECONDS", 4))
+COLUMNS = dict(label="click", domain="place", user="who", item="what", fields=["q"])
+PIECES = [b"\n", b"\r\n", b"\r", b",", b";", b"\t", b"|", b'"', b'""', b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xe9",
+          b"007", b"1E+14", b"1.08775E+14", b"nan", b"NULL", b"-", b"1e999", b"9" * 40, b"true", b" ", b"0.1234567",
+          "é".encode(), b"click", b"=1+1", b"\x1f\x8b", b"PAR1", b"place,place", b"\n\n\n", b"x" * 300]
+
+
+def table(rng: np.random.Generator) -> bytes:
+    """A sound table of some dress."""
+    rows = int(rng.integers(3, 200))
+    cut = rng.choice([",", ";", "\t", "|"])
+    lines = [cut.join(["click", "place", "who", "what", "q"])]
+    lines += [cut.join([str(rng.integers(0, 2)), rng.choice(["a", "b"]), f"{rng.integers(0, 9):03d}",
+                        str(rng.integers(0, 9)), rng.choice(['"two\nlines"', "x", "", '"a""b"'])]) for _ in range(rows)]
+    text = rng.choice(["\n", "\r\n"]).join(lines) + rng.choice(["", "\n"])
+    return text.encode(rng.choice(["utf-8", "utf-8-sig", "utf-16", "cp1252"]))
+
+
+def spoiled(rng: np.random.Generator, data: bytes) -> bytes:
+    """Some pieces put in, some bytes taken out or turned, perhaps cut short."""
+    for _ in range(rng.integers(0, 6)):
+        at = int(rng.integers(0, len(data) + 1))
+        kind = rng.integers(0, 4)
+        if kind == 0:
+            data = data[:at] + PIECES[rng.integers(len(PIECES))] + data[at:]
+        elif kind == 1:
+            data = data[:at] + data[at + int(rng.integers(1, 30)):]
+        elif kind == 2 and at < len(data):
+            data = data[:at] + bytes([int(rng.integers(256))]) + data[at + 1:]
+        else:
+            data = data[:at] if rng.random() < 0.3 else data
+    return data
+
+
+def test_any_bytes_give_words_or_a_result(tmp_path):
+    seed, end, refused, read = 0, time.monotonic() + SECONDS, 0, 0
+    while time.monotonic() < end or not (refused and read):
+        rng = np.random.default_rng(seed)
+        path = tmp_path / rng.choice(["a.csv", "a.tsv", "A.CSV", "a.csv.gz", "a.parquet"], p=[.7, .1, .1, .05, .05])
+        path.write_bytes(spoiled(rng, table(rng)))
+        for use in (lambda p: read_table(p, text=True), first_look,
+                    lambda p: croco_lib.from_frame(p, **COLUMNS, min_count=0, missing="unknown")):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    use(path)
+                read += 1
+            except CrocoError as error:
+                refused += 1
+                assert str(error) and len(str(error)) < 2_000, seed
+            except Exception as error:
+                raise AssertionError(f"seed {seed}: {type(error).__name__}: {error}") from error
+        seed += 1
