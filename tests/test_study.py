@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from croco_lib import CrocoError, cli
+from croco_lib import CrocoError, build, cli
 from croco_lib.study import cost, jobs, rules, space, tables, verdicts
 from croco_lib.study import studies as room
 from croco_lib.study.rules import CONTRADICTED, HOLDS, NOISY
@@ -163,6 +163,15 @@ def test_costs_are_counted_as_the_paper_does():
     assert table["products, experts"].iloc[0] == 4096 * 5 * (112 * 64 + 64 * 32)
     assert (table[["ms, experts", "ms, all rows", "ms, 32 rows"]] > 0).all().all()
     assert len(list(rules.cheap(table))) == 4
+
+
+@pytest.mark.parametrize("model", room.studies()["capacity"]["models"])
+def test_models_of_equal_capacity_have_as_many_embedding_parameters(model):
+    dim, crocodile = jobs.dim_of(DATA, model, "crocodile"), build("crocodile", jobs._data(DATA)[0])
+    held = jobs.embedding_parameters(DATA, model, {"dim": dim})
+    aim = sum(p.numel() for name, p in crocodile.named_parameters() if name.endswith("table.weight"))
+    assert held == pytest.approx(aim, rel=0.05)
+    assert (dim == 16) == ("crocodile" in model)
 
 
 def test_the_studies_are_known_words_models_and_data():

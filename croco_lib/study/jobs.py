@@ -73,6 +73,19 @@ def built(job: dict, data):
     return model
 
 
+def embedding_parameters(data: str, model: str, settings: dict) -> int:
+    """How many numbers the model's embedding tables hold, the gate's among them."""
+    from ..training import tables_of
+
+    made = built(make_job(data, model, 0, settings, final=False), _data(data)[0])
+    return sum(table.weight.numel() for table in tables_of(made))
+
+
+def dim_of(data: str, model: str, like: str) -> int:
+    """The embedding size at which this model has about as many embedding parameters as `like` has by default."""
+    return round(8 * embedding_parameters(data, like, {}) / embedding_parameters(data, model, {"dim": 8}))
+
+
 def run_job(job: dict) -> tuple[dict, dict[str, np.ndarray]]:
     """Train and measure one job on one thread: its outcome, and a final run's logits by split.
 

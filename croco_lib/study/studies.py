@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import ROOT, CrocoError, known, write_whole
-from .jobs import _data, key_of, make_job, parse_data, read, run_jobs
+from .jobs import _data, dim_of, key_of, make_job, parse_data, read, run_jobs
 from .space import trials
 
 RESULTS = ROOT / "data" / "verdicts"
@@ -22,7 +22,8 @@ TUNING_SEEDS = (1_000, 1_001, 1_002)  # of the trials; the final seeds count fro
 FINALISTS = 3  # best settings on validation, which run the other tuning seeds too; the mean chooses
 CLOSE = 0.001  # of validation AUC: models as near as this to Crocodile run `more_seeds`, and so does Crocodile
 DRAWS = 200  # bootstrap draws of the test users
-WORDS = ("data", "models", "seeds", "search", "more_seeds", "settings", "variants", "grid", "choose", "inside", "fixed")
+WORDS = ("data", "models", "seeds", "search", "more_seeds", "settings", "variants", "grid", "choose", "inside", "fixed",
+         "as_large_as")
 
 
 def studies(path: Path = RESULTS / "studies.toml") -> dict[str, dict]:
@@ -94,7 +95,8 @@ def run_study(name: str, study: dict, data: str, folder: Path = RESULTS, workers
 
     `study` has `models`, `seeds`, and may have `search` (trials of the search; without it the defaults, or with
     settings = "main" what [main] chose), `variants` or `grid` (put on top), `choose` (a knob whose value is chosen on
-    validation for each variant), `fixed`, `more_seeds`, `inside` (also measure what goes on inside the models).
+    validation for each variant), `fixed`, `as_large_as` (a model, as many embedding parameters as whose every model
+    has; `dim` follows), `more_seeds`, `inside` (also measure what goes on inside the models).
     Raises CrocoError where every run of a search failed.
     """
     at, inside, fixed = Runner(folder, workers, progress), study.get("inside", False), study.get("fixed", {})
@@ -105,6 +107,8 @@ def run_study(name: str, study: dict, data: str, folder: Path = RESULTS, workers
             settings = [{**trial, **fixed} for trial in trials(model, study["search"])]
             base, jobs = at.choose(data, model, settings, f"{name}, search of {model}")
             tried += [(model, job) for job in jobs]
+        if "as_large_as" in study:
+            base = {**base, "dim": dim_of(data, model, study["as_large_as"])}
         for variant in variants_of(study):
             settings = {**base, **fixed, **variant}
             for knob, values in study.get("choose", {}).items():
