@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup reproduce test lab html dashboard notebooks bench lint clean
+.PHONY: help setup reproduce test test-all lab html dashboard notebooks bench lint clean
 
 help:
 	@echo "make reproduce   set up, run every lesson, leave a site in build/html, print the claims' scorecard"
-	@echo "make test        set up and run all tests, the notebooks among them"
+	@echo "make test        set up and run the fast tests: every lesson at its smallest, with the solutions filled in"
+	@echo "make test-all    all tests: the saved numbers of every lesson, the browser, killed and resumed runs as well"
 	@echo "make lab         set up and open JupyterLab on the first lesson"
 	@echo "make html        the saved lessons as a site to read offline, in build/html"
 	@echo "make dashboard   the lessons without their code, for the lecture hall; LESSON=04 for one"
@@ -29,8 +30,14 @@ reproduce: $(READY)
 	@$(BIN)/croco lessons --html build/html
 	@$(BIN)/croco claims
 
+# A process a core; a file stays in one of them, so that what its tests share is made once, and a lesson is run in order.
+PYTEST = PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
 test: $(READY)
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest
+	@$(PYTEST) tests -m "not slow"
+
+test-all: $(READY)
+	@$(PYTEST)
 
 lab: $(READY)
 	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb

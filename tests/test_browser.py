@@ -21,6 +21,7 @@ from test_project import LESSONS
 from croco_lib.errors import ROOT
 from croco_lib.lessons import FOLDER
 
+pytestmark = pytest.mark.slow
 EXPLORERS = {name: len(re.findall(r"= (?:explore|covariances|projections)\(", "\n".join(c.source for c in book.cells)))
              for name, book in LESSONS.items()}
 SEEN = ROOT / "build" / "screenshots"
