@@ -7,11 +7,15 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from croco_lib import CrocoError, benchmark, claims
-from croco_lib.benchmark import RESULTS, results, run_study, studies
-from croco_lib.claims import CLAIMS, MARGIN, Check, Results, _check, fast_studies, judge, scorecard, verdict
+from croco_lib import CrocoError
 from croco_lib.cli import app
 from croco_lib.errors import ROOT
+from croco_lib.study import jobs
+from croco_lib.study.first import claims
+from croco_lib.study.first.benchmark import run_study, studies
+from croco_lib.study.first.claims import CLAIMS, MARGIN, Check, _check
+from croco_lib.study.first.results import RESULTS, Results, results
+from croco_lib.study.first.scorecard import describe_simulation, fast_studies, judge, scorecard, verdict
 
 committed = pytest.mark.skipif(not (RESULTS / "main.values.csv").is_file(), reason="no committed results")
 
@@ -44,7 +48,7 @@ def small(tmp_path_factory):
     """Every study a claim reads, at a toy size."""
     folder = tmp_path_factory.mktemp("claims")
     monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(benchmark, "FRESH_ROWS", 2_000)  # gAUC needs its users in every domain
+    monkeypatch.setattr(jobs, "FRESH_ROWS", 2_000)  # gAUC needs its users in every domain
     for name, study in fast_studies(studies()).items():
         models = [m for m in study["models"] if m in ("crocodile", "mmoe", "ple", "me-ple", "sdem", "shared-bottom")]
         toy = {**study, "models": models, "data": ["world:rows=3000,users=100,items=200"], "seeds": 2,
@@ -203,11 +207,13 @@ def test_a_simulated_claim_never_says_reproduced(tmp_path, monkeypatch):
             for m in ("ctr", "revenue", "gmv")]
     pd.DataFrame(rows, columns="domain metric lift low high measured baseline test".split()).to_csv(
         tmp_path / "online.csv", index=False)
+    assert describe_simulation(Results(tmp_path / "nowhere")) == "cannot be tested here"
     (tmp_path / "online.json").write_text("{}")
-    checks = list(claims.online_lift(Results(tmp_path)))
+    R = Results(tmp_path)
+    checks = list(claims.online_lift(R))
     assert len(checks) == 4 and all(c.holds for c in checks)
-    assert claims._simulated(checks) == "simulated: CTR +1.0% [+0.5%, +1.5%]; GMV +1.0% [+0.5%, +1.5%]"
-    assert CLAIMS[-1].simulated and claims._simulated([]) == "cannot be tested here"
+    assert describe_simulation(R) == "simulated: CTR +1.0% [+0.5%, +1.5%]; GMV +1.0% [+0.5%, +1.5%]"
+    assert CLAIMS[-1].simulated
 
 
 @committed

@@ -5,23 +5,25 @@ interval lies wholly on the claimed side of zero (or, where the claim says "as g
 *reproduced* when all its checks hold, *partly* when some do, *not reproduced* when none does.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from .benchmark import RESULTS, interval, results, select, short
-from .errors import CrocoError
+from ...comparison import interval
+from ...errors import CrocoError
+from ..studies import label_of
+from .results import Results
 
 MARGIN = 0.002  # of AUC: what we call "as good", about the spread between two seeds [ours]
 CHEAP = 0.05  # of a training step's time: what we call "cheap" [ours]
 BASELINES = ("shared-bottom", "mmoe", "ple", "star", "hinet", "pepnet", "adasparse", "me-ple", "sdem")  # the paper's
 SINGLE_EMBEDDING = ("mmoe", "ple", "hinet")  # … of which with one table and several experts
+OTHERS = ("correlation", "dot", "cos", "dcorr", "hsic", "ole", "importance")  # the regularisers beside CovLoss
+AS_CHOSEN, WITHOUT_COVLOSS = label_of({}), label_of(dict(alpha=0.0))  # variants of Crocodile in the study ablations
 
 
 class Check(NamedTuple):
@@ -33,53 +35,6 @@ class Check(NamedTuple):
     low: float
     high: float
     holds: bool
-
-
-class Results:
-    """The committed (or any other) results of the studies, read when asked for."""
-
-    def __init__(self, folder: Path = RESULTS):
-        self.folder, self.read = folder, {}
-
-    def __getitem__(self, study: str) -> pd.DataFrame:
-        if study not in self.read:
-            self.read[study] = results(study, self.folder)
-        return self.read[study]
-
-    def data(self, study: str) -> list[str]:
-        """The study's data sets."""
-        return list(self[study].data.unique())
-
-    def values(self, study: str, data: str, metric: str, part: str = "all", split: str = "test",
-               by: str = "model") -> pd.DataFrame:
-        """One metric, a row a seed and a column a model (or variant)."""
-        rows = select(self[study], data, metric, part, split)
-        return rows.pivot(index="seed", columns=by, values="value")
-
-    def domains(self, data: str, study: str = "main") -> pd.Series:
-        """Training rows of each domain, in the data's order."""
-        rows = self[study].query("data == @data and split == 'train' and metric == 'rows'")
-        return rows.drop_duplicates("part").set_index("part").value
-
-    def smallest(self, data: str) -> dict:
-        """Where to look for the smallest domain: its name, and the split that measures it best."""
-        fresh = (self["main"].query("data == @data").split == "fresh").any()
-        return dict(part=self.domains(data).idxmin(), split="fresh" if fresh else "test")
-
-    def online(self) -> tuple[pd.DataFrame, dict] | None:
-        """The simulated online test, its lifts and what made it, where `croco online` left it."""
-        if not (self.folder / "online.csv").is_file():
-            return None
-        made = json.loads((self.folder / "online.json").read_text(encoding="utf-8"))
-        return pd.read_csv(self.folder / "online.csv"), made
-
-    def made_by(self, study: str) -> str:
-        """The command, date and versions behind a study."""
-        runs = pd.read_csv(self.folder / f"{study}.runs.csv", keep_default_na=False)
-        costs = pd.read_csv(self.folder / f"{study}.costs.csv")
-        seeds = runs[runs.stage == "final"].groupby("variant").seed.nunique().max()
-        return (f"croco benchmark --study {study} ({len(runs)} runs, {seeds} seeds, {costs.date.max()}, "
-                f"{runs.versions.iloc[0]})")
 
 
 def _check(data: str, what: str, gap, within: float | None = None) -> Check:
@@ -145,19 +100,21 @@ def best_where_scarce(R: Results) -> Iterator[Check]:
 def disentangles(R: Results) -> Iterator[Check]:
     for data in R.data("ablations"):
         cov = np.log10(R.values("ablations", data, "covariance", split="valid", by="variant"))
-        yield _check(data, "log10 of how many times lower the covariance is with CovLoss", cov["alpha: 0.0"] - cov[""])
+        yield _check(data, "log10 of how many times lower the covariance is with CovLoss",
+                     cov[WITHOUT_COVLOSS] - cov[AS_CHOSEN])
         r = R.values("ablations", data, "correlation", split="valid", by="variant")
-        yield _check(data, "mean |correlation| without minus with CovLoss", r["alpha: 0.0"] - r[""])
+        yield _check(data, "mean |correlation| without minus with CovLoss", r[WITHOUT_COVLOSS] - r[AS_CHOSEN])
 
 
 def beats_regularisers(R: Results) -> Iterator[Check]:
     for data in R.data("regularisers"):
         table = R.values("regularisers", data, "auc", by="variant")
-        cov = table.pop("regulariser: cov")
-        none = R.values("ablations", data, "auc", by="variant")["alpha: 0.0"]
+        cov = table[label_of(dict(regulariser="cov"))]
+        none = R.values("ablations", data, "auc", by="variant")[WITHOUT_COVLOSS]
         yield _check(data, "AUC of CovLoss minus no regulariser", cov - none)
-        best = table.mean().idxmax()
-        yield _check(data, f"AUC of CovLoss minus {best.split(': ')[1]}, the best other", cov - table[best])
+        others = pd.DataFrame({name: table[label_of(dict(regulariser=name))] for name in OTHERS})
+        best = others.mean().idxmax()
+        yield _check(data, f"AUC of CovLoss minus {best}, the best other", cov - others[best])
 
 
 def each_part_needed(R: Results) -> Iterator[Check]:
@@ -166,7 +123,7 @@ def each_part_needed(R: Results) -> Iterator[Check]:
     for data in R.data("ablations"):
         table = R.values("ablations", data, "auc", by="variant")
         for part, variant in without.items():
-            yield _check(data, f"AUC lost without {part}", table[""] - table[short(variant)])
+            yield _check(data, f"AUC lost without {part}", table[AS_CHOSEN] - table[label_of(variant)])
 
 
 def alpha_robust(R: Results) -> Iterator[Check]:
@@ -178,7 +135,7 @@ def alpha_robust(R: Results) -> Iterator[Check]:
 
 def two_sets_enough(R: Results) -> Iterator[Check]:
     for data in R.data("sets"):
-        two = R.values("sets", data, "auc", by="variant")["sets: 2"]
+        two = R.values("sets", data, "auc", by="variant")[label_of(dict(sets=2))]
         others = R.values("main", data, "auc")
         if sum(m in others for m in BASELINES) < 5:
             raise CrocoError(f"Claim 10 needs five of the baselines on {data}; the study main has fewer.")
@@ -189,8 +146,8 @@ def two_sets_enough(R: Results) -> Iterator[Check]:
 
 def sampled_as_good(R: Results) -> Iterator[Check]:
     for data in R.data("sample"):
-        full = R.values("ablations", data, "auc", by="variant")[""]
-        sampled = R.values("sample", data, "auc", by="variant")["sample: 32"]
+        full = R.values("ablations", data, "auc", by="variant")[AS_CHOSEN]
+        sampled = R.values("sample", data, "auc", by="variant")[label_of(dict(sample=32))]
         yield _check(data, "AUC of CovLoss on 32 rows minus on all", sampled - full, MARGIN)
 
 
@@ -217,9 +174,9 @@ def covloss_share(rows: int = 4096, repeats: int = 12) -> np.ndarray:
     """
     import torch
 
-    from .data import load
-    from .losses import covariance_loss, domain_objective
-    from .models import build
+    from ...data import load
+    from ...losses import covariance_loss, domain_objective
+    from ...models import build
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -290,52 +247,3 @@ CLAIMS = (
           "none: needs that platform's traffic; simulated on the made world, where clicks are drawn from the truth",
           (), online_lift, simulated=True),
 )
-
-
-def verdict(checks: list[Check]) -> str:
-    """The rule at the head of this file."""
-    if not checks:
-        return "cannot be tested here"
-    for c in checks:
-        if not np.isfinite([c.value, c.low, c.high]).all():
-            raise CrocoError(f"There is no interval for {c.what!r} on {c.data}: runs failed, or too few seeds.")
-    held = [c.holds for c in checks]
-    return "reproduced" if all(held) else "partly" if any(held) else "not reproduced"
-
-
-def _simulated(checks: list[Check]) -> str:
-    """The first two lifts with their intervals, as the A/B test saw them."""
-    if not checks:
-        return verdict(checks)
-    return "simulated: " + "; ".join(f"{c.what.split()[2].rstrip(',')} {c.value:+.1%} [{c.low:+.1%}, {c.high:+.1%}]"
-                                     for c in checks[:2])
-
-
-def judge(folder: Path = RESULTS) -> pd.DataFrame:
-    """Every check of every claim, tidy: number, claim, reported, rule, verdict, data, what, value, low, high, holds."""
-    R, rows = Results(folder), []
-    for claim in CLAIMS:
-        checks = list(claim.judge(R)) if claim.judge else []
-        said = (_simulated if claim.simulated else verdict)(checks)
-        head = (claim.number, claim.text, claim.reported, claim.rule, said)
-        rows += [(*head, *check) for check in checks] or [(*head, "", "", np.nan, np.nan, np.nan, False)]
-    return pd.DataFrame(rows, columns=["number", "claim", "reported", "rule", "verdict", *Check._fields])
-
-
-def scorecard(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a claim: number, claim, reported, ours (checks that hold, of how many), verdict."""
-    by = table.groupby("number", sort=True)
-    card = by[["claim", "reported", "verdict"]].first()
-    held = by.holds.sum().astype(str) + " of " + by.holds.size().astype(str)
-    card.insert(2, "checks that hold", held.where(~card.verdict.str.startswith(("cannot", "simulated")), "–"))
-    return card.reset_index()
-
-
-FAST_DATA = "world:rows=60000,users=400,items=600"
-
-
-def fast_studies(studies: dict[str, dict]) -> dict[str, dict]:
-    """A small version of every study that a claim reads: a small made world, three seeds, the default settings."""
-    wanted = dict.fromkeys(name for claim in CLAIMS for name in claim.studies)
-    return {name: {**{k: v for k, v in studies[name].items() if k not in ("trials", "choose")},
-                   "data": [FAST_DATA], "seeds": 3, "fixed": {"epochs": 6}} for name in wanted}

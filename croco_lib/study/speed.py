@@ -19,12 +19,12 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .errors import ROOT
-from .losses import domain_objective
-from .metrics import grouped_auc
-from .models import MODELS, build
-from .schema import Field, MultiDomainData, Split
-from .training import adam, fit
+from ..errors import ROOT
+from ..losses import domain_objective
+from ..metrics import grouped_auc
+from ..models import MODELS, build
+from ..schema import Field, MultiDomainData, Split
+from ..training import adam, fit
 
 MOVIELENS = {"user": 6_040, "item": 3_706, "gender": 2, "age": 7, "occupation": 21, "zip": 3_439, "domain": 3}
 BATCH = 4096
