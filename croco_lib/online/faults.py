@@ -14,7 +14,7 @@ from ..errors import DataError
 from ..metrics import grouped_auc
 from ..schema import MultiDomainData, Split
 from ..training import fit, predict
-from .market import DAILY, Market, Requests, day_data, draw_requests, predict_candidates, serve
+from .market import DAILY, Market, Requests, day_data, predict_candidates, serve
 
 
 def _shift_items(rows: Split, rng: np.random.Generator, data: MultiDomainData) -> Split:
@@ -39,6 +39,9 @@ FAULTS: dict[str, Callable] = {
     "click rate jumps": lambda rows, rng, data: replace(
         rows, label=np.maximum(rows.label, rng.random(len(rows)) < 0.5).astype(np.float32)),
 }
+LEVEL = 0.01  # a good day fails a test with at most this chance
+PAST = 10  # good days that a domain's first day is held against; later ones are held against twice as many at most
+MAIN = 1  # the domain that must not get worse: the largest
 TESTS = ("rows", "click rate", "repeated rows", "contradicting ids", "log loss of the released model")
 
 
@@ -78,7 +81,7 @@ def daily_statistics(model: nn.Module, rows: Split, decided: list) -> np.ndarray
                      (loss.mean(), loss.var() / n)])
 
 
-def failed_tests(today: np.ndarray, past: list[np.ndarray], level: float = 0.01) -> list[str]:
+def failed_tests(today: np.ndarray, past: list[np.ndarray], level: float = LEVEL) -> list[str]:
     """The TESTS that a domain's day fails beside its past good days; a good day fails any with at most this chance.
 
     Each value must lie in the t prediction interval of the past values, at level / 5 (Bonferroni); their spread counts
@@ -90,25 +93,21 @@ def failed_tests(today: np.ndarray, past: list[np.ndarray], level: float = 0.01)
     return [TESTS[i] for i in np.flatnonzero(t > stats.t.ppf(1 - level / 2 / len(TESTS), len(past) - 1))]
 
 
-def simulate_fault(model: nn.Module, market: Market, fault: str | None, *, tolerance: bool, domain: int = 2,
-                   main: int = 1, days: int = 10, when: range = range(3, 6), rows: int = 40_000,
-                   requests: Requests | None = None, level: float = 0.01, past: int = 10, seed: int = 0,
-                   daily: Mapping = DAILY) -> pd.DataFrame:
+def simulate_fault(model: nn.Module, market: Market, fault: str | None, *, requests: Requests,
+                   tolerance: bool, domain: int = 2, days: int = 10, when: range = range(3, 6), rows: int = 40_000,
+                   seed: int = 0) -> pd.DataFrame:
     """Train `model` day by day, in place, with a fault in the feed of `domain` on the days `when`.
 
-    With tolerance a domain whose day is abnormal is left out: its last good day stands in for it. Should the main
-    domain's log loss on held-out rows still get worse, the day is rolled back to the last good checkpoint and trained
-    once more with the main domain's new rows only. A domain that is normal again comes back. The judge of all days is
-    the model as it was released, before the first. Without tolerance, whatever comes in is trained on, and a day that
-    cannot be trained on is lost.
+    With tolerance, a domain whose day is abnormal has its last good day stand in for it until it is normal again, and
+    a day that makes the main domain worse all the same is rolled back. Without, whatever comes in is trained on, and a
+    day that cannot be trained on is lost. The judge of all days is the model as it was released, before the first.
 
     Tidy, a row a day: day, auc and gmv (expected, per request of `requests`) of the main domain, auc of the faulty
     one, the tests that failed (alarm), what was done.
     """
     data, rng = market.data, np.random.default_rng([seed, 6])
     fresh, decided = data.world.fresh(20_000), decided_by_ids(data)
-    requests = requests or draw_requests(market, 5_000, seed=seed)
-    before = [draw_day(market, rows, rng) for _ in range(past)]
+    before = [draw_day(market, rows, rng) for _ in range(PAST)]
     judge = deepcopy(model).eval()  # one yardstick for all days
     good = before[-1]
     history = [[daily_statistics(judge, day[s], decided) for day in before] for s in range(len(data.domains))]
@@ -118,76 +117,76 @@ def simulate_fault(model: nn.Module, market: Market, fault: str | None, *, toler
         fault_rng = np.random.default_rng([seed, day, 7])  # of its own: the other rows are the same with every fault
         if fault is not None and day in when:
             feed[domain] = FAULTS[fault](feed[domain], fault_rng, data)
-        alarms = replace_abnormal(feed, good, history, judge, decided, level, 2 * past) if tolerance else {}
+        alarms = replace_abnormal(feed, good, history, judge, decided) if tolerance else {}
         if alarms:
             done = f"without {', '.join(data.domains[s] for s in alarms)}"
         try:
             if not tolerance:
-                train_day(model, data, feed, day, daily)
-            elif train_or_roll_back(model, data, feed, good, main, day, level, daily):
-                done = f"rolled back, {data.domains[main]} only"
+                train_day(model, data, feed, day)
+            elif train_or_roll_back(model, data, feed, good, day):
+                done = f"rolled back, {data.domains[MAIN]} only"
         except DataError:
             done = "lost"
         good = feed if tolerance else good
         shown = serve(market, requests, predict_candidates(model, market, requests))
         alarm = "; ".join(f"{data.domains[s]}: {', '.join(failed)}" for s, failed in alarms.items())
-        table.append((day, domain_auc(model, fresh, main), shown.true_gmv[shown.domain == main].mean(),
+        table.append((day, domain_auc(model, fresh, MAIN), shown.true_gmv[shown.domain == MAIN].mean(),
                       domain_auc(model, fresh, domain), alarm, done))
     return pd.DataFrame(table, columns=["day", "auc", "gmv", "auc_faulty", "alarm", "done"]).assign(
         fault=fault or "none", tolerance=tolerance)
 
 
 def replace_abnormal(feed: list[Split], good: list[Split], history: list[list[np.ndarray]], judge: nn.Module,
-                     decided: list, level: float, keep: int) -> dict[int, list[str]]:
+                     decided: list) -> dict[int, list[str]]:
     """The TESTS that each domain's day fails, by domain, where it fails any.
 
     Changes `feed` and `history` in place: an abnormal day gives way to the domain's last good one, a normal day joins
-    the domain's history, of which the last `keep` days are kept.
+    the domain's history, of which the last 2 · PAST days are kept.
     """
     alarms = {}
     for s in range(len(feed)):
         today = daily_statistics(judge, feed[s], decided)
-        if failed := failed_tests(today, history[s], level) if len(feed[s]) else ["rows"]:
+        if failed := failed_tests(today, history[s]) if len(feed[s]) else ["rows"]:
             alarms[s], feed[s] = failed, good[s]
         else:
-            history[s] = [*history[s][1 - keep:], today]
+            history[s] = [*history[s][1 - 2 * PAST:], today]
     return alarms
 
 
-def train_or_roll_back(model: nn.Module, data: MultiDomainData, feed: list[Split], good: list[Split], main: int,
-                       day: int, level: float, daily: Mapping) -> bool:
+def train_or_roll_back(model: nn.Module, data: MultiDomainData, feed: list[Split], good: list[Split],
+                       day: int) -> bool:
     """Train on the day, in place; where that makes the main domain worse, roll back. Returns whether it did.
 
     Rolled back, the model is trained again with the main domain's new rows and the others' last good day; `feed` is
     changed to that in place. Raises DataError as `fit` does.
     """
     checkpoint = deepcopy(model.state_dict())
-    valid = train_day(model, data, feed, day, daily).valid
-    if not is_worse(model, checkpoint, valid.take(np.flatnonzero(valid.domain == main)), level):
+    valid = train_day(model, data, feed, day).valid
+    if not is_worse(model, checkpoint, valid.take(np.flatnonzero(valid.domain == MAIN))):
         return False
     model.load_state_dict(checkpoint)
-    feed[:] = [feed[s] if s == main else good[s] for s in range(len(feed))]
-    train_day(model, data, feed, day, daily)
+    feed[:] = [feed[s] if s == MAIN else good[s] for s in range(len(feed))]
+    train_day(model, data, feed, day)
     return True
 
 
-def train_day(model: nn.Module, data: MultiDomainData, feed: list[Split], day: int, daily: Mapping) -> MultiDomainData:
+def train_day(model: nn.Module, data: MultiDomainData, feed: list[Split], day: int) -> MultiDomainData:
     """Train the model on one day's rows of all domains, in place; returns them as training data."""
     rows = Split(*(np.concatenate([getattr(f, c) for f in feed]) for c in ("features", "domain", "label", "user")),
                  data.domains)
     today = day_data(data, rows, day)
-    fit(model, today, seed=day, progress=False, **daily)
+    fit(model, today, seed=day, progress=False, **DAILY)
     return today
 
 
-def is_worse(model: nn.Module, checkpoint: Mapping[str, Tensor], held: Split, level: float) -> bool:
+def is_worse(model: nn.Module, checkpoint: Mapping[str, Tensor], held: Split) -> bool:
     """Whether the log loss on `held` is worse than with the checkpoint's weights: a one-sided paired z test."""
     now, weights = predict(model, held), deepcopy(model.state_dict())
     model.load_state_dict(checkpoint)
     then = predict(model, held)
     model.load_state_dict(weights)
     more = np.logaddexp(0, now) - held.label * now - np.logaddexp(0, then) + held.label * then
-    return bool(more.mean() > stats.norm.ppf(1 - level) * more.std() / np.sqrt(len(more)))
+    return bool(more.mean() > stats.norm.ppf(1 - LEVEL) * more.std() / np.sqrt(len(more)))
 
 
 def domain_auc(model: nn.Module, split: Split, domain: int) -> float:

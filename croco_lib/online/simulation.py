@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -48,10 +49,6 @@ def simulate(folder: Path, data: Mapping | None = None, count: int = 1_000_000, 
              seed: int = 0, say: Callable[[str], object] = print) -> None:
     """Run it all; write online.csv (the lifts), online.X.csv (one for each further table) and online.json."""
     folder.mkdir(parents=True, exist_ok=True)
-
-    def write(name: str, table: pd.DataFrame) -> None:
-        write_whole(folder / f"online{name}.csv", lambda p: table.to_csv(p, index=False, float_format="%.6g"))
-
     world, arms = load("world", **(data or {})), choose_arms()
     market = make_market(world, seed)
     models = {m: train_arm(m, settings, world, seed) for m, settings in arms.items()}
@@ -60,28 +57,33 @@ def simulate(folder: Path, data: Mapping | None = None, count: int = 1_000_000, 
     scores = {m: predict_candidates(model, market, requests) for m, model in models.items()}
     shown = {m: serve(market, requests, p) for m, p in scores.items()}
     say(f"{count:,} requests served by both")
-    lifts = measure_lifts(market, shown, seed)
-    write("", lifts)
-    baseline = shown[next(iter(shown))]
-    write(".aa", pd.concat([false_positives(aa_z_scores(baseline, market, metric, 2_000, seed)).assign(metric=metric)
-                            for metric in METRICS]))
-    write(".power", measure_power(lifts, market.users))
-    write(".calibration", measure_calibration(models, world, shown))
-    write(".gmv", measure_distortions(models, market, requests, scores))
-    say("calibration measured")
-    write(".daily", measure_daily_lifts(models, market, requests.take(slice(count // 5))))
-    say("continual training done")
-    few = requests.take(slice(20_000))
-    write(".faults", pd.concat([
-        simulate_fault(deepcopy(models["crocodile"]), market, fault, tolerance=tolerance, requests=few, seed=seed)
-        for fault in (None, *FAULTS) for tolerance in (False, True)]))
-    say("faults done")
-    write(".latency", measure_latency(world))
+    for name, table in measure(models, market, requests, scores, shown, seed):
+        write_whole(folder / name, partial(table.to_csv, index=False, float_format="%.6g"))
+        say(f"{name} written")
     command = f"croco online --folder data/results --requests {count} --seed {seed}"
     about = dict(command=command, data=world.name, options=world.notes["options"], fingerprint=world.fingerprint,
                  requests=count, candidates=candidates, days=days, seed=seed, arms=arms, versions=VERSIONS,
                  date=time.strftime("%Y-%m-%d"))
     write_text(folder / "online.json", json.dumps(about, indent=1))
+
+
+def measure(models: Mapping[str, nn.Module], market: Market, requests: Requests, scores: Mapping[str, np.ndarray],
+            shown: Mapping[str, pd.DataFrame], seed: int) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Every table under its file's name, as it is done. `scores` [N, C] and what was `shown` are each arm's."""
+    baseline = next(iter(shown.values()))
+    few = requests.take(slice(20_000))
+    yield "online.csv", (lifts := measure_lifts(market, shown, seed))
+    yield "online.aa.csv", pd.concat([
+        false_positives(aa_z_scores(baseline, market, metric, 2_000, seed)).assign(metric=metric)
+        for metric in METRICS])
+    yield "online.power.csv", measure_power(lifts, market.users)
+    yield "online.calibration.csv", measure_calibration(models, market.data, shown)
+    yield "online.gmv.csv", measure_distortions(models, market, requests, scores)
+    yield "online.daily.csv", measure_daily_lifts(models, market, requests.take(slice(len(requests.day) // 5)))
+    yield "online.faults.csv", pd.concat([
+        simulate_fault(deepcopy(models["crocodile"]), market, fault, tolerance=tolerance, requests=few, seed=seed)
+        for fault in (None, *FAULTS) for tolerance in (False, True)])
+    yield "online.latency.csv", measure_latency(market.data)
 
 
 def measure_lifts(market: Market, shown: Mapping[str, pd.DataFrame], seed: int) -> pd.DataFrame:

@@ -115,8 +115,8 @@ def claims(
 
 def _print_checks(table: "pd.DataFrame", source: Path) -> None:
     """Each claim with what the paper says, our rule, every check with its interval, and the commands behind them."""
-    from .claims import CLAIMS
     from .results import Results
+    from .scorecard import CLAIMS
 
     R = Results(source)
     for claim in CLAIMS:
