@@ -2,32 +2,25 @@
 
 import json
 import math
-import platform
 import sys
 import time
-from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .errors import ROOT, CrocoError, DataError, known, parse_value, write_whole
-from .study import commands
+from .console import made_with, split_pairs
+from .errors import CrocoError, DataError, known, parse_value
+from .online import commands as online
+from .site import commands as site
+from .study import commands as study
 
 app = typer.Typer(help="Crocodile, step by step: multi-domain click models from raw data to tables.",
                   no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-def _pairs(pairs: list[str], flag: str, form: str) -> list[tuple[str, str]]:
-    for pair in pairs:
-        if "=" not in pair:
-            raise CrocoError(f"{flag} takes {form}, not {pair!r}.")
-    return [tuple(pair.split("=", 1)) for pair in pairs]
-
-
 def _options(pairs: list[str]) -> dict:
-    return {key: parse_value(value) for key, value in _pairs(pairs, "--option", "KEY=VALUE")}
+    return {key: parse_value(value) for key, value in split_pairs(pairs, "--option", "KEY=VALUE")}
 
 
 def _load(data: str, label, domain, user, item, fields, option):
@@ -53,17 +46,12 @@ app.add_typer(data, name="data")
 
 
 @data.callback()
-def data_here(
-    context: typer.Context,
-    get: Annotated[str | None, typer.Option(help="The same as `croco data get`.")] = None,
-) -> None:
+def data_here(context: typer.Context) -> None:
     """Say which data is here, what is missing, where to get it and its checksum."""
     from .data import DATASETS, PREPARE, RAW, find, how_to_get
     from .data.prepare import home
 
-    if get:
-        data_get(get)
-    if get or context.invoked_subcommand:
+    if context.invoked_subcommand:
         return
     for name in DATASETS:
         if name not in RAW:
@@ -172,7 +160,7 @@ def fit(
     from accelerate import PartialState
 
     from .models import build, options_of
-    from .serving import save_schema
+    from .online.serving import save_schema
     from .training import evaluate
     from .training import fit as train
 
@@ -180,7 +168,7 @@ def fit(
         raise CrocoError(f"--threads must be 1 or more, not {threads}.")
     torch.set_num_threads(threads)
     chosen = {k: v for k, v in (("alpha", alpha), ("sets", sets)) if v is not None}
-    chosen |= {k: parse_value(v) for k, v in _pairs(set_, "--set", "KEY=VALUE")}
+    chosen |= {k: parse_value(v) for k, v in split_pairs(set_, "--set", "KEY=VALUE")}
     options_of(model)  # an unknown model is named before the data is read
     loaded = _load(data, label, domain, user, item, fields, option)
     run = train(build(model, loaded, seed=seed, **chosen), loaded, epochs=epochs, batch_size=batch_size, lr=lr,
@@ -207,225 +195,8 @@ def fit(
         typer.echo(f"# {row.domain} {row.metric}: {row.note}")
 
 
-@app.command()
-def benchmark(
-    study: Annotated[str | None, typer.Option(help="A committed study (data/results/studies.toml), or all.")] = None,
-    data: Annotated[str | None, typer.Option(help="NAME or NAME:key=value,…; several apart by a blank.")] = None,
-    models: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
-    seeds: Annotated[int, typer.Option(help="Runs of each, seeds 0, 1, …")] = 6,
-    trials: Annotated[int, typer.Option(help="Settings searched for each model; 0: its defaults.")] = 0,
-    grid: Annotated[list[str], typer.Option(help="KEY=V1;V2;… every combination, e.g. alpha=0;1.")] = [],  # noqa: B006
-    name: Annotated[str, typer.Option(help="What to call the tables of an own study.")] = "own",
-    folder: Annotated[Path, typer.Option(help="For runs and tables; it goes on there.")] = ROOT / "build/benchmark",
-    workers: Annotated[int, typer.Option(help="Processes, one thread each.")] = 2,
-) -> None:
-    """Run models × data × seeds × options; killed at any moment and started again, it ends with the same tables."""
-    import pandas as pd
-
-    from .benchmark import against, parse_data, results, run_study, select, studies
-    from .data import present
-    from .models import MODELS
-
-    if (study is None) == (data is None):
-        raise CrocoError("benchmark takes either --study NAME or --data NAME.")
-    if study is not None:
-        known("study", study, ["all", *studies()])
-        chosen = {n: s for n, s in studies().items() if study in ("all", n)}
-    else:
-        if seeds < 1 or workers < 1 or trials < 0:
-            raise CrocoError("benchmark: --seeds and --workers must be 1 or more, --trials 0 or more.")
-        if name in studies():
-            raise CrocoError(f"{name!r} is a committed study; give the own study another --name.")
-        listed = list(MODELS) if models == "all" else [known("model", m, MODELS) for m in models.split(",")]
-        values = {k: [parse_value(v) for v in text.split(";")] for k, text in _pairs(grid, "--grid", "KEY=V1;V2")}
-        chosen = {name: dict(data=data.split(), models=listed, seeds=seeds, trials=trials, grid=values)}
-    for spec in dict.fromkeys(chain(*(s["data"] for s in chosen.values()))):
-        present(parse_data(spec)[0])  # data that cannot be had ends it before the first run
-    done = 0
-    for n, s in chosen.items():
-        run_study(n, s, folder, workers)
-        frame = results(n, folder)
-        frame["run"] = frame.model.where(frame.variant == "", frame.model + ", " + frame.variant)
-        for d in s["data"]:
-            for metric in ("auc", "gauc"):
-                part = select(frame, d, metric)
-                if part.value.isna().all():  # none, or not measured
-                    continue
-                best = part.groupby("run").value.mean().idxmax()
-                typer.echo(f"\n{n}: test {metric} on {d}, each against the best")
-                typer.echo(against(part, best, "run").to_string(index=False, float_format="{:.4f}".format, na_rep="–"))
-        typer.echo(f"tables: {folder}/{n}.runs.csv, .values.csv, .costs.csv")
-        runs = pd.read_csv(folder / f"{n}.runs.csv", keep_default_na=False)
-        done += int((runs.status == "done").sum())
-        for bad in runs[runs.status == "failed"].itertuples():
-            typer.echo(f"failed: {bad.model} on {bad.data}, seed {bad.seed}: {bad.error}", err=True)
-    if not done:
-        raise CrocoError(f"benchmark: every run failed; the reasons stand above and in {folder}.")
-
-
-@app.command()
-def speed(
-    size: Annotated[str, typer.Option(help="full (some minutes) or fast (a smaller version of each figure).")] = "full",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
-) -> None:
-    """Measure what training, preparation and metrics cost here, beside the bare matrix products of the same step."""
-    import pandas as pd
-    import torch
-
-    from .speed import measure, tables
-
-    known("size", size, ("full", "fast"))
-    torch.set_num_threads(threads)
-    rows = []
-    for row in measure(size):
-        rows.append(row)
-        typer.echo(f"{row[0]}: {row[1]} …", err=True)
-    figures = pd.DataFrame(rows, columns=["table", "row", "column", "value"])
-    if json_:
-        typer.echo(json.dumps({"figures": figures.to_dict("records"), "size": size, "threads": threads, **made_with()}))
-        return
-    for name, table in tables(figures):
-        typer.echo(f"\n{name}\n{table.to_string(float_format='{:,.3g}'.format, na_rep='')}")
-
-
-@app.command()
-def claims(
-    run: Annotated[str | None, typer.Option(help="fast: recompute a small version of each claim first.")] = None,
-    full: Annotated[bool, typer.Option("--full", help="Every check with its interval, rule and command.")] = False,
-    folder: Annotated[Path | None, typer.Option(help="Read the results here instead of data/results.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes for --run, one thread each.")] = 2,
-    json_: Annotated[bool, typer.Option("--json", help="Every check as one JSON list.")] = False,
-) -> None:
-    """Print the scorecard: the paper's thirteen claims, what was measured, and whether it held."""
-    from .benchmark import RESULTS, run_study, studies
-    from .claims import CLAIMS, FAST_DATA, Results, fast_studies, judge, scorecard
-
-    source, own = folder or RESULTS, ROOT / "build" / "claims-fast"
-    if run is not None:
-        known("size of --run", run, ["fast"])
-        for name, study in fast_studies(studies()).items():
-            run_study(name, study, own, workers)
-    table = judge(source)
-    if json_:
-        typer.echo(table.to_json(orient="records", force_ascii=False))
-        return
-    card = scorecard(table)
-    if run is not None:
-        again = scorecard(judge(own)).verdict
-        card["fast"] = again
-        card["agree"] = (again == card.verdict).map({True: "yes", False: "NO"}).where(card.number != 13, "–")
-    typer.echo(card.to_string(index=False, max_colwidth=70))
-    if run is not None:
-        typer.echo(f"\nfast: {FAST_DATA}, 3 seeds, default settings: smaller data and wider intervals than the "
-                   "committed results, so a claim that holds narrowly there may not show here.")
-    if full:
-        for claim in CLAIMS:
-            typer.echo(f"\n{claim.number}. {claim.text}\n   the paper: {claim.reported}\n   our rule: {claim.rule}")
-            for c in table[(table.number == claim.number) & (table.what != "")].itertuples():
-                typer.echo(f"   {'holds' if c.holds else 'no   '}  {c.data}: {c.what}: {c.value:+.4f} "
-                           f"[{c.low:+.4f}, {c.high:+.4f}]")
-            for name in claim.studies:
-                typer.echo(f"   made by: {Results(source).made_by(name)}")
-            if claim.simulated and (made := Results(source).online()) is not None:
-                typer.echo(f"   made by: {made[1]['command']} ({made[1]['requests']:,} requests, {made[1]['date']}, "
-                           f"{', '.join(f'{k}: {v}' for k, v in made[1]['versions'].items())})")
-    else:
-        typer.echo("\ncroco claims --full shows every check with its interval, its rule and the command that made it.")
-
-
-@app.command()
-def online(
-    folder: Annotated[Path, typer.Option(help="For the tables online.*.csv.")] = ROOT / "build/online",
-    requests: Annotated[int, typer.Option(min=10_000, help="Requests that both arms serve.")] = 1_000_000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the models, the traffic and the users' arms.")] = 0,
-) -> None:
-    """Simulate the online test (minutes): A/B and A/A, calibration, day by day, faults with and without tolerance."""
-    import pandas as pd
-    import torch
-
-    from .claims import BASELINES
-    from .market import online as simulate
-
-    torch.set_num_threads(1)
-    simulate(folder, BASELINES, count=requests, seed=seed, say=typer.echo)
-    typer.echo(pd.read_csv(folder / "online.csv").query("domain == 'all'").to_string(index=False))
-
-
-@app.command()
-def export(
-    run: Annotated[Path, typer.Argument(help="A folder that `croco fit --folder` left.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the exported model.")] = Path("model"),
-) -> None:
-    """Write a run's best weights as a model that needs no training code: ONNX, torch.export, vocabularies, schema."""
-    from .serving import export_run
-
-    typer.echo(f"exported to {export_run(run, out)}: {', '.join(sorted(p.name for p in out.iterdir()))}")
-
-
-@app.command()
-def score(
-    model: Annotated[Path, typer.Argument(help="A folder that `croco export` wrote.")],
-    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file with the model's fields as columns.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The same rows with their scores.")] = Path("scores.csv"),
-) -> None:
-    """Score a table; values that the model does not know get the unknown id, and are counted."""
-    import polars as pl
-
-    from .data.tables import read_table
-    from .serving import score as probabilities
-
-    table, parquet = read_table(file, text=True), out.name.lower().endswith(".parquet")
-    nested = [name for name, kind in table.schema.items() if kind.is_nested()]
-    if nested and not parquet:
-        raise DataError(f"{file}: {', '.join(nested)} hold lists or structs, which a CSV cannot; "
-                        "write the scores as Parquet: -o scores.parquet.")
-    name = "score"
-    while name in table.columns:  # the user's own column stays as it is
-        name = f"model_{name}"
-    p, counts = probabilities(model, table, file)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scored = table.with_columns(pl.Series(name, p))
-    write_whole(out, scored.write_parquet if parquet else scored.write_csv)
-    typer.echo(f"{len(p)} rows scored, in {out}, column {name}")
-    for row in counts[(counts.unknown > 0) | (counts.missing > 0)].itertuples():
-        typer.echo(f"# {row.field}: {row.unknown} unknown, {row.missing} missing")
-
-
-@app.command()
-def lessons(
-    only: Annotated[str, typer.Option(help="Only the lessons whose file name starts so, e.g. 03.")] = "",
-    html: Annotated[Path | None, typer.Option(help="Leave a site to read offline in this folder.")] = None,
-    save: Annotated[bool, typer.Option(help="Save the run notebooks, tidied, in their place.")] = False,
-    profile: Annotated[str, typer.Option(help="tiny (for tests), fast (two minutes a lesson) or full.")] = "fast",
-    as_saved: Annotated[bool, typer.Option("--as-saved", help="For --html: as saved, none is run.")] = False,
-) -> None:
-    """Run the lessons in order, a line each; --html leaves a site to read offline."""
-    from .lessons import paths, run_all, site
-
-    if as_saved:
-        if html is None:
-            raise CrocoError("--as-saved runs nothing and only serves --html DIR; give it a folder.")
-        typer.echo(f"To read: {site(html, {})}")
-        return
-    known("profile", profile, ("tiny", "fast", "full"))
-    total = sum(p.name.startswith(only) for p in paths())
-    if not total:
-        raise CrocoError(f"No lesson's name starts with {only!r}. Known: {', '.join(p.stem for p in paths())}.")
-    typer.echo(f"running {total} lessons …")
-    done = 0
-    for name, seconds in run_all(only, save, html, profile):
-        if seconds is None:
-            typer.echo(f"[{done + 1}/{total}] {name} …")
-        else:
-            done += 1
-            typer.echo(f"[{done}/{total}] {name}  {seconds:.0f} s")
-    if html:
-        typer.echo(f"To read: {html}/index.html")
-
-
-app.command()(commands.study)
-app.command()(commands.verdicts)
+for command in (*study.COMMANDS, *online.COMMANDS, *site.COMMANDS):
+    app.command()(command)
 
 
 def as_json(run, table, data) -> dict:
@@ -440,13 +211,6 @@ def as_json(run, table, data) -> dict:
             "rows_per_second": round(run.rows_per_second), "train_rows": len(data.train), "best_step": run.best_step,
             "stopped": run.stopped, "settings": run.settings, "data_notes": data.notes,
             **made_with()}
-
-
-def made_with() -> dict:
-    """The versions and the date that a figure is printed with."""
-    return {"versions": {"python": platform.python_version(),
-                         **{p: version(p) for p in ("croco-lib", "torch", "numpy", "polars")}},
-            "date": time.strftime("%Y-%m-%d")}
 
 
 def extra_of(module: str) -> str:

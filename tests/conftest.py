@@ -17,7 +17,7 @@ def small_world():
 @pytest.fixture(scope="session")
 def kuairand():
     if find("kuairand-pure") is None:
-        pytest.skip("KuaiRand-Pure is not here; run `croco data --get kuairand-pure`")
+        pytest.skip("KuaiRand-Pure is not here; run `croco data get kuairand-pure`")
     return croco_lib.load("kuairand-pure")
 
 

@@ -38,7 +38,7 @@ def stage(folder: Path, data: str, what: str) -> dict:
         return json.loads(path.read_text())
     rows, users, items = SETS[data]
     if not (folder / "raw" / data).is_dir():
-        run(["tests/raw_writer.py", data, "--rows", str(rows), "--users", str(users), "--items", str(items),
+        run(["-m", "croco_lib.study.raw", data, "--rows", str(rows), "--users", str(users), "--items", str(items),
              "--folder", str(folder / "raw" / data)], folder)
     command = (f"-m croco_lib data prepare {data}" if what == "prepare" else
                f"-m croco_lib fit {what} --data {data} --epochs 1 --batch-size 4096 --threads 1 --json").split()

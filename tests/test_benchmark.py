@@ -15,26 +15,23 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from croco_lib import CrocoError
-from croco_lib.benchmark import (
+from croco_lib.cli import app
+from croco_lib.comparison import against, interval
+from croco_lib.models import MODELS, options_of
+from croco_lib.study.first.benchmark import (
     COMMON,
     DEFAULT_FIT,
     FIT,
     NO_OWN,
     OWN,
-    against,
-    interval,
-    key_of,
     make_job,
-    parse_data,
-    results,
     run_job,
     run_study,
-    select,
     studies,
     trials,
 )
-from croco_lib.cli import app
-from croco_lib.models import MODELS, options_of
+from croco_lib.study.first.results import results, select
+from croco_lib.study.jobs import key_of, parse_data
 
 DATA = "world:rows=4000,users=100,items=200"
 STUDY = dict(data=[DATA], models=["shared-bottom", "crocodile"], trials=2, seeds=2, fixed={"epochs": 1})
@@ -52,7 +49,7 @@ def tables(folder):
 
 
 def test_killed_and_started_again_it_ends_with_the_same_bytes(finished, tmp_path):
-    code = ("from croco_lib.benchmark import run_study; from pathlib import Path; import json, sys; "
+    code = ("from croco_lib.study.first.benchmark import run_study; from pathlib import Path; import json, sys; "
             "run_study('small', json.loads(sys.argv[1]), Path(sys.argv[2]), 1, False)")
     command = [sys.executable, "-c", code, json.dumps(STUDY), str(tmp_path)]
     for wanted in (1, 4):  # killed once in the search and once among the seeds

@@ -7,21 +7,25 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from croco_lib import CrocoError, benchmark, claims
-from croco_lib.benchmark import RESULTS, results, run_study, studies
-from croco_lib.claims import CLAIMS, MARGIN, Check, Results, _check, fast_studies, judge, scorecard, verdict
+from croco_lib import CrocoError
 from croco_lib.cli import app
 from croco_lib.errors import ROOT
+from croco_lib.study import jobs
+from croco_lib.study.first import claims
+from croco_lib.study.first.benchmark import run_study, studies
+from croco_lib.study.first.claims import MARGIN, Check, check
+from croco_lib.study.first.results import RESULTS, Results, results
+from croco_lib.study.first.scorecard import CLAIMS, describe_simulation, fast_studies, judge, scorecard, verdict
 
 committed = pytest.mark.skipif(not (RESULTS / "main.values.csv").is_file(), reason="no committed results")
 
 
 def test_the_rule_looks_at_the_interval_not_at_the_mean():
-    assert _check("d", "w", [0.01, 0.012, 0.011]).holds
-    assert not _check("d", "w", [0.03, -0.01, 0.01]).holds  # the mean is above zero, the interval is not
-    assert not _check("d", "w", [-0.01, -0.012, -0.011]).holds
-    assert _check("d", "w", [0.0001, -0.0001, 0.0], MARGIN).holds
-    assert not _check("d", "w", [0.003, -0.003, 0.0], MARGIN).holds  # not shown to be as good
+    assert check("d", "w", [0.01, 0.012, 0.011]).holds
+    assert not check("d", "w", [0.03, -0.01, 0.01]).holds  # the mean is above zero, the interval is not
+    assert not check("d", "w", [-0.01, -0.012, -0.011]).holds
+    assert check("d", "w", [0.0001, -0.0001, 0.0], MARGIN).holds
+    assert not check("d", "w", [0.003, -0.003, 0.0], MARGIN).holds  # not shown to be as good
 
 
 def test_verdicts():
@@ -31,7 +35,7 @@ def test_verdicts():
     assert [verdict(checks(*h)) for h in ((True, True), (True, False), (False, False), ())] == [
         "reproduced", "partly", "not reproduced", "cannot be tested here"]
     with pytest.raises(CrocoError, match="too few seeds"):
-        verdict([_check("d", "w", [0.1])])
+        verdict([check("d", "w", [0.1])])
 
 
 def test_covloss_share_is_a_share():
@@ -44,7 +48,7 @@ def small(tmp_path_factory):
     """Every study a claim reads, at a toy size."""
     folder = tmp_path_factory.mktemp("claims")
     monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(benchmark, "FRESH_ROWS", 2_000)  # gAUC needs its users in every domain
+    monkeypatch.setattr(jobs, "FRESH_ROWS", 2_000)  # gAUC needs its users in every domain
     for name, study in fast_studies(studies()).items():
         models = [m for m in study["models"] if m in ("crocodile", "mmoe", "ple", "me-ple", "sdem", "shared-bottom")]
         toy = {**study, "models": models, "data": ["world:rows=3000,users=100,items=200"], "seeds": 2,
@@ -130,7 +134,7 @@ def test_rules_read_both_ways(judge_, results_, expected, monkeypatch):
     assert verdict(list(judge_(results_))) == expected
 
 
-def test_what_is_not_measured_is_no_check():
+def test_what_is_not_measured_is_nocheck():
     """gAUC on too few users is NaN in every run: no check, and no error."""
     class Unmeasured(Stub):
         def values(self, study, data, metric, part="all", split="test", by="model"):
@@ -183,7 +187,7 @@ def test_the_readmes_one_sentence_follows_from_the_results():
     text, R = " ".join((ROOT / "README.md").read_text().split()), Results()
     assert "best in the smallest domain of the made world" in text and "where ME-PLE is ahead" in text
     auc = R.values("main", "world", "auc", **R.smallest("world"))
-    assert all((auc.crocodile - auc[m]).mean() > 0 and _check("", "", auc.crocodile - auc[m]).holds
+    assert all((auc.crocodile - auc[m]).mean() > 0 and check("", "", auc.crocodile - auc[m]).holds
                for m in ("me-ple", "sdem")) and auc.mean().idxmax() == "crocodile"
     assert {R.values("main", data, "auc").mean().idxmax() for data in R.data("main")} == {"me-ple"}
 
@@ -203,11 +207,13 @@ def test_a_simulated_claim_never_says_reproduced(tmp_path, monkeypatch):
             for m in ("ctr", "revenue", "gmv")]
     pd.DataFrame(rows, columns="domain metric lift low high measured baseline test".split()).to_csv(
         tmp_path / "online.csv", index=False)
+    assert describe_simulation(Results(tmp_path / "nowhere")) == "cannot be tested here"
     (tmp_path / "online.json").write_text("{}")
-    checks = list(claims.online_lift(Results(tmp_path)))
+    R = Results(tmp_path)
+    checks = list(claims.online_lift(R))
     assert len(checks) == 4 and all(c.holds for c in checks)
-    assert claims._simulated(checks) == "simulated: CTR +1.0% [+0.5%, +1.5%]; GMV +1.0% [+0.5%, +1.5%]"
-    assert CLAIMS[-1].simulated and claims._simulated([]) == "cannot be tested here"
+    assert describe_simulation(R) == "simulated: CTR +1.0% [+0.5%, +1.5%]; GMV +1.0% [+0.5%, +1.5%]"
+    assert CLAIMS[-1].simulated
 
 
 @committed

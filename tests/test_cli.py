@@ -95,7 +95,7 @@ def test_fit_reads_a_file(croco, clicks, tmp_path, kind):
     (["fit", "mmoe", "--data", "a.csv", "--domain", "d", "--user", "u"], "--label, --item must name its columns"),
     (["fit", "mmoe", "--data", "no-such.csv", *COLUMNS], "no-such.csv: there is no such file"),
     (["fit", "mmoe", "--data", "no-such.csv", *COLUMNS, "--option", "splt=time"], "Did you mean 'split'"),
-    (["data", "--get", "world"], "Unknown data set to fetch 'world'"),
+    (["data", "get", "world"], "Unknown data set to fetch 'world'"),
 ])
 def test_a_users_error_is_one_line_and_status_1(croco, words, message):
     code, out, err = croco(*words)
@@ -126,7 +126,7 @@ def test_a_failed_fetch_says_what_to_do(croco, monkeypatch):
         raise OSError("the network is down")
 
     monkeypatch.setattr("pooch.retrieve", refuse)
-    code, _, err = croco("data", "--get", "kuairand-pure")
+    code, _, err = croco("data", "get", "kuairand-pure")
     assert code == 1
     assert "the network is down" in err
     assert "CROCO_DATA" in err

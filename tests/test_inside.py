@@ -6,8 +6,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from croco_lib import build, inside, metrics, training
-from croco_lib.benchmark import _data, make_job, run_job
 from croco_lib.models import MODELS
+from croco_lib.study.first.benchmark import make_job, run_job
+from croco_lib.study.jobs import load_with_fresh
 
 DATA = "world:rows=10000,users=100,items=200"
 WITH_EXPERTS = [name for name in MODELS if name not in ("star", "pepnet", "adasparse")]
@@ -71,7 +72,7 @@ def test_every_model_with_experts_is_measured_before_and_after(name):
     result = run_job(make_job(DATA, name, 3, {"epochs": 5, "batch_size": 200, "dim": 4}, True, inside=True))
     assert result["status"] == "done", result["error"]
     assert result["best_step"] > 0
-    values, (data, _) = table(result["values"]), _data(DATA)
+    values, (data, _) = table(result["values"]), load_with_fresh(DATA)
     model = build(name, data, seed=3, dim=4)
     scores, read = inside.expert_scores(model, data.test)
     each = inside.expert_aucs(scores, read, data.test.label)

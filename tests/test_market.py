@@ -5,16 +5,16 @@ from copy import deepcopy
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.torch import save_file
 from scipy.special import expit, logit
 
-from croco_lib import CrocoError, build, fit, from_frame, market
+from croco_lib import CrocoError, build, fit, from_frame
+from croco_lib.online import abtest, calibration, faults, market
 from croco_lib.training import predict
 
 
 @pytest.fixture(scope="module")
 def place(small_world):
-    return market.market(small_world)
+    return market.make_market(small_world)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def model(small_world):
 
 @pytest.fixture(scope="module")
 def asked(place):
-    return market.requests(place, 30_000, candidates=8, days=5)
+    return market.draw_requests(place, 30_000, candidates=8, days=5)
 
 
 @pytest.fixture(scope="module")
@@ -36,21 +36,21 @@ def truth(place, asked):
 
 @pytest.fixture(scope="module")
 def arm(place, asked, model):
-    return market.serve(place, asked, market.predicted(model, place, asked))
+    return market.serve(place, asked, market.predict_candidates(model, place, asked))
 
 
 def test_requests_are_long_tailed_and_seeded(place, asked):
     share = np.bincount(asked.domain, minlength=5) / len(asked.domain)
     assert np.allclose(share, place.share, atol=0.01) and len(asked.day) == 30_000 and set(asked.day) == set(range(5))
-    again = market.requests(place, 30_000, candidates=8, days=5)
+    again = market.draw_requests(place, 30_000, candidates=8, days=5)
     assert all((a == b).all() for a, b in zip(asked, again, strict=True))
-    assert (market.requests(place, 30_000, candidates=8, seed=1).user != asked.user).any()
+    assert (market.draw_requests(place, 30_000, candidates=8, seed=1).user != asked.user).any()
 
 
 def test_every_candidate_gets_the_models_own_score(place, asked, model):
-    few = market.Requests(*(a[:50] for a in asked[:4]), asked.draws[:, :50])
-    rows = market.rows_of(place, np.repeat(few.user, 8), few.ads.ravel(), np.repeat(few.domain, 8))
-    assert np.allclose(market.predicted(model, place, few).ravel(), expit(predict(model, rows)), atol=1e-6)
+    few = asked.take(slice(50))
+    rows = market.code_rows(place, np.repeat(few.user, 8), few.ads.ravel(), np.repeat(few.domain, 8))
+    assert np.allclose(market.predict_candidates(model, place, few).ravel(), expit(predict(model, rows)), atol=1e-6)
 
 
 def test_outcomes_are_drawn_from_the_truth(place, arm):
@@ -62,22 +62,22 @@ def test_outcomes_are_drawn_from_the_truth(place, arm):
 
 def test_the_truth_earns_the_most_and_the_same_arm_nothing_more(place, asked, arm, truth):
     best = market.serve(place, asked, truth)
-    table = market.compare(arm, best, place).set_index(["domain", "metric"])
+    table = abtest.compare(arm, best, place).set_index(["domain", "metric"])
     assert table.low["all", "revenue"] > 0
-    assert (market.compare(arm, arm, place).lift == 0).all()
+    assert (abtest.compare(arm, arm, place).lift == 0).all()
 
 
 def test_the_ab_test_covers_the_true_lift(place, asked, arm, truth):
     best = market.serve(place, asked, truth)
-    true = market.compare(arm, best, place).set_index(["domain", "metric"]).lift["all", "revenue"]
-    tables = [market.compare(arm, best, place, market.assign(place.users, seed=s)).query("domain == 'all'")
+    true = abtest.compare(arm, best, place).set_index(["domain", "metric"]).lift["all", "revenue"]
+    tables = [abtest.compare(arm, best, place, abtest.assign(place.users, seed=s)).query("domain == 'all'")
               .set_index("metric").loc["revenue"] for s in range(200)]
     assert np.mean([t.low < true < t.high for t in tables]) > 0.88
 
 
 def test_aa_runs_are_calibrated_and_peeking_is_not(place, arm):
-    z = market.looks(arm, place, "gmv", runs=3_000)
-    found = market.false_positives(z).set_index("rule").false_positives
+    z = abtest.aa_z_scores(arm, place, "gmv", runs=3_000)
+    found = abtest.false_positives(z).set_index("rule").false_positives
     assert 0.035 < found["one look at the end"] < 0.065
     assert found["a look each day"] > found["one look at the end"] + 0.02
     assert found["a look each day, O'Brien–Fleming"] < 0.065
@@ -85,94 +85,99 @@ def test_aa_runs_are_calibrated_and_peeking_is_not(place, arm):
 
 def test_boundary_holds_its_level_where_days_are_independent():
     walk = np.random.default_rng(1).normal(size=(50_000, 5)).cumsum(1) / np.sqrt(np.arange(1, 6))
-    assert (np.abs(walk) > market.boundary(5)).any(1).mean() == pytest.approx(0.05, abs=0.004)
-    assert market.boundary(5)[-1] == pytest.approx(2.04, abs=0.02)  # the published constant
+    assert (np.abs(walk) > abtest.boundary(5)).any(1).mean() == pytest.approx(0.05, abs=0.004)
+    assert abtest.boundary(5)[-1] == pytest.approx(2.04, abs=0.02)  # the published constant
 
 
 def test_power_and_sample_size_agree():
-    users = market.users_needed(0.0072, se=0.02, users=1000)
-    assert market.power(0.0072, 0.02 * np.sqrt(1000 / users)) == pytest.approx(0.8, abs=0.001)
-    assert market.power(0.0, 0.02) == pytest.approx(0.05)
+    users = abtest.users_needed(0.0072, se=0.02, users=1000)
+    assert abtest.power(0.0072, 0.02 * np.sqrt(1000 / users)) == pytest.approx(0.8, abs=0.001)
+    assert abtest.power(0.0, 0.02) == pytest.approx(0.05)
 
 
 def test_calibration_sees_a_distortion_and_platt_mends_it(small_world, model):
     fresh = small_world.world.fresh(4_000)
     p = expit(predict(model, fresh))
-    sure = market.reliability(fresh.label, market.distort(p, 3), fresh.domain, fresh.domains)
-    slope, shift = market.platt(model, fresh)[fresh.domain].T
-    mended = market.reliability(fresh.label, market.distort(p, slope, shift), fresh.domain, fresh.domains)
+    sure = calibration.reliability(fresh.label, calibration.distort(p, 3), fresh.domain, fresh.domains)
+    slope, shift = calibration.platt(model, fresh)[fresh.domain].T
+    mended = calibration.reliability(fresh.label, calibration.distort(p, slope, shift), fresh.domain, fresh.domains)
     assert (mended.groupby("domain").ece.first() < sure.groupby("domain").ece.first()).all()
     assert mended.ece.max() < 0.06
-    assert np.allclose(market.distort(p, 2, 1), expit(2 * logit(p) + 1), atol=1e-4)
+    assert np.allclose(calibration.distort(p, 2, 1), expit(2 * logit(p) + 1), atol=1e-4)
 
 
 def test_continual_training_learns_from_the_arms_own_ranking(place, small_world):
-    asked = market.requests(place, 6_000, candidates=5, days=2)
+    asked = market.draw_requests(place, 6_000, candidates=5, days=2)
     new, own = (build("shared-bottom", small_world) for _ in range(2))
-    out = market.continual({"a": own}, place, asked)["a"]
+    out = market.train_continually({"a": own}, place, asked)["a"]
     assert len(out) == 6_000 and out.day.max() == 1
     assert any((v != own.state_dict()[k]).any() for k, v in new.state_dict().items())
 
 
 @pytest.fixture(scope="module")
+def few(place):
+    return market.draw_requests(place, 500)
+
+
+@pytest.fixture(scope="module")
 def good_days(place, model):
-    rng, known_by = np.random.default_rng(3), market.companions(place.data)
-    days = [market.draw_day(place, 4_000, rng) for _ in range(90)]
-    return days, [[market.health(model, day[s], known_by) for day in days] for s in range(5)], known_by
+    rng, decided = np.random.default_rng(3), faults.decided_by_ids(place.data)
+    days = [faults.draw_day(place, 4_000, rng) for _ in range(90)]
+    return days, [[faults.daily_statistics(model, day[s], decided) for day in days] for s in range(5)], decided
 
 
 def test_sound_days_raise_no_more_alarms_than_stated(good_days):
     _, history, _ = good_days
-    alarms = [bool(market.abnormal(h[t], h[t - 10:t], level=0.05)) for h in history for t in range(10, 90)]
+    alarms = [bool(faults.failed_tests(h[t], h[t - 10:t], level=0.05)) for h in history for t in range(10, 90)]
     assert 0 < np.mean(alarms) < 0.05 + 2 * np.sqrt(0.05 * 0.95 / len(alarms))
 
 
-@pytest.mark.parametrize("fault", market.FAULTS)
+@pytest.mark.parametrize("fault", faults.FAULTS)
 def test_each_fault_is_caught(good_days, place, model, fault):
-    days, history, known_by = good_days
-    broken = market.FAULTS[fault](days[20][0], np.random.default_rng(0), place.data)
-    assert not len(broken) or market.abnormal(market.health(model, broken, known_by), history[0][10:20])
+    days, history, decided = good_days
+    broken = faults.FAULTS[fault](days[20][0], np.random.default_rng(0), place.data)
+    assert not len(broken) or faults.failed_tests(faults.daily_statistics(model, broken, decided), history[0][10:20])
 
 
 def test_fields_that_an_id_decides_are_found(place):
     names = [f.name for f in place.data.fields]
-    assert [(names[k], names[c]) for k, c, _ in market.companions(place.data)] == [
+    assert [(names[k], names[c]) for k, c, _ in faults.decided_by_ids(place.data)] == [
         ("user", "group"), ("user", "activity"), ("item", "author"), ("item", "category")]
 
 
 @pytest.mark.parametrize(("tolerance", "harm"), [(False, True), (True, False)])
-def test_with_tolerance_a_flipped_domain_does_no_harm(place, model, tolerance, harm):
-    days = market.live(deepcopy(model), place, "labels flipped", tolerance=tolerance, domain=0, days=5,
-                       when=range(1, 4), rows=6_000)
+def test_with_tolerance_a_flipped_domain_does_no_harm(place, model, few, tolerance, harm):
+    days = faults.simulate_fault(deepcopy(model), place, "labels flipped", requests=few, tolerance=tolerance,
+                                 domain=0, days=5, when=range(1, 4), rows=6_000)
     assert days.alarm[1:4].str.contains("tab 0").all() == tolerance
     assert not days.alarm[4:].str.contains("tab 0").any()  # taken back
     assert (days.auc_faulty[3] < days.auc_faulty[0] - 0.1) == harm
 
 
-def test_a_missing_feed_stops_training_only_without_tolerance(place, model):
-    done = [market.live(deepcopy(model), place, "feed missing", tolerance=t, days=2, when=range(1, 2),
-                        rows=6_000).done[1] for t in (False, True)]
+def test_a_missing_feed_stops_training_only_without_tolerance(place, model, few):
+    done = [faults.simulate_fault(deepcopy(model), place, "feed missing", requests=few, tolerance=t, days=2,
+                                  when=range(1, 2), rows=6_000).done[1] for t in (False, True)]
     assert done[0] == "lost" and "without tab 2" in done[1]
 
 
-def test_a_day_that_slips_through_is_rolled_back(place, model, monkeypatch):
-    monkeypatch.setattr(market, "abnormal", lambda *a: [])
-    monkeypatch.setattr(market, "_worse", lambda *a: True)
-    days = market.live(deepcopy(model), place, None, tolerance=True, days=1, rows=6_000)
+def test_a_day_that_slips_through_is_rolled_back(place, model, few, monkeypatch):
+    monkeypatch.setattr(faults, "failed_tests", lambda *a: [])
+    monkeypatch.setattr(faults, "is_worse", lambda *a: True)
+    days = faults.simulate_fault(deepcopy(model), place, None, requests=few, tolerance=True, days=1, rows=6_000)
     assert days.done[0] == "rolled back, tab 1 only"
 
 
-def test_worse_is_seen_and_the_weights_stay(place, model, tmp_path, small_world):
-    save_file(model.state_dict(), tmp_path / "w")
+def test_worse_is_seen_and_the_weights_stay(model, small_world):
+    checkpoint = model.state_dict()
     spoilt = build("shared-bottom", small_world)
     before = {k: v.clone() for k, v in spoilt.state_dict().items()}
-    assert market._worse(spoilt, tmp_path / "w", small_world.valid, 0.01)
+    assert faults.is_worse(spoilt, checkpoint, small_world.valid)
     assert all((spoilt.state_dict()[k] == v).all() for k, v in before.items())
-    assert not market._worse(model, tmp_path / "w", small_world.valid, 0.01)
+    assert not faults.is_worse(model, checkpoint, small_world.valid)
 
 
 def test_a_market_needs_a_truth(small_world):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({c: rng.integers(0, k, 400) for c, k in (("y", 2), ("d", 2), ("u", 9), ("i", 9))})
     with pytest.raises(CrocoError, match="Load 'world'"):
-        market.market(from_frame(frame, label="y", domain="d", user="u", item="i", min_count=1))
+        market.make_market(from_frame(frame, label="y", domain="d", user="u", item="i", min_count=1))

@@ -13,13 +13,13 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_writer import write_aliccp, write_kuairand
 
 import croco_lib
 from croco_lib import DataError, cli
 from croco_lib.data import PREPARE, aliccp, find, prepare
 from croco_lib.errors import ROOT
 from croco_lib.schema import SPLITS
+from croco_lib.study.raw import write_aliccp, write_kuairand
 
 kuairand = importlib.import_module("croco_lib.data.kuairand")
 engine = importlib.import_module("croco_lib.data.prepare")

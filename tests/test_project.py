@@ -12,8 +12,8 @@ import yaml
 
 from croco_lib import cli
 from croco_lib.errors import ROOT
-from croco_lib.lessons import VIEW, paths, tidy
 from croco_lib.models import MODELS
+from croco_lib.site.lessons import VIEW, paths, tidy
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -39,7 +39,7 @@ def test_the_library_needs_no_extra():
     extra = {"bs4", "IPython", "ipywidgets", "matplotlib", "nbclient", "nbconvert", "nbformat", "onnx", "onnxruntime",
              "seaborn"}
     script = (f"import sys, croco_lib; from croco_lib import build, fit, load, evaluate, cli\n"
-              f"import croco_lib.study.verdicts, croco_lib.data.first_look, croco_lib.benchmark, croco_lib.claims\n"
+              f"import croco_lib.study.verdicts, croco_lib.data.first_look, croco_lib.study.first.scorecard\n"
               f"assert not {extra!r} & set(sys.modules), {extra!r} & set(sys.modules)")
     subprocess.run([sys.executable, "-c", script], check=True)
 

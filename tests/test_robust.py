@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from croco_lib import CrocoError, build, fit, lessons
-from croco_lib.benchmark import run_study
+from croco_lib import CrocoError, build, fit
 from croco_lib.data import aliccp, present
 from croco_lib.errors import DataError, write_text, write_whole
+from croco_lib.site import lessons
+from croco_lib.study.first.benchmark import run_study
 
 
 def test_a_full_disk_is_one_line_and_keeps_what_stood_there(tmp_path):

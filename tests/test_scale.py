@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from croco_lib import CrocoError, build, evaluate, fit, speed, training
+from croco_lib import CrocoError, build, evaluate, fit, training
 from croco_lib.errors import ROOT
 from croco_lib.layers import MultiEmbedding
 from croco_lib.schema import Bag, Field, Split
+from croco_lib.study import speed
 
 
 def order(rows, count, seed=0, epoch=0):

@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 import torch
 
-from croco_lib import CrocoError, build, fit, serving
+from croco_lib import CrocoError, build, fit
 from croco_lib.errors import DataError
 from croco_lib.models import MODELS
+from croco_lib.online import serving
 from croco_lib.schema import Bag
 from croco_lib.training import predict
 

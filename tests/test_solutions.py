@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from croco_lib.lessons import paths
+from croco_lib.site.lessons import paths
 
 LESSONS = [path for path in paths() if path.name[:2] != "00"]
 

@@ -167,7 +167,7 @@ def test_costs_are_counted_as_the_paper_does():
 
 @pytest.mark.parametrize("model", room.studies()["capacity"]["models"])
 def test_models_of_equal_capacity_have_as_many_embedding_parameters(model):
-    dim, crocodile = jobs.dim_of(DATA, model, "crocodile"), build("crocodile", jobs._data(DATA)[0])
+    dim, crocodile = jobs.dim_of(DATA, model, "crocodile"), build("crocodile", jobs.load_with_fresh(DATA)[0])
     held = jobs.embedding_parameters(DATA, model, {"dim": dim})
     aim = sum(p.numel() for name, p in crocodile.named_parameters() if name.endswith("table.weight"))
     assert held == pytest.approx(aim, rel=0.05)

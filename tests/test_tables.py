@@ -11,13 +11,13 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_writer import write_kuairand
 
 import croco_lib
-from croco_lib import serving
 from croco_lib.data import prepare
 from croco_lib.data.tables import read_table
 from croco_lib.errors import DataError
+from croco_lib.online import serving
+from croco_lib.study.raw import write_kuairand
 
 NAMES = dict(label="click", domain="place", user="who", item="what")
 

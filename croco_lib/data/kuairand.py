@@ -252,7 +252,7 @@ def how_to_get(name: str) -> str:
     """Where to get the data set and where to put it, in words."""
     archive, md5 = ARCHIVES[name]
     check = f" (md5 {md5})" if md5 else " (check the md5 on that page)"
-    fetch = f"Run `croco data --get {name}`, or fetch" if md5 else "Fetch"
+    fetch = f"Run `croco data get {name}`, or fetch" if md5 else "Fetch"
     return (f"{name} is not here. {fetch} {archive}{check} from {RECORD} and unpack it "
             f"into data/raw/{name}/, or let CROCO_DATA name the folder that holds it.")
 

@@ -1,12 +1,15 @@
-"""The commands that the wing brings: `croco study` and `croco verdicts`."""
+"""The commands of this wing: `croco study`, `verdicts` and `speed`, and those of the first protocol."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..console import made_with
 from ..errors import ROOT, CrocoError, known, write_whole
+from .first import commands as first
 
 
 def study(
@@ -70,3 +73,31 @@ def _read(path: Path):
     import pandas as pd
 
     return pd.read_csv(path, keep_default_na=False)
+
+
+def speed(
+    size: Annotated[str, typer.Option(help="full (some minutes) or fast (a smaller version of each figure).")] = "full",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Measure what training, preparation and metrics cost here, beside the bare matrix products of the same step."""
+    import pandas as pd
+    import torch
+
+    from .speed import measure, tables
+
+    known("size", size, ("full", "fast"))
+    torch.set_num_threads(threads)
+    rows = []
+    for row in measure(size):
+        rows.append(row)
+        typer.echo(f"{row[0]}: {row[1]} …", err=True)
+    figures = pd.DataFrame(rows, columns=["table", "row", "column", "value"])
+    if json_:
+        typer.echo(json.dumps({"figures": figures.to_dict("records"), "size": size, "threads": threads, **made_with()}))
+        return
+    for name, table in tables(figures):
+        typer.echo(f"\n{name}\n{table.to_string(float_format='{:,.3g}'.format, na_rep='')}")
+
+
+COMMANDS = (study, verdicts, speed, *first.COMMANDS)

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..data import load
 from ..layers import Experts
-from ..losses import covariance_loss
+from ..losses import covariance_loss, domain_objective
+from ..models import build
 
 ROWS, SETS, INPUTS, WIDTHS = 4096, 5, 7 * 16, (64, 32)  # the defaults, seven fields
 
@@ -45,3 +47,31 @@ def cost(repeats: int = 100) -> pd.DataFrame:
                      "ms, all rows": timed(loss(ROWS)), "ms, 32 rows": timed(loss(32))})
     torch.set_num_threads(threads)
     return pd.DataFrame(rows[5:]).astype(dict.fromkeys(products(), np.int64)).round(4)
+
+
+def covloss_share(rows: int = 4096, repeats: int = 12) -> np.ndarray:
+    """The share of a training step's time that CovLoss takes, forward and backward: measured now, on one thread.
+
+    Crocodile at its defaults (M = 5, d = 32); by the paper's count M(M−1)/2 · d² products a row.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    data = load("world", rows=20_000, users=300, items=400)
+    model = build("crocodile", data, alpha=0.0)
+    part = data.train.take(np.arange(rows) % len(data.train))
+    features, domain, label = map(torch.from_numpy, (part.features, part.domain, part.label))
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    shares = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        out = model(features, domain)
+        optimizer.zero_grad()
+        domain_objective(out.logits, label, domain).backward()
+        optimizer.step()
+        middle = time.perf_counter()
+        O = out.experts.detach().requires_grad_()
+        covariance_loss(O).backward()
+        end = time.perf_counter()
+        shares.append((end - middle) / (end - start))
+    torch.set_num_threads(threads)
+    return np.array(shares[2:])

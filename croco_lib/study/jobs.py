@@ -6,17 +6,24 @@ Each finished job is a file, written whole, so studies that were killed go on, a
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from functools import lru_cache, partial
-from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..console import VERSIONS
 from ..errors import CrocoError, parse_value, write_text, write_whole
+from ..schema import MultiDomainData, Split
 from .space import registered
 
-VERSIONS = {name: version(name) for name in ("croco-lib", "torch", "numpy")}
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..training import Run
+
 FIT = ("lr", "weight_decay", "batch_size", "epochs", "patience", "objective")
 DEFAULTS = dict(lr=3e-3, weight_decay=0.0, batch_size=2048, epochs=10, patience=6, objective="sample")
 LOOKS = 4  # validations an epoch, whatever the batch size: the best step comes early, and patience is 1.5 epochs
@@ -47,7 +54,7 @@ def key_of(job: dict) -> str:
 
 
 @lru_cache(maxsize=1)
-def _data(spec: str):
+def load_with_fresh(spec: str) -> tuple[MultiDomainData, Split | None]:
     """The data, and fresh rows where it is a made world."""
     from ..data import load
 
@@ -56,7 +63,7 @@ def _data(spec: str):
     return loaded, None if loaded.world is None else loaded.world.fresh(FRESH_ROWS)
 
 
-def built(job: dict, data):
+def built(job: dict, data: MultiDomainData) -> "nn.Module":
     """The job's model as it starts."""
     import torch
 
@@ -77,7 +84,7 @@ def embedding_parameters(data: str, model: str, settings: dict) -> int:
     """How many numbers the model's embedding tables hold, the gate's among them."""
     from ..training import tables_of
 
-    made = built(make_job(data, model, 0, settings, final=False), _data(data)[0])
+    made = built(make_job(data, model, 0, settings, final=False), load_with_fresh(data)[0])
     return sum(table.weight.numel() for table in tables_of(made))
 
 
@@ -100,7 +107,7 @@ def run_job(job: dict) -> tuple[dict, dict[str, np.ndarray]]:
     torch.set_num_threads(1)
     start, logits = time.perf_counter(), {}
     try:
-        data, fresh = _data(job["data"])
+        data, fresh = load_with_fresh(job["data"])
         every = max(1, round(len(data.train) / LOOKS / job["fit"]["batch_size"]))
         model = built(job, data)
         at_start = measures_at_start(model, data) if job["inside"] else []
@@ -110,17 +117,22 @@ def run_job(job: dict) -> tuple[dict, dict[str, np.ndarray]]:
             values, logits = measured(run.model, data, fresh)
         if job["inside"]:
             values += [*measures(run.model, data), *at_start]
-        valid = run.history.query("split == 'valid' and part == 'all' and metric == 'auc'").value.max()
-        outcome = dict(status="done", error="", valid_auc=valid, best_step=run.best_step,
-                       steps=int(run.history.step.max()), fingerprint=data.fingerprint,
-                       parameters=sum(p.numel() for p in run.model.parameters()), values=values,
-                       rows_per_second=run.rows_per_second)
+        outcome = outcome_of(run, data, values)
     except Exception as error:  # whatever it is, the other runs go on; the table shows it
         outcome = dict(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0], values=[])
     return {**outcome, "job": job, "seconds": time.perf_counter() - start, "date": time.strftime("%Y-%m-%d")}, logits
 
 
-def measured(model, data, fresh) -> tuple[list[tuple], dict[str, np.ndarray]]:
+def outcome_of(run: "Run", data: MultiDomainData, values: list[tuple]) -> dict:
+    """What is kept of a run that ended well."""
+    valid = run.history.query("split == 'valid' and part == 'all' and metric == 'auc'").value.max()
+    return dict(status="done", error="", valid_auc=valid, best_step=run.best_step, steps=int(run.history.step.max()),
+                fingerprint=data.fingerprint, parameters=sum(p.numel() for p in run.model.parameters()), values=values,
+                rows_per_second=run.rows_per_second)
+
+
+def measured(model: "nn.Module", data: MultiDomainData,
+             fresh: Split | None) -> tuple[list[tuple], dict[str, np.ndarray]]:
     """(split, part, metric, value) on test and fresh rows, and the logits that they come from."""
     from ..metrics import domain_mean, evaluate_scores
     from ..training import predict
@@ -154,8 +166,9 @@ def read(job: dict, folder: Path) -> dict | None:
         raise CrocoError(f"{path} is damaged; delete it, and the study makes it again.") from None
 
 
-def run_jobs(jobs: list[dict], folder: Path, workers: int = 1, progress: bool = True, label: str = "study") -> None:
-    """Run what is not yet in `folder`; failed jobs are tried again."""
+def run_jobs(jobs: list[dict], folder: Path, workers: int = 1, progress: bool = True, label: str = "study",
+             to_file: Callable[[dict, Path], None] = _to_file) -> None:
+    """Run what is not yet in `folder`, each by `to_file`; failed jobs are tried again."""
     from joblib import Parallel, delayed
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,7 +178,7 @@ def run_jobs(jobs: list[dict], folder: Path, workers: int = 1, progress: bool = 
     open_ = [job for job in unique if (r := read(job, folder)) is None or r["status"] == "failed"]
     bar = tqdm(total=len(unique), initial=len(unique) - len(open_), desc=label, unit="run", disable=not progress)
     done = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch=workers)(
-        delayed(partial(_to_file, folder=folder))(job) for job in open_)
+        delayed(partial(to_file, folder=folder))(job) for job in open_)
     for _ in done:
         bar.update()
     bar.close()

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import ROOT, CrocoError, known, write_whole
-from .jobs import _data, dim_of, key_of, make_job, parse_data, read, run_jobs
+from .jobs import dim_of, key_of, load_with_fresh, make_job, parse_data, read, run_jobs
 from .space import trials
 
 RESULTS = ROOT / "data" / "verdicts"
@@ -164,7 +164,7 @@ def resampled_users(data: str, made: list[tuple], folder: Path) -> pd.DataFrame:
     """
     from ..metrics import auc_of_weights
 
-    loaded, fresh = _data(data)
+    loaded, fresh = load_with_fresh(data)
     rows = []
     for split, held in (("test", loaded.test), ("fresh", fresh)):
         if held is None:

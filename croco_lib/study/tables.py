@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
+from ..console import VERSIONS
 from ..errors import CrocoError
-from .jobs import VERSIONS
 from .studies import RESULTS, file_of, label_of, studies
 
 CHECKED = ("torch", "numpy")  # versions under which results count as today's

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from .data.frame import whole
-from .data.tables import read_table
-from .errors import CrocoError, DataError, write_text, write_whole
-from .schema import UNKNOWN, Field, MultiDomainData
+from ..data.frame import whole
+from ..data.tables import read_table
+from ..errors import CrocoError, DataError, write_text, write_whole
+from ..schema import UNKNOWN, Field, MultiDomainData
 
 README = """A click model, exported by `croco export`. Score a table with `croco score THIS_FOLDER FILE`, or feed
 model.onnx (or model.pt2, with torch) yourself: `features` int32 [N, F], ids by vocabulary.parquet in the order of
@@ -104,8 +104,8 @@ def export(model, schema: MultiDomainData | Schema, folder: str | Path) -> Path:
 
 def export_run(run: str | Path, folder: str | Path) -> Path:
     """Export the best weights of the run that `croco fit --folder RUN` left."""
-    from .models import build
-    from .training import load_weights
+    from ..models import build
+    from ..training import load_weights
 
     if not (Path(run) / "settings.json").is_file():
         raise CrocoError(f"{run} holds no run (no settings.json). `croco fit … --folder {run}` makes one.")

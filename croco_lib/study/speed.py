@@ -19,12 +19,13 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .errors import ROOT
-from .losses import domain_objective
-from .metrics import grouped_auc
-from .models import MODELS, build
-from .schema import Field, MultiDomainData, Split
-from .training import adam, fit
+from ..errors import ROOT
+from ..losses import domain_objective
+from ..metrics import grouped_auc
+from ..models import MODELS, build
+from ..schema import Field, MultiDomainData, Split
+from ..training import adam, fit
+from .raw import write_aliccp, write_kuairand
 
 MOVIELENS = {"user": 6_040, "item": 3_706, "gender": 2, "age": 7, "occupation": 21, "zip": 3_439, "domain": 3}
 BATCH = 4096
@@ -147,11 +148,12 @@ print(int(status.read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) / 10
 
 
 def prepare_costs(name: str, rows: int) -> dict:
-    """Rows a second and peak MiB of `croco data prepare`, on raw files of `rows` rows from the tests' writer."""
+    """Rows a second and peak MiB of `croco data prepare`, on made raw files of `rows` rows."""
     with tempfile.TemporaryDirectory() as folder:
-        writer = ROOT / "tests" / "raw_writer.py"
-        subprocess.run([sys.executable, writer, name, "--rows", str(rows), "--folder", f"{folder}/raw"], check=True,
-                       stdout=subprocess.DEVNULL)
+        if name == "ali-ccp":
+            write_aliccp(Path(folder, "raw"), rows, profiles=1_000, items=5_000)
+        else:
+            write_kuairand(Path(folder, "raw"), name, rows, users=1_000, videos=5_000)
         places = {"CROCO_DATA": f"{folder}/raw", "CROCO_PREPARED": f"{folder}/prepared", "PYTHONPATH": str(ROOT)}
         start = time.perf_counter()
         done = subprocess.run([sys.executable, "-c", PREPARE, name], check=True, capture_output=True, text=True,

@@ -17,7 +17,7 @@ from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 from traitlets import default
 
-from .errors import ROOT, CrocoError
+from ..errors import ROOT, CrocoError
 
 FOLDER = ROOT / "notebooks"
 VIEW = "application/vnd.jupyter.widget-view+json"

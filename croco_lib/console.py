@@ -1,0 +1,24 @@
+"""What the commands of all wings share: pairs on the command line, and what a figure was made with."""
+
+import platform
+import time
+from importlib.metadata import version
+
+from .errors import CrocoError
+
+VERSIONS = {name: version(name) for name in ("croco-lib", "torch", "numpy")}
+
+
+def split_pairs(pairs: list[str], flag: str, form: str) -> list[tuple[str, str]]:
+    """["a=1"] → [("a", "1")]. Raises CrocoError that names the flag and the form it takes."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise CrocoError(f"{flag} takes {form}, not {pair!r}.")
+    return [(key, value) for key, _, value in (pair.partition("=") for pair in pairs)]
+
+
+def made_with() -> dict:
+    """The versions and the date that a figure is printed with."""
+    return {"versions": {"python": platform.python_version(),
+                         **{name: version(name) for name in ("croco-lib", "torch", "numpy", "polars")}},
+            "date": time.strftime("%Y-%m-%d")}

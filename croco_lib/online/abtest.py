@@ -1,0 +1,92 @@
+"""The A/B test: lifts with their intervals, A/A runs, peeking, power. Users are the unit that varies. [ours]"""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from .market import METRICS, Market
+
+
+def ratio(y: np.ndarray, n: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """log(Σy / Σn) over the chosen users, and its variance by the delta method, users being the unit that varies.
+
+    `y` and `n` [U] are each user's sum and number of requests; `chosen` bool [..., U], a row an assignment. Each
+    user's share of the variance is raised by 1 / (1 − n / Σn)², as the jackknife does: a few users bring much of the
+    traffic, and pull the ratio their way.
+    """
+    Y, N = chosen @ y, chosen @ n
+    with np.errstate(divide="ignore", invalid="ignore"):  # where nothing happened there is no ratio: infinite or NaN
+        pull = (y - (Y / N)[..., None] * n) / Y[..., None] / (1 - n / N[..., None])
+        return np.log(Y / N), (chosen * pull**2).sum(-1)
+
+
+def _sums(frame: pd.DataFrame, metric: str, users: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.bincount(frame.user, frame[metric], users), np.bincount(frame.user, minlength=users).astype(float)
+
+
+def assign(users: int, share: float = 0.5, runs: int | None = None, seed: int = 0) -> np.ndarray:
+    """Who is in the test arm, bool [U] or [runs, U]: each user at random, once and for all their requests."""
+    return np.random.default_rng([seed, 4]).random((users,) if runs is None else (runs, users)) < share
+
+
+def compare(a: pd.DataFrame, b: pd.DataFrame, market: Market, test: np.ndarray | None = None,
+            level: float = 0.05) -> pd.DataFrame:
+    """Lift of arm b over arm a: domain, metric, a, b, lift, low, high, se.
+
+    With `test` [U], as an A/B test sees it: users in it are served by b, the others by a. Without, both arms served
+    every request and *expected* outcomes are compared, pair by pair: the true lift on this traffic.
+    """
+    z, rows = stats.norm.ppf(1 - level / 2), []
+    for s, name in enumerate(("all", *market.data.domains), start=-1):
+        fa, fb = (f if s < 0 else f[f.domain == s] for f in (a, b))
+        for metric in METRICS:
+            column = metric if test is not None else f"true_{metric}"
+            (ya, n), (yb, _) = (_sums(f, column, market.users) for f in (fa, fb))
+            if test is not None:
+                (la, va), (lb, vb) = ratio(ya, n, ~test), ratio(yb, n, test)
+                variance = va + vb
+            else:  # both arms have every user, so what a user's visits have in common cancels
+                la, lb = np.log(ya.sum() / n.sum()), np.log(yb.sum() / n.sum())
+                variance = np.square(yb / yb.sum() - ya / ya.sum()).sum()
+            lift, se = np.expm1(lb - la), np.exp(lb - la) * np.sqrt(variance)
+            rows.append((name, metric, np.exp(la), np.exp(lb), lift, lift - z * se, lift + z * se, se))
+    return pd.DataFrame(rows, columns=["domain", "metric", "a", "b", "lift", "low", "high", "se"])
+
+
+def aa_z_scores(frame: pd.DataFrame, market: Market, metric: str = "ctr", runs: int = 1000,
+                seed: int = 0) -> np.ndarray:
+    """A/A tests of one arm against itself: z after each day so far [days, runs], users assigned anew in every run."""
+    test, z = assign(market.users, runs=runs, seed=seed), []
+    for day in range(frame.day.max() + 1):
+        y, n = _sums(frame[frame.day <= day], metric, market.users)
+        (la, va), (lb, vb) = ratio(y, n, ~test), ratio(y, n, test)
+        z.append((lb - la) / np.sqrt(va + vb))
+    return np.array(z)
+
+
+def boundary(days: int, level: float = 0.05, paths: int = 200_000) -> np.ndarray:
+    """O'Brien and Fleming's bounds (Biometrics 1979): |z| beyond them on any of `days` looks happens at `level`."""
+    walk = np.random.default_rng(0).normal(size=(paths, days)).cumsum(1) / np.sqrt(days)  # = z_d √(d / days)
+    return np.quantile(np.abs(walk).max(1), 1 - level) * np.sqrt(days / np.arange(1, days + 1))
+
+
+def false_positives(z: np.ndarray, level: float = 0.05) -> pd.DataFrame:
+    """Share of A/A runs [days, runs] called a difference by three rules, with its 95 % interval."""
+    plain = stats.norm.ppf(1 - level / 2)
+    rules = {"one look at the end": np.abs(z[-1]) > plain, "a look each day": (np.abs(z) > plain).any(0),
+             "a look each day, O'Brien–Fleming": (np.abs(z) > boundary(len(z), level)[:, None]).any(0)}
+    tests = {rule: stats.binomtest(int(hit.sum()), len(hit)) for rule, hit in rules.items()}
+    return pd.DataFrame([(rule, t.statistic, *t.proportion_ci(method="wilson")) for rule, t in tests.items()],
+                        columns=["rule", "false_positives", "low", "high"])
+
+
+def power(lift: float, se: float, level: float = 0.05) -> float:
+    """Chance that a test whose lift has this standard error calls a true `lift` a difference (normal approximation)."""
+    z = stats.norm.ppf(1 - level / 2)
+    return float(stats.norm.sf(z - lift / se) + stats.norm.cdf(-z - lift / se))
+
+
+def users_needed(lift: float, se: float, users: int, level: float = 0.05, wanted: float = 0.8) -> int:
+    """Users that give a true `lift` the `wanted` power, where `users` of the same kind give the error `se`."""
+    z = stats.norm.ppf(1 - level / 2) + stats.norm.ppf(wanted)
+    return int(np.ceil(users * (z * se / lift) ** 2))

@@ -1,0 +1,65 @@
+"""The commands of this wing: `croco online`, `croco export` and `croco score`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ROOT, DataError, write_whole
+
+
+def online(
+    folder: Annotated[Path, typer.Option(help="For the tables online.*.csv.")] = ROOT / "build/online",
+    requests: Annotated[int, typer.Option(min=10_000, help="Requests that both arms serve.")] = 1_000_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the models, the traffic and the users' arms.")] = 0,
+) -> None:
+    """Simulate the online test (minutes): A/B and A/A, calibration, day by day, faults with and without tolerance."""
+    import pandas as pd
+    import torch
+
+    from .simulation import simulate
+
+    torch.set_num_threads(1)
+    simulate(folder, count=requests, seed=seed, say=typer.echo)
+    typer.echo(pd.read_csv(folder / "online.csv").query("domain == 'all'").to_string(index=False))
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A folder that `croco fit --folder` left.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the exported model.")] = Path("model"),
+) -> None:
+    """Write a run's best weights as a model that needs no training code: ONNX, torch.export, vocabularies, schema."""
+    from .serving import export_run
+
+    typer.echo(f"exported to {export_run(run, out)}: {', '.join(sorted(p.name for p in out.iterdir()))}")
+
+
+def score(
+    model: Annotated[Path, typer.Argument(help="A folder that `croco export` wrote.")],
+    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file with the model's fields as columns.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The same rows with their scores.")] = Path("scores.csv"),
+) -> None:
+    """Score a table; values that the model does not know get the unknown id, and are counted."""
+    import polars as pl
+
+    from ..data.tables import read_table
+    from .serving import score as probabilities
+
+    table, parquet = read_table(file, text=True), out.name.lower().endswith(".parquet")
+    nested = [name for name, kind in table.schema.items() if kind.is_nested()]
+    if nested and not parquet:
+        raise DataError(f"{file}: {', '.join(nested)} hold lists or structs, which a CSV cannot; "
+                        "write the scores as Parquet: -o scores.parquet.")
+    name = "score"
+    while name in table.columns:  # the user's own column stays as it is
+        name = f"model_{name}"
+    p, counts = probabilities(model, table, file)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scored = table.with_columns(pl.Series(name, p))
+    write_whole(out, scored.write_parquet if parquet else scored.write_csv)
+    typer.echo(f"{len(p)} rows scored, in {out}, column {name}")
+    for row in counts[(counts.unknown > 0) | (counts.missing > 0)].itertuples():
+        typer.echo(f"# {row.field}: {row.unknown} unknown, {row.missing} missing")
+
+
+COMMANDS = (online, export, score)

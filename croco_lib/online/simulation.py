@@ -1,0 +1,144 @@
+"""The committed simulation of the online test: two arms, and every table that lesson 10 reads. [ours]"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+from torch import nn
+
+from ..console import VERSIONS
+from ..data import load
+from ..errors import ROOT, write_text, write_whole
+from ..models import build, options_of
+from ..schema import MultiDomainData
+from ..training import fit, predict
+from .abtest import aa_z_scores, assign, compare, false_positives, power, users_needed
+from .calibration import distort, platt, reliability
+from .faults import FAULTS, simulate_fault
+from .market import METRICS, Market, Requests, draw_requests, make_market, predict_candidates, serve, train_continually
+from .serving import export, latency
+
+RESULTS = ROOT / "data" / "results"
+BASELINES = ("shared-bottom", "mmoe", "ple", "star", "hinet", "pepnet", "adasparse", "me-ple", "sdem")  # the paper's
+LIFT = 0.0072  # of CTR, as the paper reports it
+
+
+def choose_arms(folder: Path = RESULTS) -> dict[str, dict]:
+    """The baseline that is best on the made world by its committed test AUC, and Crocodile, with their settings."""
+    runs = pd.read_csv(folder / "main.runs.csv", keep_default_na=False).query("data == 'world' and stage == 'final'")
+    values = pd.read_csv(folder / "main.values.csv").query("split == 'test' and part == 'all' and metric == 'auc'")
+    auc = runs.merge(values, on="key").groupby("model").value.mean()
+    return {m: json.loads(runs[runs.model == m].settings.iloc[0]) for m in (auc[list(BASELINES)].idxmax(), "crocodile")}
+
+
+def train_arm(name: str, settings: Mapping, data: MultiDomainData, seed: int = 0) -> nn.Module:
+    """The model with these settings of the benchmark, trained on `data`."""
+    own = options_of(name)
+    model = build(name, data, seed=seed, **{k: v for k, v in settings.items() if k in own})
+    return fit(model, data, seed=seed, progress=False, **{k: v for k, v in settings.items() if k not in own}).model
+
+
+def simulate(folder: Path, data: Mapping | None = None, count: int = 1_000_000, candidates: int = 20, days: int = 14,
+             seed: int = 0, say: Callable[[str], object] = print) -> None:
+    """Run it all; write online.csv (the lifts), online.X.csv (one for each further table) and online.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    world, arms = load("world", **(data or {})), choose_arms()
+    market = make_market(world, seed)
+    models = {m: train_arm(m, settings, world, seed) for m, settings in arms.items()}
+    say(f"trained {' and '.join(models)}")
+    requests = draw_requests(market, count, candidates, days, seed)
+    scores = {m: predict_candidates(model, market, requests) for m, model in models.items()}
+    shown = {m: serve(market, requests, p) for m, p in scores.items()}
+    say(f"{count:,} requests served by both")
+    for name, table in measure(models, market, requests, scores, shown, seed):
+        write_whole(folder / name, partial(table.to_csv, index=False, float_format="%.6g"))
+        say(f"{name} written")
+    command = f"croco online --folder data/results --requests {count} --seed {seed}"
+    about = dict(command=command, data=world.name, options=world.notes["options"], fingerprint=world.fingerprint,
+                 requests=count, candidates=candidates, days=days, seed=seed, arms=arms, versions=VERSIONS,
+                 date=time.strftime("%Y-%m-%d"))
+    write_text(folder / "online.json", json.dumps(about, indent=1))
+
+
+def measure(models: Mapping[str, nn.Module], market: Market, requests: Requests, scores: Mapping[str, np.ndarray],
+            shown: Mapping[str, pd.DataFrame], seed: int) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Every table under its file's name, as it is done. `scores` [N, C] and what was `shown` are each arm's."""
+    baseline = next(iter(shown.values()))
+    few = requests.take(slice(20_000))
+    yield "online.csv", (lifts := measure_lifts(market, shown, seed))
+    yield "online.aa.csv", pd.concat([
+        false_positives(aa_z_scores(baseline, market, metric, 2_000, seed)).assign(metric=metric)
+        for metric in METRICS])
+    yield "online.power.csv", measure_power(lifts, market.users)
+    yield "online.calibration.csv", measure_calibration(models, market.data, shown)
+    yield "online.gmv.csv", measure_distortions(models, market, requests, scores)
+    yield "online.daily.csv", measure_daily_lifts(models, market, requests.take(slice(len(requests.day) // 5)))
+    yield "online.faults.csv", pd.concat([
+        simulate_fault(deepcopy(models["crocodile"]), market, fault, tolerance=tolerance, requests=few, seed=seed)
+        for fault in (None, *FAULTS) for tolerance in (False, True)])
+    yield "online.latency.csv", measure_latency(market.data)
+
+
+def measure_lifts(market: Market, shown: Mapping[str, pd.DataFrame], seed: int) -> pd.DataFrame:
+    """The second arm's lift over the first, as an A/B test sees it and as it truly is on this traffic."""
+    (a, first), (b, second) = shown.items()
+    users = {"A/B test": assign(market.users, seed=seed), "true, on this traffic": None}
+    return pd.concat([compare(first, second, market, who).assign(measured=how)
+                      for how, who in users.items()]).assign(baseline=a, test=b)
+
+
+def measure_power(lifts: pd.DataFrame, users: int) -> pd.DataFrame:
+    """For each metric, the chance that this A/B test sees the paper's lift, and the users that would see it."""
+    errors = lifts.query("domain == 'all' and measured == 'A/B test'").set_index("metric").se
+    return pd.DataFrame([(metric, LIFT, se, users, power(LIFT, se), users_needed(LIFT, se, users))
+                         for metric, se in errors.items()],
+                        columns=["metric", "lift", "se", "users", "power", "users_for_80_percent"])
+
+
+def measure_calibration(models: Mapping[str, nn.Module], world: MultiDomainData,
+                        shown: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """`reliability` of each model on ads drawn at random, and on those that it has chosen itself."""
+    fresh, tables = world.world.fresh(20_000), []
+    for m, model in models.items():
+        seen = {"random ads": (fresh.label, expit(predict(model, fresh)), fresh.domain),
+                "ads shown": [shown[m][c].to_numpy() for c in ("ctr", "predicted", "domain")]}
+        tables += [reliability(*values, world.domains).assign(model=m, on=on) for on, values in seen.items()]
+    return pd.concat(tables)
+
+
+def measure_distortions(models: Mapping[str, nn.Module], market: Market, requests: Requests,
+                        scores: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """What each model earns, per request and in truth, with its predictions as they are, calibrated and distorted."""
+    rows = []
+    for m, model in models.items():
+        slope, shift = platt(model, market.data.valid)[requests.domain].T[..., None]  # each [N, 1]
+        for how, p in (("as trained", scores[m]), ("Platt by domain", distort(scores[m], slope, shift)),
+                       ("logits × 2", distort(scores[m], 2)), ("logits × ½", distort(scores[m], 0.5))):
+            rows.append((m, how, *serve(market, requests, p)[[f"true_{metric}" for metric in METRICS]].mean()))
+    return pd.DataFrame(rows, columns=["model", "predictions", *METRICS])
+
+
+def measure_daily_lifts(models: Mapping[str, nn.Module], market: Market, requests: Requests) -> pd.DataFrame:
+    """The true lift on each of seven days, when both arms learn every day from what they have shown themselves."""
+    requests = requests._replace(day=np.arange(len(requests.day)) * 7 // len(requests.day))
+    first, second = train_continually({m: deepcopy(model) for m, model in models.items()}, market, requests).values()
+    return pd.concat([compare(first[first.day == day], second[second.day == day], market).assign(day=day)
+                      for day in range(7)])
+
+
+def measure_latency(world: MultiDomainData) -> pd.DataFrame:
+    """p50 and p99 of one request to exported models, untrained: Shared-Bottom, and Crocodile by its embedding sets."""
+    rows = []
+    for name, options in (("shared-bottom", {}), *(("crocodile", dict(sets=sets)) for sets in (1, 2, 5, 8))):
+        with TemporaryDirectory() as exported:
+            model = build(name, world, **options)
+            rows.append((name, options.get("sets", 1), sum(p.numel() for p in model.parameters()),
+                         *latency(export(model, world, exported))))
+    return pd.DataFrame(rows, columns=["model", "sets", "parameters", "p50_ms", "p99_ms"])

@@ -1,0 +1,42 @@
+"""The command of this wing: `croco lessons`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import CrocoError, known
+
+
+def lessons(
+    only: Annotated[str, typer.Option(help="Only the lessons whose file name starts so, e.g. 03.")] = "",
+    html: Annotated[Path | None, typer.Option(help="Leave a site to read offline in this folder.")] = None,
+    save: Annotated[bool, typer.Option(help="Save the run notebooks, tidied, in their place.")] = False,
+    profile: Annotated[str, typer.Option(help="tiny (for tests), fast (two minutes a lesson) or full.")] = "fast",
+    as_saved: Annotated[bool, typer.Option("--as-saved", help="For --html: as saved, none is run.")] = False,
+) -> None:
+    """Run the lessons in order, a line each; --html leaves a site to read offline."""
+    from .lessons import paths, run_all, site
+
+    if as_saved:
+        if html is None:
+            raise CrocoError("--as-saved runs nothing and only serves --html DIR; give it a folder.")
+        typer.echo(f"To read: {site(html, {})}")
+        return
+    known("profile", profile, ("tiny", "fast", "full"))
+    total = sum(p.name.startswith(only) for p in paths())
+    if not total:
+        raise CrocoError(f"No lesson's name starts with {only!r}. Known: {', '.join(p.stem for p in paths())}.")
+    typer.echo(f"running {total} lessons …")
+    done = 0
+    for name, seconds in run_all(only, save, html, profile):
+        if seconds is None:
+            typer.echo(f"[{done + 1}/{total}] {name} …")
+        else:
+            done += 1
+            typer.echo(f"[{done}/{total}] {name}  {seconds:.0f} s")
+    if html:
+        typer.echo(f"To read: {html}/index.html")
+
+
+COMMANDS = (lessons,)
