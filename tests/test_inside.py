@@ -1,11 +1,16 @@
 """What is measured inside a model: at equal rows, beside the untrained model, and beside what the experts know."""
 
+import ast
+import json
+from importlib import import_module
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from croco_lib import build, inside, metrics, training
+from croco_lib import build, inside, metrics
+from croco_lib.errors import ROOT
 from croco_lib.models import MODELS
 from croco_lib.study.first.benchmark import make_job, run_job
 from croco_lib.study.jobs import load_with_fresh
@@ -20,9 +25,21 @@ def table(values):
     return frame.set_index(["split", "part", "metric"]).value
 
 
-def test_the_old_names_stay_where_the_lessons_import_them():
-    for name in ("diversity", "embedding_sets", "expert_outputs", "expert_scores", "outputs", "probe"):
-        assert getattr(training, name) is getattr(inside, name)
+ROOMS = {path.stem for path in (ROOT / "croco_lib").glob("*.py")} | {"metrics", "models"}
+LESSONS = {f"{path.parent.name}/{path.stem}": path for path in (ROOT / "notebooks").rglob("*.ipynb")}
+
+
+@pytest.mark.parametrize("name", sorted(LESSONS))
+def test_whatever_a_lesson_takes_from_a_room_is_there(name):
+    cells = json.loads(LESSONS[name].read_text(encoding="utf-8"))["cells"]
+    code = ast.parse("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
+    imports = [node for node in ast.walk(code) if isinstance(node, ast.ImportFrom)]
+    rooms = {alias.name for node in imports if node.module == "croco_lib" for alias in node.names} & ROOMS
+    wanted = {(node.value.id, node.attr) for node in ast.walk(code)
+              if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in rooms}
+    wanted |= {(room, alias.name) for node in imports for alias in node.names
+               if (room := (node.module or "").removeprefix("croco_lib.")) in ROOMS}
+    assert not [(room, attr) for room, attr in wanted if not hasattr(import_module(f"croco_lib.{room}"), attr)]
 
 
 def test_abundance_is_on_the_same_rows_for_every_model(small_world):

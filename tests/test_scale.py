@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from croco_lib import CrocoError, build, evaluate, fit, training
+from croco_lib import CrocoError, batches, build, evaluate, fit, optimizers, training
 from croco_lib.errors import ROOT
 from croco_lib.layers import MultiEmbedding
 from croco_lib.schema import Bag, Field, Split
 from croco_lib.study import speed
 
 
-def order(rows, count, seed=0, epoch=0):
-    return np.concatenate([training.buffer_rows(rows, at, count, seed, epoch) for at in range(0, rows, count)])
+def order(rows, count, seed=0, epoch=0, block=batches.BLOCK):
+    return np.concatenate([batches.buffer_rows(rows, at, count, seed, epoch, block) for at in range(0, rows, count)])
 
 
 @given(rows=st.integers(1, 20_000), count=st.integers(1, 9_000), seed=st.integers(0, 9), epoch=st.integers(0, 3))
@@ -33,10 +33,10 @@ def test_every_row_comes_once_an_epoch(rows, count, seed, epoch):
     assert np.array_equal(np.sort(order(rows, count, seed, epoch)), np.arange(rows))
 
 
-def test_the_shuffle_in_blocks_is_fair(monkeypatch):
-    monkeypatch.setattr(training, "BLOCK", 64)
+def test_the_shuffle_in_blocks_is_fair():
     rows, count = 64 * 1_000 + 17, 6_400
-    draws = np.stack([np.argsort(order(rows, count, epoch=e)) for e in range(20)])  # where each row comes, by epoch
+    # Where each row comes, by epoch.
+    draws = np.stack([np.argsort(order(rows, count, epoch=e, block=64)) for e in range(20)])
     # A row's place tells nothing of its number, and every place is as likely: no part of the file comes first.
     assert abs(np.mean([stats.spearmanr(np.arange(rows), place).statistic for place in draws])) < 0.02
     thirds = np.stack([np.bincount(place[: rows // 3] * 3 // rows, minlength=3) for place in draws]).sum(0)
@@ -49,23 +49,21 @@ def test_the_shuffle_in_blocks_is_fair(monkeypatch):
 
 
 def test_blocks_read_from_a_mapped_file_give_the_rows_of_the_plain_array(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "BUFFER", 2_000)
-    monkeypatch.setattr(training, "BLOCK", 100)
+    monkeypatch.setattr(batches, "BUFFER", 2_000)
     data = speed.shaped(7_300)
     np.save(tmp_path / "features.npy", data.train.features)
     mapped = replace(data.train, features=np.load(tmp_path / "features.npy", mmap_mode="r"))
     device = torch.device("cpu")
     for start in (0, 3, 11):
-        one, other = (list(training.batches(s, 500, 1, 2, start, device)) for s in (data.train, mapped))
-        assert len(one) == 15 - start and sum(len(label) for *_, label in one) == 7_300 - start * 500
+        one, other = (list(batches.epoch_batches(s, 500, 1, 2, start, device)) for s in (data.train, mapped))
+        assert len(one) == 15 - start and sum(len(batch.label) for batch in one) == 7_300 - start * 500
         assert all(torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True))
-    whole = list(training.batches(data.train, 500, 1, 2, 0, device))
-    assert torch.equal(whole[11][0], next(training.batches(data.train, 500, 1, 2, 11, device))[0])
+    whole = list(batches.epoch_batches(data.train, 500, 1, 2, 0, device))
+    assert torch.equal(whole[11][0], next(batches.epoch_batches(data.train, 500, 1, 2, 11, device))[0])
 
 
 def test_an_interrupted_run_over_many_buffers_ends_like_an_uninterrupted_one(small_world, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "BUFFER", 4_000)
-    monkeypatch.setattr(training, "BLOCK", 128)
+    monkeypatch.setattr(batches, "BUFFER", 4_000)
     given = dict(batch_size=1_000, eval_every=5, patience=99, lazy=True, progress=False)
     whole = fit(build("crocodile", small_world), small_world, epochs=2, **given)
 
@@ -86,12 +84,12 @@ def test_an_interrupted_run_over_many_buffers_ends_like_an_uninterrupted_one(sma
 
 def test_lazy_adam_moves_the_rows_of_the_batch_and_no_other(small_world):
     model = build("crocodile", small_world)
-    optimizers = training.adam(model, lazy=True, lr=0.01)
+    adam = optimizers.adam(model, lazy=True, lr=0.01)
     before = model.embedding.table.weight.detach().clone()
     features = torch.from_numpy(small_world.train.features[:50])
     out = model(features, torch.from_numpy(small_world.train.domain[:50]))
     (out.logits.square().sum() + out.penalty).backward()
-    for optimizer in optimizers:
+    for optimizer in adam:
         optimizer.step()
     moved = (model.embedding.table.weight != before).any(1)
     read = torch.zeros(len(before), dtype=bool)
@@ -122,7 +120,7 @@ def test_weight_decay_leaves_rows_alone_that_no_batch_reads(small_world, lazy, w
     model = build("crocodile", small_world)
     seen = []
     fit(model, small_world, epochs=3, batch_size=2_000, lazy=lazy, weight_decay=weight_decay, progress=False,
-        watch=lambda step, m: seen.append([t.weight.detach().clone() for t in training.tables_of(m)]))
+        watch=lambda step, m: seen.append([t.weight.detach().clone() for t in optimizers.tables_of(m)]))
     assert len(seen) == 4
     for first, last, columns, layer in zip(seen[0], seen[-1], [slice(None), model.gate.columns],
                                            [model.embedding, model.gate.prior], strict=True):
@@ -138,12 +136,12 @@ def test_decay_adds_to_the_same_gradients_dense_and_lazy(small_world, name):
     grads = []
     for lazy in (False, True):
         model = build(name, small_world)
-        training.adam(model, lazy=lazy, lr=0.01)
+        optimizers.adam(model, lazy=lazy, lr=0.01)
         features, domain = (torch.from_numpy(a[:40]) for a in (small_world.train.features, small_world.train.domain))
         model(features, domain * 0).logits.square().sum().backward()
         before = {n: p.grad.to_dense().clone() for n, p in model.named_parameters() if p.grad is not None}
-        training.decay(model, 0.5)
-        tables = {id(t.weight) for t in training.tables_of(model)}
+        optimizers.decay(model, 0.5)
+        tables = {id(t.weight) for t in optimizers.tables_of(model)}
         for n, p in model.named_parameters():
             if p.grad is None:
                 continue
@@ -159,12 +157,12 @@ def test_a_dense_step_and_a_lazy_one_agree_on_what_they_read(small_world):
     after = []
     for lazy in (False, True):
         model = build("mmoe", small_world)
-        optimizers = training.adam(model, lazy=lazy, lr=0.01)
+        adam = optimizers.adam(model, lazy=lazy, lr=0.01)
         out = model(*(torch.from_numpy(a[:500]) for a in (small_world.train.features, small_world.train.domain)))
         out.logits.square().sum().backward()
-        training.decay(model, 0.1)
+        optimizers.decay(model, 0.1)
         grad = model.embedding.table.weight.grad.to_dense().clone()
-        for optimizer in optimizers:
+        for optimizer in adam:
             optimizer.step()
         after.append(model.embedding.table.weight.detach())
     clear = (grad == 0) | (grad.abs() > 1e-3)  # far from ε, which lazy Adam adds elsewhere

@@ -5,7 +5,10 @@ import pandas as pd
 import pytest
 import torch
 
-from croco_lib import CrocoError, build, evaluate, fit, inside, metrics, training
+from croco_lib import CrocoError, build, evaluate, evaluation, fit, metrics, training
+from croco_lib.checkpoint import load_weights
+from croco_lib.evaluation import embedding_sets, expert_outputs, expert_scores, predict, probe
+from croco_lib.inside import diversity
 from croco_lib.losses import covariance_loss
 
 FAST = dict(epochs=3, batch_size=1000, progress=False)
@@ -46,10 +49,10 @@ def test_the_history_holds_what_every_plot_needs(small_world):
 
 def test_the_probe_is_the_loss_and_the_measures_themselves(small_world):
     model = build("crocodile", small_world)
-    probed = {(part, metric): v for part, metric, v in training.probe(model, small_world.valid)}
-    O = training.expert_outputs(model, small_world.valid)
+    probed = {(part, metric): v for part, metric, v in probe(model, small_world.valid)}
+    O = expert_outputs(model, small_world.valid)
     assert probed["all", "covariance"] == pytest.approx(float(covariance_loss(torch.from_numpy(O))), rel=1e-5)
-    table = training.embedding_sets(model, small_world)[1]
+    table = embedding_sets(model, small_world)[1]
     values = np.linalg.svd(table, compute_uv=False)
     assert probed["set 2", "information_abundance"] == pytest.approx(values.sum() / values[0], rel=1e-4)
 
@@ -80,13 +83,13 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(small_world, tmp_path
 
 def test_saved_weights_give_the_same_predictions(small_world, tmp_path):
     run = fit(build("mmoe", small_world), small_world, folder=tmp_path, **FAST)
-    loaded = training.load_weights(build("mmoe", small_world, seed=5), tmp_path)
-    expected = training.predict(run.model, small_world.test)
-    np.testing.assert_array_equal(training.predict(loaded, small_world.test), expected)
+    loaded = load_weights(build("mmoe", small_world, seed=5), tmp_path)
+    expected = predict(run.model, small_world.test)
+    np.testing.assert_array_equal(predict(loaded, small_world.test), expected)
     with pytest.raises(CrocoError, match="does not fit"):
-        training.load_weights(build("crocodile", small_world), tmp_path)
+        load_weights(build("crocodile", small_world), tmp_path)
     with pytest.raises(CrocoError, match="no such file"):
-        training.load_weights(loaded, tmp_path / "nowhere")
+        load_weights(loaded, tmp_path / "nowhere")
 
 
 def test_a_folder_with_another_run_is_refused(small_world, tmp_path):
@@ -123,43 +126,43 @@ def test_training_leaves_the_data_alone(small_world):
 
 
 def test_covloss_decorrelates_experts(small_world):
-    kept = [training.expert_outputs(fit(build("crocodile", small_world, alpha=a), small_world, **FAST).model,
+    kept = [expert_outputs(fit(build("crocodile", small_world, alpha=a), small_world, **FAST).model,
                                     small_world.test) for a in (0.0, 1.0)]
     assert metrics.cross_correlation(kept[1]) < metrics.cross_correlation(kept[0]) / 2
 
 
 def test_one_expert_cannot_disagree_and_several_can(small_world):
-    assert training.diversity(build("shared-bottom", small_world), small_world.train, 1000) == 0
-    assert training.diversity(build("crocodile", small_world), small_world.train, 1000) > 0
+    assert diversity(build("shared-bottom", small_world), small_world.train, 1000) == 0
+    assert diversity(build("crocodile", small_world), small_world.train, 1000) > 0
 
 
 def test_an_expert_alone_is_scored_by_its_rows_tower(small_world):
     model = build("mmoe", small_world, experts=2)
-    scores, _ = training.expert_scores(model, small_world.test)
-    O = torch.from_numpy(training.expert_outputs(model, small_world.test))
+    scores, _ = expert_scores(model, small_world.test)
+    O = torch.from_numpy(expert_outputs(model, small_world.test))
     s = small_world.test.domain[5]
     expected = [model.towers.towers[s](O[m, 5]).item() for m in range(2)]
     np.testing.assert_allclose(scores[:, 5], expected, atol=1e-5)
 
 
 def test_the_probe_looks_at_all_domains(monkeypatch, small_world):
-    seen, real = [], inside.outputs
-    monkeypatch.setattr(inside, "PROBE_ROWS", 400)
-    monkeypatch.setattr(inside, "outputs", lambda model, split, rows: seen.append(split) or real(model, split, rows))
-    training.probe(build("crocodile", small_world), small_world.valid)  # whose rows stand in order of their domains
+    seen, real = [], evaluation.outputs
+    monkeypatch.setattr(evaluation, "PROBE_ROWS", 400)
+    monkeypatch.setattr(evaluation, "outputs", lambda model, rows, size: seen.append(rows) or real(model, rows, size))
+    probe(build("crocodile", small_world), small_world.valid)  # whose rows stand in order of their domains
     assert len(seen[0]) == 400 and len(np.unique(seen[0].domain)) == 5
 
 
 def test_diversity_counts_only_experts_that_the_tower_reads(small_world):
     """PLE's tower of domain s reads two experts, its own and the shared one; the others must not count."""
     model = build("ple", small_world)
-    before = training.diversity(model, small_world.test, 2000)
+    before = diversity(model, small_world.test, 2000)
     s0 = small_world.test.take(np.flatnonzero(small_world.test.domain == 0))
-    alone = training.diversity(model, s0, 2000)
+    alone = diversity(model, s0, 2000)
     with torch.no_grad():
         model.levels[0].experts.layers[0].weight[1:5] *= -1.0  # the other domains' experts
-    assert training.diversity(model, s0, 2000) == alone > 0
-    assert training.diversity(model, small_world.test, 2000) != before
+    assert diversity(model, s0, 2000) == alone > 0
+    assert diversity(model, small_world.test, 2000) != before
 
 
 def test_a_folder_of_another_start_or_a_damaged_one_is_refused(small_world, tmp_path):
@@ -169,7 +172,7 @@ def test_a_folder_of_another_start_or_a_damaged_one_is_refused(small_world, tmp_
         fit(build("shared-bottom", small_world, seed=7), small_world, folder=tmp_path, **settings)
     model = build("shared-bottom", small_world)
     for name, act in (("checkpoint.pt", lambda: fit(model, small_world, folder=tmp_path, **settings)),
-                      ("best.safetensors", lambda: training.load_weights(model, tmp_path))):
+                      ("best.safetensors", lambda: load_weights(model, tmp_path))):
         path = tmp_path / name
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         with pytest.raises(CrocoError, match=f"{name} is damaged"):
@@ -197,7 +200,7 @@ def test_watch_sees_the_model_at_every_evaluation_and_changes_nothing(small_worl
     seen = []
     run = fit(build("crocodile", small_world, sets=2), small_world, **FAST,
               watch=lambda step, model: seen.append((step, metrics.cross_correlation(
-                  training.expert_outputs(model, small_world.valid)))))
+                  expert_outputs(model, small_world.valid)))))
     expected = run.history.query("metric == 'correlation'")
     assert [step for step, _ in seen] == expected.step.tolist()
     np.testing.assert_allclose([r for _, r in seen], expected.value, rtol=1e-4)  # 2,000 rows: the probe takes them all

@@ -4,15 +4,14 @@ import inspect
 from numbers import Integral, Real
 
 import torch
-from torch import nn
 
 from ..errors import CrocoError, known
 from ..schema import MultiDomainData
 from .adasparse import AdaSparse
+from .base import MultiDomainModel, Output, name_of
 from .crocodile import Crocodile
 from .hinet import HiNet
 from .mmoe import MEMMoE, MMoE
-from .output import Output
 from .pepnet import PEPNet
 from .ple import MEPLE, PLE
 from .sdem import SDEM
@@ -20,7 +19,7 @@ from .shared_bottom import SharedBottom
 from .single_domain import SingleDomain
 from .star import STAR
 
-MODELS: dict[str, type[nn.Module]] = {
+MODELS: dict[str, type[MultiDomainModel]] = {
     "single-domain": SingleDomain,
     "shared-bottom": SharedBottom,
     "mmoe": MMoE,
@@ -35,7 +34,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "crocodile": Crocodile,
 }
 
-__all__ = ["MODELS", "Output", "build", "options_of"]
+__all__ = ["MODELS", "MultiDomainModel", "Output", "build", "name_of", "options_of"]
 
 
 def options_of(name: str) -> dict:
@@ -44,9 +43,9 @@ def options_of(name: str) -> dict:
     return {p.name: p.default for p in parameters if p.name != "data"}
 
 
-def _wanted(value, default) -> str:
-    """What is wrong with an option's value, by the kind of its default; "" where nothing is."""
-    if isinstance(default, bool):
+def _fault(value, default) -> str:
+    """What is wrong with an option's value, judged by the kind of its default; "" where nothing is."""
+    if isinstance(default, bool):  # first, for Python's bool is an int
         return "" if isinstance(value, bool) else "is true or false"
     if isinstance(default, str):
         return "" if isinstance(value, str) else "is a name"
@@ -62,21 +61,18 @@ def _wanted(value, default) -> str:
     return "" if ok else "takes whole numbers of 1 or more"
 
 
-def build(name: str, data: MultiDomainData, *, seed: int = 0, **options) -> nn.Module:
+def build(name: str, data: MultiDomainData, *, seed: int = 0, **options) -> MultiDomainModel:
     """The model of this name for this data, its weights drawn from `seed` alone.
 
-    forward(features int [N, F], domain int [N]) returns an `Output`. Raises CrocoError for an unknown name or option,
-    or a size below 1.
+    `options` are those of `options_of(name)`. Raises CrocoError for an unknown name or option, or a value of the wrong
+    kind.
     """
     defaults = options_of(name)
     for option, value in options.items():
         known(f"option of {name}", option, defaults)
-        wanted = _wanted(value, defaults[option])
-        if wanted:
-            raise CrocoError(f"{name}: {option} {wanted}, not {value!r}.")
-    with torch.random.fork_rng(devices=[]):
+        if fault := _fault(value, defaults[option]):
+            raise CrocoError(f"{name}: {option} {fault}, not {value!r}.")
+    with torch.random.fork_rng(devices=[]):  # so that building a model leaves the reader's own random numbers alone
         torch.manual_seed(seed)
         model = MODELS[name](data, **options)
-    model.name, model.options, model.seed = name, {**defaults, **options}, seed
-    model.sizes = [f.size for f in data.fields]
-    return model
+    return model.made_as(name, {**defaults, **options}, seed, [field.size for field in data.fields])

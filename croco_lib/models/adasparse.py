@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from ..layers import MultiEmbedding
 from ..schema import MultiDomainData
-from .output import Output
+from .base import MultiDomainModel, Output
 
 BETA = 2.0  # published; so an undecided neuron, σ = ½, has weight one
 SPARSITY = (0.15, 0.25)  # published range r_min, r_max of the share of closed neurons
 WEIGHT = 0.01  # of the sparsity penalty [ours: fixed; the paper lets it grow]
 
 
-class AdaSparse(nn.Module):
+class AdaSparse(MultiDomainModel):
     """`epsilon` is the threshold below which a neuron is closed.
 
     The share of closed neurons r of each layer is drawn into SPARSITY by WEIGHT · (r − 0.2)² where it lies outside.

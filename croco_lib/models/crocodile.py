@@ -1,17 +1,17 @@
 """Crocodile (arXiv 2405.12706): M embedding sets and experts, all shared; CovLoss keeps them apart; PEG mixes them."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import known
 from ..layers import DomainGate, Experts, MultiEmbedding, PriorGate, Towers, mix
 from ..losses import REGULARISERS
 from ..schema import MultiDomainData
-from .output import Output
+from .base import MultiDomainModel, Output
 
 GATES = ("peg", "peg-domain", "expert", "domain")
 
 
-class Crocodile(nn.Module):
+class Crocodile(MultiDomainModel):
     """α weighs CovLoss (ours is the paper's times N − 1, see `covariance_loss`); `sets` is M.
 
     `gate` is "peg", one W_g for all domains [ours], or "peg-domain", one for each (see `PriorGate`). For the ablations:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from ..errors import CrocoError
 from ..layers import Experts, Linears, MultiEmbedding, Towers
 from ..schema import MultiDomainData
-from .output import Output
+from .base import MultiDomainModel, Output
 
 
-class HiNet(nn.Module):
+class HiNet(MultiDomainModel):
     def __init__(self, data: MultiDomainData, per_stream: int = 2, dim: int = 16, expert: tuple = (64, 32),
                  tower: tuple = (16,)):
         super().__init__()

@@ -3,14 +3,14 @@
 M experts shared by all domains, a softmax gate and a tower per domain.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..layers import DomainGate, Experts, MultiEmbedding, Towers, mix
 from ..schema import MultiDomainData
-from .output import Output
+from .base import MultiDomainModel, Output
 
 
-class MMoE(nn.Module):
+class MMoE(MultiDomainModel):
     def __init__(self, data: MultiDomainData, experts: int = 5, dim: int = 16, expert: tuple = (64, 32),
                  tower: tuple = (16,), multi_embedding: bool = False):
         super().__init__()

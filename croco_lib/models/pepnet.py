@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from ..layers import MultiEmbedding, mlp
 from ..schema import MultiDomainData
-from .output import Output
+from .base import MultiDomainModel, Output
 
 AUTHOR = ("author_id", "author")  # a field of one of these names is the author: no role says so [ours]
 
 
-class PEPNet(nn.Module):
+class PEPNet(MultiDomainModel):
     """`hidden` is the width of the gate units' hidden layer [ours: 32]."""
 
     def __init__(self, data: MultiDomainData, hidden: int = 32, dim: int = 16, expert: tuple = (64, 32),

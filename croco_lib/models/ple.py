@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..layers import Experts, Linears, MultiEmbedding, Towers
 from ..schema import MultiDomainData
-from .output import Output
+from .base import MultiDomainModel, Output
 
 
 class Level(nn.Module):
@@ -31,7 +31,7 @@ class Level(nn.Module):
         return self.experts(x), gates.masked_fill(self.closed, -torch.inf).softmax(-1)
 
 
-class PLE(nn.Module):
+class PLE(MultiDomainModel):
     def __init__(self, data: MultiDomainData, per_stream: int = 1, levels: int = 1, dim: int = 16,
                  expert: tuple = (64, 32), tower: tuple = (16,), multi_embedding: bool = False):
         super().__init__()
@@ -64,3 +64,4 @@ class MEPLE(PLE):
     def __init__(self, data: MultiDomainData, per_stream: int = 1, levels: int = 1, dim: int = 16,
                  expert: tuple = (64, 32), tower: tuple = (16,)):
         super().__init__(data, per_stream, levels, dim, expert, tower, multi_embedding=True)
+        self.own_sets = per_stream

@@ -7,14 +7,16 @@ shared embeddings. STEM's gates are MLPs; ours are linear, as MMoE's here are [o
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..layers import DomainGate, Experts, MultiEmbedding, Towers, mix
 from ..schema import MultiDomainData
-from .output import Output
+from .base import MultiDomainModel, Output
 
 
-class SDEM(nn.Module):
+class SDEM(MultiDomainModel):
+    own_sets = 1
+
     def __init__(self, data: MultiDomainData, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)):
         super().__init__()
         S, inputs = len(data.domains), len(data.fields) * dim

@@ -1,13 +1,13 @@
 """Shared-Bottom (Caruana 1997): one embedding set, one shared expert, a tower per domain."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..layers import Experts, MultiEmbedding, Towers
 from ..schema import MultiDomainData
-from .output import Output
+from .base import MultiDomainModel, Output
 
 
-class SharedBottom(nn.Module):
+class SharedBottom(MultiDomainModel):
     def __init__(self, data: MultiDomainData, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)):
         super().__init__()
         self.embedding = MultiEmbedding(data.fields, 1, dim)

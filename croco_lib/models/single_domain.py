@@ -5,14 +5,14 @@ which Adam is blind; the step that is kept is chosen for all at once.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..layers import Experts, MultiEmbedding, Towers, mix
 from ..schema import MultiDomainData
-from .output import Output
+from .base import MultiDomainModel, Output
 
 
-class SingleDomain(nn.Module):
+class SingleDomain(MultiDomainModel):
     def __init__(self, data: MultiDomainData, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)):
         super().__init__()
         S = len(data.domains)

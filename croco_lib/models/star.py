@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..layers import Linears, MultiEmbedding, by_domain, mlp
 from ..schema import MultiDomainData
-from .output import Output
+from .base import MultiDomainModel, Output
 
 
 class PartitionedNorm(nn.Module):
@@ -45,7 +45,7 @@ class StarLayer(nn.Module):
         return by_domain([lambda rows, s=s: torch.addmm(b[s], rows, W[s]) for s in range(len(W))], x, domain)
 
 
-class STAR(nn.Module):
+class STAR(MultiDomainModel):
     def __init__(self, data: MultiDomainData, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)):
         super().__init__()
         S, inputs = len(data.domains), len(data.fields) * dim

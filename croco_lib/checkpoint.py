@@ -1,0 +1,98 @@
+"""A run's folder: the checkpoint that an interrupted run goes on from, its history, its settings, its best weights."""
+
+import json
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from .errors import CrocoError, write_text, write_whole
+
+MAY_CHANGE = ("device", "threads")  # noted, but a run may go on with others: only the last digits then differ
+
+
+@dataclass
+class RunState:
+    """How far a run has come.
+
+    `best` is the highest validation AUC so far and `waited` the number of evaluations since; `seconds` is all the time
+    spent and `trained` that of the training steps alone, on `rows` rows.
+    """
+
+    step: int = 0
+    best: float = -np.inf
+    best_step: int = 0
+    waited: int = 0
+    seconds: float = 0.0
+    trained: float = 0.0
+    rows: int = 0
+    history: list = field(default_factory=list)
+
+    def table(self) -> pd.DataFrame:
+        """The history as a tidy frame."""
+        return pd.DataFrame(self.history, columns=["step", "epoch", "split", "part", "metric", "value"])
+
+
+def resume(folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer],
+           device: torch.device) -> RunState:
+    """Bring model and optimisers to where the run in the folder stands, and return its state: a new one if it is empty.
+
+    Raises CrocoError where the checkpoint is damaged or belongs to a run with other settings, or the folder is a file.
+    """
+    path = folder / "checkpoint.pt"
+    if not path.is_file():
+        if folder.is_file():
+            raise CrocoError(f"{folder} is a file; folder= takes a folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        return RunState()
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise CrocoError(f"{path} is damaged; delete it to start again.") from error
+    old = json.loads(saved["settings"])
+    # Checkpoints from before these two were noted stand for what was done then.
+    old = {"mixed_precision": "no", "decayed": "all" if old["weight_decay"] else "nothing", **old}
+    if changed := [key for key in settings if key not in MAY_CHANGE and settings[key] != old.get(key)]:
+        raise CrocoError(f"{folder} holds a run with another {', '.join(changed)} "
+                         f"({old.get(changed[0])!r}, now {settings[changed[0]]!r}). Give another folder.")
+    model.load_state_dict(saved["model"])
+    for optimizer, values in zip(optimizers, saved["optimizers"], strict=True):
+        optimizer.load_state_dict(values)
+    return RunState(**json.loads(saved["state"]))
+
+
+def save(folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer],
+         state: RunState) -> None:
+    """Write the checkpoint, and for readers the history and the settings beside it."""
+    content = dict(model=model.state_dict(), optimizers=[optimizer.state_dict() for optimizer in optimizers],
+                   state=json.dumps(vars(state)), settings=json.dumps(settings))
+    write_whole(folder / "checkpoint.pt", lambda path: torch.save(content, path))
+    write_whole(folder / "history.csv", lambda path: state.table().to_csv(path, index=False))
+    write_text(folder / "settings.json", json.dumps(settings, indent=1))
+
+
+def save_weights(model: nn.Module, folder: Path) -> None:
+    """Write the model's weights as the folder's best."""
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    write_whole(folder / "best.safetensors", lambda path: save_file(weights, path))
+
+
+def load_weights(model: nn.Module, folder: str | Path) -> nn.Module:
+    """The model with the best weights of the run in `folder`. Raises CrocoError where there are none that fit."""
+    path = Path(folder) / "best.safetensors"
+    if not path.is_file():
+        raise CrocoError(f"{path}: there is no such file; did a run with this folder reach its first evaluation?")
+    try:
+        model.load_state_dict(load_file(path))
+    except SafetensorError as error:
+        raise CrocoError(f"{path} is damaged: {error}.") from error
+    except RuntimeError as error:
+        raise CrocoError(f"{path} does not fit this model: {str(error).splitlines()[-1].strip()}") from error
+    return model

@@ -1,0 +1,39 @@
+"""What all models have in common: what their forward returns, and what they know of how they were made."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class Output(NamedTuple):
+    """`logits` [N]; `experts` [M, N, d]; `gate` [M, N, d] or [M, N, 1] or None; `penalty`, to add to the loss."""
+
+    logits: Tensor
+    experts: Tensor | None = None
+    gate: Tensor | None = None
+    penalty: Tensor | float = 0.0
+
+
+class MultiDomainModel(nn.Module):
+    """A model whose `forward(features int [N, F], domain int [N])` returns an `Output`.
+
+    `name`, `options` and `seed` are those that `build` made it with, and `sizes` the sizes of the fields that it was
+    built for: enough to make the model again, and to tell a run from another. `own_sets` counts the embedding sets that
+    each domain has of its own beside shared ones; these come first, in order of the domains.
+    """
+
+    own_sets = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name, self.options, self.seed, self.sizes = type(self).__name__, {}, None, None
+
+    def made_as(self, name: str, options: dict, seed: int, sizes: list[int]) -> "MultiDomainModel":
+        """Note how the model was made; returns the model."""
+        self.name, self.options, self.seed, self.sizes = name, options, seed, sizes
+        return self
+
+
+def name_of(model: nn.Module) -> str:
+    """The model's name in the registry, or that of its class for a module of the reader's own."""
+    return getattr(model, "name", type(model).__name__)
