@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from croco_lib import CrocoError, build, cli
-from croco_lib.study import cost, jobs, rules, space, tables, verdicts
+from croco_lib.study import cost, figures, jobs, rules, space, tables, verdicts
 from croco_lib.study import studies as room
 from croco_lib.study.rules import CONTRADICTED, HOLDS, NOISY
 
@@ -95,6 +95,31 @@ def test_a_gap_is_the_seeds_mean_and_at_least_the_users_error_wide(folder):
     users = (drawn.crocodile - drawn["shared-bottom"]).std()
     assert g.high - g.value >= stats.t.ppf(0.975, g.seeds - 1) * users * 0.999
     assert (drawn.mean() - wide.mean()).abs().max() < 0.02  # the draws lie around what was measured
+
+
+def test_the_opening_figure_shows_each_model_where_its_table_puts_it(folder):
+    T = tables.Tables("main", DATA, folder)
+    left, right = figures.opening(T).axes
+    names = [text.get_text().strip() for text in left.texts[1:]]
+    assert set(names) == {"crocodile", "crocodile without CovLoss"}  # one expert alone has no diversity
+    marks = {tuple(line.get_xydata()[0]) for line in left.lines if line.get_marker() in ("*", "o")}
+    for model in names:
+        di = (T.metric("diversity_index")[model] / T.metric("diversity_index_start")[model]).mean()
+        ia = (T.metric("abundance", split="train")[model] / T.metric("abundance_start", split="train")[model]).mean()
+        assert any(mark == pytest.approx((di, ia)) for mark in marks)
+    best = T.metric("gauc").mean().idxmax()
+    assert right.get_yticklabels()[0].get_text() == best
+
+
+def test_the_cost_of_the_literal_reading_is_a_difference_a_seed(tmp_path):
+    study = dict(models=["shared-bottom"], seeds=2, fixed={"epochs": 1}, grid={"objective": ["sample", "domain"]})
+    room.run_study("objective", study, DATA, tmp_path, progress=False)
+    T = tables.Tables("objective", DATA, tmp_path)
+    (ax,) = figures.literal_reading(T).axes
+    drawn = np.concatenate([c.get_offsets()[:, 0] for c in ax.collections])
+    auc = T.metric("auc", by="variant")
+    expected = auc["objective: sample"] - auc["objective: domain"]
+    assert all(np.isclose(drawn, gain).any() for gain in expected)
 
 
 def test_other_rules_versions_or_absent_tables_are_refused(folder, tmp_path):
