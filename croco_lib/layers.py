@@ -1,6 +1,7 @@
 """The four parts that every model is wired from: embedding sets → experts → gate → towers.
 
-Shapes: N rows, F fields, M sets or experts, e the embedding size, d the experts' output width, S domains.
+Shapes: N rows, F fields, M sets or experts, e the embedding size, d the experts' output width, S domains, V ids of all
+fields together.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,10 +24,11 @@ class MultiEmbedding(nn.Module):
 
     def __init__(self, fields: Sequence[Field], sets: int, dim: int):
         super().__init__()
-        sizes = torch.tensor([f.size for f in fields])
+        sizes = torch.tensor([field.size for field in fields])
         self.sets, self.dim = sets, dim
-        self.bags = {i: f.bag for i, f in enumerate(fields) if f.bag is not None}
-        self.register_buffer("offset", (sizes.cumsum(0) - sizes).int(), persistent=False)  # [F]
+        self.bags = {i: field.bag for i, field in enumerate(fields) if field.bag is not None}
+        # Where each field's ids begin in the table, [F]. Not saved: the data gives it, and old weights stay readable.
+        self.register_buffer("offset", (sizes.cumsum(0) - sizes).int(), persistent=False)
         self.table = nn.Embedding(int(sizes.sum()), sets * dim)
         nn.init.normal_(self.table.weight, std=INIT_STD)
 
@@ -34,25 +36,28 @@ class MultiEmbedding(nn.Module):
         """features int [N, F] → [M, N, F·e]."""
         if self.bags:
             numbers, features = features, features.clone()
-            features[:, list(self.bags)] = UNKNOWN  # the slot that the bag's mean then fills
+            # A bag's number is no id and may lie outside the table; the bag's mean takes this slot below.
+            features[:, list(self.bags)] = UNKNOWN
         wide = self.table(features + self.offset)  # [N, F, M·e]
         if self.bags:
             columns = list(wide.unbind(1))
             for i in self.bags:
-                columns[i] = self.mean(i, numbers[:, i])
+                columns[i] = self.bag_mean(i, numbers[:, i])
             wide = torch.stack(columns, 1)
         split = wide.unflatten(-1, (self.sets, self.dim))  # [N, F, M, e]
+        # The sets come first, so that the experts' M products are one batched product.
         return split.permute(2, 0, 1, 3).flatten(2)  # [M, N, F·e]
 
-    def mean(self, i: int, numbers: Tensor) -> Tensor:
+    def bag_mean(self, i: int, numbers: Tensor) -> Tensor:
         """Multi-valued field i: the weighted mean of the vectors in each row's bag, Σ w e / Σ w. [N] → [N, M·e]."""
-        bag, b = self.bags[i], numbers.cpu().numpy()
+        bag, b = self.bags[i], numbers.cpu().numpy()  # the bags may be a mapped file, so they are read by NumPy
         size = bag.offsets[b + 1] - bag.offsets[b]  # [N], never 0
-        start = size.cumsum() - size
-        at = np.repeat(bag.offsets[b] - start, size) + np.arange(size.sum())
-        weight = bag.weights[at]
+        start = size.cumsum() - size  # where each row's values begin among the batch's
+        position = np.repeat(bag.offsets[b] - start, size) + np.arange(size.sum())  # in the field's arrays
+        weight = bag.weights[position]
         weight = weight / np.maximum(np.add.reduceat(weight, start), 1e-12).repeat(size)
-        ids, start, weight = (torch.from_numpy(a).to(numbers.device) for a in (bag.ids[at], start, weight))
+        ids, start, weight = (torch.from_numpy(a).to(numbers.device) for a in (bag.ids[position], start, weight))
+        # embedding_bag adds up within each bag without holding every value's vector at once.
         return F.embedding_bag(ids + self.offset[i], self.table.weight, start.to(ids.dtype), mode="sum",
                                per_sample_weights=weight, sparse=self.table.sparse)
 
@@ -66,11 +71,12 @@ class Linears(nn.Module):
 
     def __init__(self, count: int, inputs: int, outputs: int):
         super().__init__()
-        bound = inputs**-0.5
+        bound = inputs**-0.5  # as nn.Linear draws its weights; its biases are drawn too, ours start at 0
         self.weight = nn.Parameter(torch.empty(count, inputs, outputs).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(count, 1, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [M, N, i] → [M, N, o]."""
         return torch.baddbmm(self.bias, x, self.weight)
 
 
@@ -84,15 +90,23 @@ class Experts(nn.Module):
         self.layers = nn.ModuleList(Linears(count, i, o) for i, o in zip(sizes[:-1], sizes[1:], strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [M, N, i], or [1, N, i] where all experts read the same."""
-        x = x.expand(self.count, -1, -1)
+        """x [M, N, i], or [1, N, i] where all experts read the same → [M, N, d]."""
+        x = x.expand(self.count, -1, -1)  # a view: the one set is not copied M times
         for i, layer in enumerate(self.layers):
             x = layer(torch.relu(x) if i else x)
         return x
 
 
 def by_domain(modules: Sequence[Callable[[Tensor], Tensor]], x: Tensor, domain: Tensor) -> Tensor:
-    """Each row through its own domain's module only: rows sorted by domain, a slice each, and back. [N, i] → [N, o]."""
+    """Each row through its own domain's module only: module s for the rows with domain s. x [N, i] → [N, o].
+
+    The rows are sorted by domain, so that each module gets one slice, and put back: the work is that of N rows, and
+    not of N · S.
+    """
+    if torch.compiler.is_exporting():
+        # Slices as long as the batch happens to need cannot stand in an exported graph: all modules do all rows there.
+        every = torch.stack([module(x) for module in modules])  # [S, N, o]
+        return every[domain, torch.arange(x.shape[0])]
     order = domain.argsort(stable=True)
     sizes = domain.bincount(minlength=len(modules)).tolist()
     parts = [module(rows) for module, rows in zip(modules, x[order].split(sizes), strict=True)]
@@ -102,7 +116,7 @@ def by_domain(modules: Sequence[Callable[[Tensor], Tensor]], x: Tensor, domain: 
 def mlp(sizes: Sequence[int]) -> nn.Sequential:
     """Linear layers of these sizes, inputs first, with ReLU between them and a linear output."""
     layers = [m for i, o in zip(sizes[:-1], sizes[1:], strict=True) for m in (nn.ReLU(), nn.Linear(i, o))]
-    return nn.Sequential(*layers[1:])
+    return nn.Sequential(*layers[1:])  # without the ReLU before the first
 
 
 class Towers(nn.Module):
@@ -126,8 +140,9 @@ class DomainGate(nn.Module):
         self.maps = nn.ModuleList(nn.Linear(inputs, experts) for _ in range(domains))
 
     def forward(self, x: Tensor, domain: Tensor) -> Tensor:
+        """x [N, i], domain int [N] → [M, N, 1]."""
         gate = by_domain(self.maps, x, domain).softmax(-1)  # [N, M]
-        return gate.T.unsqueeze(-1)  # [M, N, 1]
+        return gate.T.unsqueeze(-1)  # [M, N, 1]: one weight for all dimensions of an expert
 
 
 class PriorGate(nn.Module):
@@ -141,8 +156,9 @@ class PriorGate(nn.Module):
 
     def __init__(self, fields: Sequence[Field], dim: int, experts: int, width: int, domains: int = 1):
         super().__init__()
-        columns = [i for i, f in enumerate(fields) if f.prior]
+        columns = [i for i, field in enumerate(fields) if field.prior]
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
+        # A table of its own, so that the gate's gradient does not train what the experts read.
         self.prior = MultiEmbedding([fields[i] for i in columns], 1, dim)
         sizes = len(columns) * dim, experts * width
         if domains > 1:
@@ -152,10 +168,11 @@ class PriorGate(nn.Module):
         self.experts, self.domains = experts, domains
 
     def forward(self, features: Tensor, domain: Tensor | None = None) -> Tensor:
-        """`domain` int [N] is read where each domain has its own map."""
+        """features int [N, F] → [M, N, d]. `domain` int [N] is read where each domain has its own map."""
         r = self.prior(features[:, self.columns])[0]  # [N, P·e]
         scores = by_domain(self.maps, r, domain) if self.domains > 1 else self.map(r)  # [N, M·d]
         scores = scores.unflatten(-1, (self.experts, -1))  # [N, M, d]
+        # Over the experts and not the dimensions: in each dimension the experts' shares add up to one.
         return scores.softmax(1).transpose(0, 1)  # [M, N, d]
 
 

@@ -36,12 +36,14 @@ class AdaSparse(MultiDomainModel):
     def forward(self, features: Tensor, domain: Tensor) -> Output:
         x = self.embedding(features)[0]  # [N, F·e]
         e_s = x.unflatten(1, (features.shape[1], -1))[:, self.column]  # [N, e]
-        h, penalty = x, 0.0
+        h, penalty = x, 0.0  # h [N, width of the layer]
         for i, (pruner, layer) in enumerate(zip(self.pruners, self.layers, strict=True)):
-            h = torch.relu(h) if i else h
+            h = torch.relu(h) if i else h  # the first input is the embedding, whose negative half must not be lost
+            # What a neuron weighs depends on the domain: two domains share the neurons that both keep open.
             share = pruner(torch.cat([e_s, h], 1)).sigmoid()  # [N, width]
             open_ = share > self.epsilon
             h = layer(BETA * share * open_ * h)
+            # The value is the share of closed neurons alone; the two means cancel, and leave the gradient of one.
             r = (~open_).float().mean() - share.mean() + share.mean().detach()
             outside = (r < SPARSITY[0]) | (r > SPARSITY[1])
             penalty = penalty + WEIGHT * outside * (r - sum(SPARSITY) / 2).square() / len(self.layers)

@@ -27,6 +27,7 @@ class Crocodile(MultiDomainModel):
         S, inputs = len(data.domains), len(data.fields) * dim
         self.embedding = MultiEmbedding(data.fields, sets if multi_embedding else 1, dim)
         self.experts = Experts(sets, inputs, expert)
+        # MMoE's gate reads the experts' input, all others the prior's own table: their forwards differ.
         self.by_prior = known("gate", gate, GATES) != "domain"
         width = 1 if gate == "expert" else expert[-1]
         self.gate = (PriorGate(data.fields, dim, sets, width, S if gate == "peg-domain" else 1) if self.by_prior
@@ -40,6 +41,6 @@ class Crocodile(MultiDomainModel):
         O = self.experts(x)  # [M, N, d]
         g = self.gate(features, domain) if self.by_prior else self.gate(x.mean(0), domain)  # [M, N, d] or [M, N, 1]
         penalty = 0.0
-        if self.alpha and self.training:
+        if self.alpha and self.training:  # in evaluation nobody reads the penalty
             penalty = self.alpha * self.regulariser(O[:, :self.sample], g[:, :self.sample])
         return Output(self.towers(mix(g, O), domain), O, g, penalty)

@@ -35,8 +35,10 @@ class HiNet(MultiDomainModel):
         streams, N, k = within.shape
         S = streams - 1
         e_s = x[0].unflatten(1, (features.shape[1], -1))[:, self.column]  # [N, e], the domain's embedding
+        # The own stream stands beside the others and must not be counted among them, hence the mask.
         own = torch.arange(S, device=domain.device) == domain[:, None]  # [N, S]
         others = self.attention(e_s).masked_fill(own, -torch.inf).softmax(-1)  # [N, S]
+        # The three inputs of the tower as weights of all S + 1 streams, so that one product makes all three.
         none = torch.zeros_like(others[:, :1])  # [N, 1]
         by_stream = torch.stack([
             torch.cat([torch.zeros_like(others), none + 1], 1),  # the shared stream
@@ -45,4 +47,5 @@ class HiNet(MultiDomainModel):
         ])  # [3, N, S + 1]
         g = (by_stream[..., None] * within.transpose(0, 1)).flatten(2)  # [3, N, M]
         t = torch.einsum("bnm,mnd->nbd", g, O).flatten(1)  # [N, 3·d]
-        return Output(self.towers(t, domain), O, g.mean(0).T.unsqueeze(-1))
+        gate = g.mean(0).T.unsqueeze(-1)  # [M, N, 1]: each expert's mean weight in the tower's three inputs
+        return Output(self.towers(t, domain), O, gate)

@@ -11,6 +11,8 @@ from .base import MultiDomainModel, Output
 
 
 class MMoE(MultiDomainModel):
+    """With `multi_embedding` each of the `experts` reads an embedding set of its own, else all read one."""
+
     def __init__(self, data: MultiDomainData, experts: int = 5, dim: int = 16, expert: tuple = (64, 32),
                  tower: tuple = (16,), multi_embedding: bool = False):
         super().__init__()

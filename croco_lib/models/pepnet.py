@@ -33,7 +33,9 @@ class PEPNet(MultiDomainModel):
         x = self.embedding(features)[0]  # [N, F·e]
         e = x.unflatten(1, (features.shape[1], -1))  # [N, F, e]
         e_s, r = e[:, self.domain], e[:, self.priors].flatten(1)  # [N, e], [N, P·e]; P = 2, or 3 with the author
+        # Twice a sigmoid lies around one: a gate that knows nothing leaves its input as it is.
         x = 2 * self.epnet(torch.cat([e_s, x.detach()], 1)).sigmoid() * x  # EPNet
+        # Detached, as published: the gates are to follow the representation and not to bend it.
         prior = torch.cat([r, x.detach()], 1)  # [N, P·e + F·e]
         h = x
         for i, (gate, layer) in enumerate(zip(self.ppnet, self.layers, strict=True)):  # PPNet

@@ -21,17 +21,20 @@ class Level(nn.Module):
         reader = torch.arange(gates)[:, None]
         self.register_buffer("stream", stream, persistent=False)
         allowed = (stream == reader) | (stream == domains) | (reader == domains)  # [gates, M]
-        self.register_buffer("closed", ~allowed[:, None, :], persistent=False)
+        self.register_buffer("closed", ~allowed[:, None, :], persistent=False)  # [gates, 1, M], for all rows alike
         self.experts = Experts(len(stream), inputs, widths)
         self.gates = Linears(gates, inputs, len(stream))
 
     def forward(self, x: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
         """x [M or 1, N, i] for the experts, states [streams, N, i] for the gates → O [M, N, d], gates [T, N, M]."""
-        gates = self.gates(states[: len(self.closed)])  # [T, N, M]
+        gates = self.gates(states[: len(self.closed)])  # [T, N, M], T the gates
+        # A softmax over −∞ gives exactly 0, and no gradient: an expert of another domain is not read at all.
         return self.experts(x), gates.masked_fill(self.closed, -torch.inf).softmax(-1)
 
 
 class PLE(MultiDomainModel):
+    """`per_stream` experts in each stream, `levels` of them one above the other."""
+
     def __init__(self, data: MultiDomainData, per_stream: int = 1, levels: int = 1, dim: int = 16,
                  expert: tuple = (64, 32), tower: tuple = (16,), multi_embedding: bool = False):
         super().__init__()
@@ -54,6 +57,7 @@ class PLE(MultiDomainModel):
             O, gates = level(states[level.stream] if i else x, states)  # [M, N, d], [T, N, M]
             states = torch.einsum("tnm,mnd->tnd", gates, O)  # [T, N, d]
         rows = torch.arange(len(domain), device=domain.device)
+        # Every domain's mixture of every row is there; the row's own is picked, for the towers and for the gate.
         g = gates[domain, rows].T.unsqueeze(-1)  # [M, N, 1]
         return Output(self.towers(states[domain, rows], domain), O, g)
 

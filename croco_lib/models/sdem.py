@@ -29,9 +29,10 @@ class SDEM(MultiDomainModel):
         x = self.embedding(features)  # [S + 1, N, F·e]
         O = self.experts(x)  # [S + 1, N, d]
         shared = len(x) - 1
-        stream = torch.arange(len(x), device=x.device)[:, None]
+        stream = torch.arange(len(x), device=x.device)[:, None]  # [S + 1, 1]
         learns = (stream == domain) | (stream == shared)  # [S + 1, N]
-        O = torch.where(learns[..., None], O, O.detach())
+        # The values stay, the gradient goes: a row of one domain must not train what is another domain's own.
+        O = torch.where(learns[..., None], O, O.detach())  # [S + 1, N, d]
         own = x[domain, torch.arange(len(domain), device=x.device)]  # [N, F·e]
         g = self.gate(own + x[shared], domain)  # [S + 1, N, 1]
         return Output(self.towers(mix(g, O), domain), O, g)

@@ -8,6 +8,8 @@ from .base import MultiDomainModel, Output
 
 
 class SharedBottom(MultiDomainModel):
+    """The domains share everything but their towers."""
+
     def __init__(self, data: MultiDomainData, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)):
         super().__init__()
         self.embedding = MultiEmbedding(data.fields, 1, dim)

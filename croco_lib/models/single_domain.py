@@ -21,6 +21,7 @@ class SingleDomain(MultiDomainModel):
         self.towers = Towers(S, expert[-1], tower)
 
     def forward(self, features: Tensor, domain: Tensor) -> Output:
+        # All S networks run on all rows, as one batched product; the gate below keeps the row's own.
         O = self.experts(self.embedding(features))  # [S, N, d]
         own = torch.arange(len(O), device=domain.device)[:, None] == domain  # [S, N]
         g = own.to(O.dtype).unsqueeze(-1)  # [S, N, 1]: the row's own expert and no other

@@ -1,5 +1,7 @@
 """STAR (Sheng et al., CIKM 2021): partitioned normalisation, star-topology layers and an auxiliary network."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,7 +26,9 @@ class PartitionedNorm(nn.Module):
         self.shifts = nn.Parameter(torch.zeros(domains, width))
 
     def forward(self, z: Tensor, domain: Tensor) -> Tensor:
-        def normal(norm: nn.BatchNorm1d):
+        """z [N, i], domain int [N] → [N, i]."""
+        def normal(norm: nn.BatchNorm1d) -> Callable[[Tensor], Tensor]:
+            # One row has no variance of its own, so it is normalised by the running one, in training too.
             return lambda rows: norm(rows) if len(rows) > 1 else F.batch_norm(rows, norm.running_mean, norm.running_var)
 
         z = by_domain([normal(norm) for norm in self.norms], z, domain)
@@ -41,7 +45,9 @@ class StarLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(domains, outputs))
 
     def forward(self, x: Tensor, domain: Tensor) -> Tensor:
+        """x [N, i], domain int [N] → [N, o]."""
         W, b = self.shared.weight * self.own, self.shared.bias[0] + self.bias  # [S, i, o], [S, o]
+        # s=s binds the domain of each turn: a bare s would be the last one in all of them.
         return by_domain([lambda rows, s=s: torch.addmm(b[s], rows, W[s]) for s in range(len(W))], x, domain)
 
 
@@ -57,7 +63,8 @@ class STAR(MultiDomainModel):
 
     def forward(self, features: Tensor, domain: Tensor) -> Output:
         x = self.embedding(features)[0]  # [N, F·e]
-        h = self.norm(x, domain)
+        h = self.norm(x, domain)  # [N, F·e]
         for i, layer in enumerate(self.layers):
             h = layer(torch.relu(h) if i else h, domain)
+        # The logits of the two networks are added, as published.
         return Output((h + self.auxiliary(x)).squeeze(-1))
