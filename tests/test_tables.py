@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import croco_lib
 from croco_lib.data import prepare
 from croco_lib.data.tables import read_table
+from croco_lib.data.vocabulary import Counts, Vocabulary
 from croco_lib.errors import DataError
 from croco_lib.online import serving
 from croco_lib.study.raw import write_kuairand
@@ -57,17 +58,38 @@ def test_ids_stay_what_was_written(items, tmp_path):
 @pytest.mark.parametrize(("rows", "seen"), [([0, 1, 2], 0), ([0], 0), ([3], 1)])
 def test_a_file_of_other_rows_reads_the_same_ids(rows, seen, tmp_path):
     """Which rows a file happens to hold decides nothing: 7 alone looks like a number, and is still the id 7."""
-    vocabulary = np.array(["007", "7", "x"], object)
     raw = pl.Series("what", [["7", "007", "x", "70"][r] for r in rows])
-    ids = serving.look_up(raw, vocabulary)
+    ids = Vocabulary(pl.Series(["007", "7", "x"])).match(raw)
     assert ids.tolist() == [{"007": 1, "7": 2, "x": 3}.get(v, 0) for v in raw] and (ids == 0).sum() == seen
 
 
 def test_models_saved_before_still_match():
     """They knew 007 of a CSV as the number 7, 3.0 as 3, True as true."""
-    raw = pl.Series("what", ["007", "3.0", "3", "True", None, "9"])
-    assert serving.look_up(raw, np.array(["7", "3", "true"], object), "numbers").tolist() == [1, 2, 2, 3, 0, 0]
-    assert serving.look_up(raw, np.array(["7", "3", "true"], object), "text").tolist() == [0, 2, 2, 3, 0, 0]
+    raw, saved = pl.Series("what", ["007", "3.0", "3", "True", None, "9"]), Vocabulary(pl.Series(["7", "3", "true"]))
+    assert saved.match(raw, "numbers").tolist() == [1, 2, 2, 3, 0, 0]
+    assert saved.match(raw, "text").tolist() == [0, 2, 2, 3, 0, 0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.one_of(st.integers(-50, 50), st.sampled_from([-(2**63), -(2**62), 2**62, 2**63 - 1])), unique=True),
+       st.lists(st.one_of(st.none(), st.integers(-60, 60), st.integers(-(2**63), 2**63 - 1))), st.booleans())
+def test_an_id_is_the_place_in_the_vocabulary(kept, values, text):
+    """Whatever the values' type, their order, and how far apart the numbers lie."""
+    kept_as = pl.Series(kept, dtype=pl.Int64).cast(pl.String if text else pl.Int64)
+    values_as = pl.Series([*values, *kept], dtype=pl.Int64).cast(kept_as.dtype)
+    ids = Vocabulary(kept_as).code(values_as)
+    assert ids.dtype == np.int32
+    assert ids.tolist() == [kept.index(v) + 1 if v in kept else 0 for v in [*values, *kept]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.one_of(st.none(), st.integers(0, 9)), max_size=20), min_size=1), st.integers(0, 5))
+def test_values_seen_often_enough_are_kept_in_order(pieces, min_count):
+    counts = Counts()
+    for piece in pieces:
+        counts.add(pl.Series(piece, dtype=pl.Int64))
+    met = [v for piece in pieces for v in piece if v is not None]
+    assert counts.keep(min_count).values.to_list() == sorted(v for v in set(met) if met.count(v) >= min_count)
 
 
 @settings(max_examples=60, deadline=None)

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ..errors import DataError, known
 from ..metrics import grouped_auc
-from .frame import SPOILED, WHOLE
+from .ids import SPOILED, WHOLE
 from .tables import BLOCK, dialect, open_bytes, parts_of
 
 SAMPLE = 200_000  # rows on which leaks and users are looked at

@@ -14,8 +14,9 @@ import pyarrow.csv as pa_csv
 
 from ..errors import ROOT, DataError, known
 from ..schema import MultiDomainData
-from .frame import from_frame, split_random, split_time
+from .frame import from_frame
 from .prepare import code_columns, home, prepared, read_raw
+from .splits import split_random, split_time
 from .tables import dialect, find_file, need, no_gaps, plain, read_table
 
 TABS = (0, 1, 2, 4, 6)  # the paper's five domains

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ..errors import ROOT, DataError, write_text, write_whole
 from ..schema import SPLITS, UNKNOWN, Bag, Field, MultiDomainData, Split, check_domains, fingerprint_of
-from .frame import whole
+from .ids import as_ids
 
 CHUNK = 1 << 26  # bytes of raw text to a part
 QUOTED = 5  # bad lines shown
@@ -256,7 +256,7 @@ def code_columns(
         if c in many:
             coded[c] = np.append(0, column.fill_null(0).to_numpy()).astype(np.int32)  # the bag's number
             continue
-        column = whole(column.fill_nan(None) if column.dtype.is_float() else column, name)
+        column = as_ids(column, name)
         found = []
         tally(found, column, seen[key][0, 1:])
         kept = often(merged(found), min_count)

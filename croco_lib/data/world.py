@@ -18,7 +18,7 @@ from scipy.special import expit
 from ..errors import CrocoError
 from ..metrics import evaluate_scores
 from ..schema import Field, MultiDomainData, Split
-from .frame import split_random
+from .splits import split_random
 
 # KuaiRand: tab, its rows in KuaiRand-1K, its click rate in the last 14 days of KuaiRand-Pure.
 TABS = {"tab 0": (2_407_352, 0.0857), "tab 1": (7_760_237, 0.4939), "tab 2": (895_385, 0.4805),

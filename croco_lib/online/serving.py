@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from ..data.frame import whole
+from ..data.ids import as_ids
 from ..data.tables import read_table
-from ..errors import CrocoError, DataError, write_text, write_whole
+from ..data.vocabulary import Vocabulary, load, save
+from ..errors import CrocoError, DataError, write_text
 from ..schema import UNKNOWN, Field, MultiDomainData
 
 README = """A click model, exported by `croco export`. Score a table with `croco score THIS_FOLDER FILE`, or feed
@@ -43,11 +44,8 @@ def save_schema(data: MultiDomainData | Schema, folder: str | Path) -> None:
     about = dict(name=data.name, ids=getattr(data, "ids", "text"), domains=list(data.domains),
                  many=[f.name for f in data.fields if f.bag is not None],
                  fields=[dict(name=f.name, size=f.size, role=f.role) for f in data.fields])
-    table = pl.concat([pl.DataFrame({"field": [f.name] * len(f.values), "id": np.arange(1, len(f.values) + 1),
-                                     "value": whole(pl.Series("value", f.values), data.name).cast(pl.String)})
-                       for f in data.fields])
     write_text(folder / "schema.json", json.dumps(about, indent=1))
-    write_whole(folder / "vocabulary.parquet", table.write_parquet)
+    save({f.name: f.values for f in data.fields}, folder / "vocabulary.parquet", data.name)
 
 
 def load_schema(folder: str | Path) -> Schema:
@@ -57,12 +55,11 @@ def load_schema(folder: str | Path) -> Schema:
         raise CrocoError(f"{folder} holds no schema.json and vocabulary.parquet. "
                          f"`croco fit … --folder {folder}` leaves them there.")
     about = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
-    table = pl.read_parquet(folder / "vocabulary.parquet")
     if about["many"]:
         raise CrocoError(f"{folder}: the fields {', '.join(about['many'])} hold several values a row, which an "
                          "exported model cannot take; prepare the data with --multi last and train on that.")
-    fields = tuple(Field(**f, values=table.filter(pl.col("field") == f["name"])["value"].to_numpy())
-                   for f in about["fields"])
+    vocabularies = load(folder / "vocabulary.parquet", [f["name"] for f in about["fields"]])
+    fields = tuple(Field(**f, values=vocabularies[f["name"]].values.to_numpy()) for f in about["fields"])
     return Schema(about["name"], fields, tuple(about["domains"]), about.get("ids", "numbers"))
 
 
@@ -116,32 +113,6 @@ def session(folder: str | Path):
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def loose(text: pl.Series, ids: str) -> pl.Series:
-    """What is left of an id when the way in which tools write it is taken off: 3.0 → 3, True → true.
-
-    Models saved when columns of numbers were still read as numbers (`ids` "numbers") know 007 as 7.
-    """
-    bare = text.str.replace(r"\.0+$", "")
-    bare = bare.str.replace(r"^(-?)0+(\d)", "${1}${2}") if ids == "numbers" else bare
-    return pl.select(pl.when(bare.str.to_lowercase().is_in(["true", "false"])).then(bare.str.to_lowercase())
-                     .otherwise(bare)).to_series()
-
-
-def look_up(raw: pl.Series, values: np.ndarray, ids: str = "text") -> np.ndarray:
-    """Ids int32 [N] of text: exactly as written in the vocabulary; else, where only one value could be meant, loosely.
-
-    `values[i]` has id i + 1; everything else, and a gap, has id 0.
-    """
-    known_ = pl.Series("value", values, pl.String)
-    number = pl.Series("id", np.arange(1, len(known_) + 1, dtype=np.int32))
-    found = raw.replace_strict(known_, number, default=None, return_dtype=pl.Int32)
-    bare = loose(known_, ids)
-    one = bare.is_unique()
-    again = loose(raw, ids).replace_strict(bare.filter(one), number.filter(one), default=UNKNOWN,
-                                           return_dtype=pl.Int32)
-    return found.fill_null(again).zip_with(raw.is_not_null(), pl.Series([UNKNOWN], dtype=pl.Int32)).to_numpy()
-
-
 def encode(schema: Schema, table: pl.DataFrame, where: str = "table") -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Raw values as features int32 [N, F] and domain int64 [N], and what was not known: field, unknown, missing.
 
@@ -151,9 +122,8 @@ def encode(schema: Schema, table: pl.DataFrame, where: str = "table") -> tuple[n
     X, counts = np.zeros((len(table), len(schema.fields)), np.int32), []
     for f, field in enumerate(schema.fields):
         if field.name in table.columns:
-            raw = table[field.name]
-            raw = whole(raw.fill_nan(None) if raw.dtype.is_float() else raw, where).cast(pl.String)
-            X[:, f] = look_up(raw, field.values, schema.ids)
+            raw = as_ids(table[field.name], where).cast(pl.String)
+            X[:, f] = Vocabulary(pl.Series(field.values, dtype=pl.String)).match(raw, schema.ids)
             missing = raw.null_count()
         else:
             missing = len(table)

@@ -1,0 +1,74 @@
+"""What may be an id: text, or whole numbers, exactly as they were written."""
+
+from pathlib import Path
+
+import polars as pl
+
+from ..errors import DataError
+from .tables import row_at
+
+WHOLE = r"^(0|-?[1-9]\d{0,17})$"  # a whole number as it is usually written, within 64 bits
+ROUNDED = 20  # different long ids that all end in zeros: by chance one time in 10^20
+MEASURED = r"^-?\d*\.\d{4,}$"  # a number that was measured or computed, not a code
+SPOILED = r"^-?\d(\.\d+)?E\+\d+$"  # what a spreadsheet makes of a long number: 1.08775E+14
+
+
+def as_ids(values: pl.Series, where: str | Path) -> pl.Series:
+    """An id column as text or whole numbers: two ids are one only where they are written alike, so 007 is not 7.
+
+    Floats pass only where they hold whole numbers (ids read as 3.0), and their NaN is a gap. Raises DataError for ids
+    that a spreadsheet has spoiled, for fractions, and for values that cannot be ids.
+    """
+    if values.dtype == pl.UInt64:
+        return values
+    values = values.fill_nan(None) if values.dtype.is_float() else values
+    if values.dtype.is_float() and (values.is_finite() & (values.abs() >= 2**53)).any():
+        raise DataError(f"{where}: column {values.name!r} holds ids of 2^53 or more as floating-point numbers, where "
+                        "neighbours can no longer be told apart. Read it as whole numbers or as text.")
+    if values.dtype.is_float() and not (values.is_finite() & (values == values.floor())).all():
+        raise DataError(
+            f"{where}: column {values.name!r} holds fractions, and a field must be categorical. "
+            f"Cut it into classes first, e.g. with polars: pl.col({values.name!r}).qcut(20)."
+        )
+    if values.dtype == pl.Object:  # Python's own whole numbers beyond 64 bits, or values of several types
+        values = pl.Series(values.name, [None if v is None else str(v) for v in values], pl.String)
+    try:
+        text = values.cast(pl.Int64 if values.dtype.is_float() or values.dtype.is_integer() else pl.String)
+    except pl.exceptions.PolarsError:
+        raise DataError(f"{where}: column {values.name!r} holds {values.dtype} values that cannot be ids. "
+                        "Turn them into text or into whole numbers below 2^63 first.") from None
+    if text.dtype != pl.String:
+        not_rounded(text, where)
+        return text
+    if (spoiled := text.str.contains(SPOILED).fill_null(False)).any():
+        row = int(spoiled.arg_max())
+        raise DataError(f"{where}: column {values.name!r} holds {text[row]!r} in {row_at(where, row)}, as a "
+                        f"spreadsheet writes a long number that it has rounded ({int(spoiled.sum())} rows): the ids "
+                        "behind it are lost. Take the column from where it came from, as text.")
+    not_rounded(text, where)
+    return text
+
+
+def not_rounded(ids: pl.Series, where: str | Path) -> None:
+    """Raise DataError where all long ids end in zeros from the sixteenth digit on: a spreadsheet keeps fifteen."""
+    if ids.dtype.is_integer() and not (ids.abs() >= 10**15).any():
+        return
+    long = ids.cast(pl.String).filter(ids.cast(pl.String).str.contains(r"^-?\d{16,}$")).unique()
+    if len(long) >= ROUNDED and long.str.contains(r"^-?\d{15}0+$").all():
+        raise DataError(f"{where}: all {len(long)} ids of 16 digits and more in column {ids.name!r}, such as "
+                        f"{long[0]}, end in zeros from the sixteenth digit on, as a spreadsheet rounds them: the ids "
+                        "behind them are lost. Take the column from where it came from, as text.")
+
+
+def usual_numbers(values: pl.Series) -> pl.Series:
+    """Text of a CSV as numbers where every value is a whole number in its usual form: the same ids, faster to code.
+
+    So are measured numbers, with four decimals or more, which `as_ids` then refuses; 2.1 and 2.10 are two versions.
+    """
+    if values.dtype != pl.String or values.null_count() == len(values):
+        return values
+    if values.str.contains(WHOLE).all():
+        return values.cast(pl.Int64)
+    numbers = values.cast(pl.Float64, strict=False)
+    measured = values.str.contains(MEASURED).any() and numbers.null_count() == values.null_count()
+    return numbers if measured else values
