@@ -76,7 +76,7 @@ def test_lesson_is_saved_run_and_compares_something(name):
     assert not [o for cell in code for o in cell.outputs if o.output_type == "error"]
     checked = [cell for cell in code if "nbval-check-output" in cell.metadata.get("tags", [])]
     assert checked and all(cell.outputs for cell in checked)
-    assert not [cell for cell in checked if "tqdm(" in cell.source], "a progress bar is an output and never the same twice"
+    assert not [cell for cell in checked if "tqdm(" in cell.source], "a bar is an output that never repeats"
 
 
 @pytest.mark.parametrize("name", LESSONS)
