@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from importlib.metadata import version
 
 import nbformat
@@ -15,6 +16,8 @@ from croco_lib.errors import ROOT
 from croco_lib.models import MODELS
 from croco_lib.site.lessons import VIEW, paths, tidy
 
+# Printed in bold in a lesson and no term.
+EMPHASIS = {"predict", "several", "all", "and", "before training", "own vectors", "score", "finding 1", "finding 2"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 PINS = [pin for pins in (PROJECT["dependencies"], *EXTRAS.values()) for pin in pins if not pin.startswith("croco-lib[")]
@@ -76,6 +79,7 @@ def test_lesson_is_saved_run_and_compares_something(name):
     assert not [o for cell in code for o in cell.outputs if o.output_type == "error"]
     checked = [cell for cell in code if "nbval-check-output" in cell.metadata.get("tags", [])]
     assert checked and all(cell.outputs for cell in checked)
+    assert not [cell for cell in checked if "tqdm(" in cell.source], "a bar is an output that never repeats"
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -106,8 +110,46 @@ def test_tidy_drops_views_progress_bars_and_state():
     assert cell.metadata == {"tags": ["t"]} and "widgets" not in notebook.metadata
 
 
+def test_lessons_begin_with_the_same_cell_that_installs_what_is_missing():
+    first = {name: next(c for c in lesson.cells if c.cell_type == "code") for name, lesson in LESSONS.items()}
+    begun = [cell for cell in first.values() if "install" in cell.metadata.get("tags", [])]
+    assert len(begun) >= 7 and len({cell.source for cell in begun}) == 1 and not any(cell.outputs for cell in begun)
+
+
+def test_the_table_of_figures_names_sections_and_functions_that_exist():
+    rows = re.findall(r"^\| .*\| \[.*$", (ROOT / "notebooks/TEACHING.md").read_text(), re.MULTILINE)
+    assert len(rows) > 15
+    for row in rows:
+        _, where, what = (cell.strip() for cell in row.strip("|").split("|"))
+        for name, section in re.findall(r"\]\(([^)]+ipynb)\), \*(.+?)\*", where):
+            assert section in headings(name), f"{name} has no section {section!r}"
+        for room, function in re.findall(r"`(\w+)\.(\w+)`", what):
+            assert hasattr(import_module(f"croco_lib.{room}"), function), f"{room}.{function}"
+
+
+def headings(name):
+    prose = "\n".join(cell.source for cell in LESSONS[name].cells if cell.cell_type == "markdown")
+    return [re.sub(r"^\d · | \[[AS, ]+\]$", "", text) for text in re.findall(r"^#+ (.+)$", prose, re.MULTILINE)]
+
+
+def test_the_glossary_explains_the_terms_of_the_lessons():
+    """Each term stands in the lesson that it names, and what 00 to 05 print in bold to define it is a term."""
+    glossary = (ROOT / "notebooks/GLOSSARY.md").read_text()
+    lines = re.findall(r"^- \*\*(.+?)\*\* \(\[(\d\d)\]\((.+?)\)\): (.+)$", glossary, re.MULTILINE)
+    prose = {name: " ".join(" ".join(c.source for c in lesson.cells if c.cell_type == "markdown").split()).lower()
+             for name, lesson in LESSONS.items()}
+    for term, number, name, text in lines:
+        assert name.startswith(number) and term.lower() in prose[name] and text.endswith("."), term
+    terms = {term.lower() for term, *_ in lines}
+    for name in [n for n in LESSONS if n < "06"]:
+        bold = re.findall(r"\*\*([\w²-]+(?: [\w-]+)?)\*\*", prose[name])
+        unknown = {t for t in bold if not {t, t.removesuffix("s")} & terms} - EMPHASIS
+        assert not unknown, f"{name}: {unknown}"
+
+
 def test_links_lead_somewhere():
-    texts = {ROOT / "README.md": (ROOT / "README.md").read_text(), ROOT / "data/README.md": ""}
+    pages = ("README.md", "notebooks/TEACHING.md", "notebooks/GLOSSARY.md")
+    texts = {ROOT / page: (ROOT / page).read_text() for page in pages}
     for path in paths():
         texts[path] = "\n".join(c.source for c in LESSONS[path.name].cells if c.cell_type == "markdown")
     for path, text in texts.items():

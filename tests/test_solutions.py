@@ -1,11 +1,14 @@
 """Every exercise is saved open, takes its solution for right, and says of a tempting answer what is wrong."""
 
+import re
+
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
 from croco_lib.site.lessons import paths
 
+ODD = ("None", "'a word'", "-77", "(1.5,)", "(2.0, 1.0)", "{}", "['a', None]", "np.arange(3.0)")
 LESSONS = [path for path in paths() if path.name[:2] != "00"]
 
 
@@ -19,6 +22,15 @@ def tagged(notebook, kind):
     return found
 
 
+def odd(source):
+    """Answers of kinds that nobody asked for, to the exercise whose open cell this is."""
+    name = re.match(r"(?:def )?(\w+)", source)[1]
+    values = [nbformat.v4.new_code_cell(f"{name} = {value}") for value in ODD]
+    if not source.startswith("def "):
+        return values
+    return values + [nbformat.v4.new_code_cell(f"def {name}(*_, **__):\n    return {value}") for value in ODD]
+
+
 def text(cell):
     return "".join(output.get("text", "") for output in cell.outputs)
 
@@ -30,14 +42,15 @@ def test_exercises_are_open_and_their_solutions_right(path, monkeypatch):
     solutions = nbformat.read(path.parent / "solutions" / path.name, as_version=4)
     right, wrong = tagged(solutions, "exercise"), tagged(solutions, "wrong")
     assert wrong and list(right) == list(tagged(lesson, "exercise")) and len(right) >= 3
-    cells, name = [], None
+    cells, name, opened = [], None, tagged(lesson, "exercise")
     for cell in lesson.cells:
         cells.append(cell)
         name = next((t.removeprefix("exercise-") for t in cell.metadata.get("tags", []) if "exercise-" in t), name)
         if name and cell.cell_type == "code" and "check(" in cell.source:
             assert text(cell).startswith("Not answered yet"), f"{name} is not saved open"
             cell.metadata["says"] = "Not answered yet"
-            for says, answers in (("Not yet: ", wrong.get(name, [])), ("Right.", right[name])):
+            strange = odd(opened[name][0].source)
+            for says, answers in (("Not yet: ", wrong.get(name, []) + strange), ("Right.", right[name])):
                 for answer in answers:  # after the open check, so that an answer can use what that has prepared
                     cells += [nbformat.v4.new_code_cell(answer.source),
                               nbformat.v4.new_code_cell(cell.source, metadata={"says": says, "of": name})]

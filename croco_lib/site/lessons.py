@@ -36,7 +36,7 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
                          "language_info": {"name": "python"}}
     for cell in notebook.cells:
-        cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
+        cell.metadata = {k: v for k, v in cell.metadata.items() if k in ("tags", "jupyter")}
         if cell.cell_type != "code":
             continue
         kept = []
@@ -83,12 +83,13 @@ def formula(tex: re.Match) -> str:
 
 
 def site(folder: Path, fresh: Mapping[Path, nbformat.NotebookNode]) -> Path:
-    """Write README, lessons, solutions and guide as linked pages that fetch nothing; returns the contents page.
+    """Write README, lessons, solutions, guide and glossary as pages that fetch nothing; returns the contents page.
 
     A lesson in `fresh` is written as given, all others as saved.
     """
-    guide, lessons = FOLDER / "TEACHING.md", paths()
-    pages = {ROOT / "README.md": "index.html", ROOT / "data/README.md": "data.html", guide: "teaching.html"}
+    guide, glossary, lessons = FOLDER / "TEACHING.md", FOLDER / "GLOSSARY.md", paths()
+    pages = {ROOT / "README.md": "index.html", ROOT / "data/README.md": "data.html", guide: "teaching.html",
+             glossary: "glossary.html"}
     pages |= {path: f"{path.stem}.html" for path in lessons}
     pages |= {path: f"solutions_{path.stem}.html" for path in sorted(FOLDER.glob("solutions/*.ipynb"))}
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +100,7 @@ def site(folder: Path, fresh: Mapping[Path, nbformat.NotebookNode]) -> Path:
             near += [(f"{word}: {p.stem[:2]}", p) for word, p in zip(
                 ("← before", "next →"), (lessons[i - 1] if i else None, (lessons + [None])[i + 1]), strict=True) if p]
             near += [("solutions", p) for p in pages if p.parent.name == "solutions" and p.stem[:2] == path.stem[:2]]
-        near.append(("for teachers", guide))
+        near += [("glossary", glossary), ("for teachers", guide)]
         nav = " ".join(f'<a href="{pages[p]}">{word}</a>' for word, p in near)
         (folder / name).write_text(page(path, fresh.get(path), pages, f"<nav>{nav}</nav>"), encoding="utf-8")
     return folder / "index.html"
