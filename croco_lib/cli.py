@@ -59,7 +59,7 @@ def data_here(
 ) -> None:
     """Say which data is here, what is missing, where to get it and its checksum."""
     from .data import DATASETS, PREPARE, RAW, find, how_to_get
-    from .data.prepare import home
+    from .data.store import home
 
     if get:
         data_get(get)
