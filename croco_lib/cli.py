@@ -49,7 +49,7 @@ app.add_typer(data, name="data")
 def data_here(context: typer.Context) -> None:
     """Say which data is here, what is missing, where to get it and its checksum."""
     from .data import DATASETS, PREPARE, RAW, find, how_to_get
-    from .data.prepare import home
+    from .data.store import home
 
     if context.invoked_subcommand:
         return

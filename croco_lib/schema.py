@@ -3,11 +3,15 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from .errors import DataError
+
+if TYPE_CHECKING:  # the made world is itself described by this schema
+    from .data.world import World
 
 UNKNOWN = 0  # the id of whatever was rare or unseen in training, in every field
 SPLITS = ("train", "valid", "test")
@@ -114,7 +118,7 @@ class MultiDomainData:
     valid: Split
     test: Split
     notes: dict = field(default_factory=dict)
-    world: object | None = None
+    world: "World | None" = None
     stored: dict | None = field(default=None, repr=False)
 
     def __post_init__(self):

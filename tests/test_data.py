@@ -1,4 +1,3 @@
-import importlib
 from collections import Counter
 
 import numpy as np
@@ -12,13 +11,13 @@ from scipy.special import expit
 import croco_lib
 from croco_lib import CrocoError, DataError, from_frame
 from croco_lib.data import find
+from croco_lib.data import kuairand as raw
+from croco_lib.data import raw as places
 from croco_lib.data.tables import read_table
 from croco_lib.data.world import oracle, shares
 from croco_lib.metrics import evaluate_scores
 from croco_lib.schema import SPLITS
 
-# `croco_lib.data.kuairand` names both a module and the loader in it.
-raw = importlib.import_module("croco_lib.data.kuairand")
 COLUMNS = dict(label="click", domain="place", user="who", item="what")
 
 
@@ -571,7 +570,7 @@ def test_kuairand_is_found_where_the_archive_unpacks(tmp_path, monkeypatch):
     place = tmp_path / "kuairand-1k" / "KuaiRand-1K" / "data"
     place.mkdir(parents=True)
     monkeypatch.setenv("CROCO_DATA", str(tmp_path))
-    monkeypatch.setattr(raw, "ROOT", tmp_path / "away" / "project")
+    monkeypatch.setattr(places, "ROOT", tmp_path / "away" / "project")
     assert raw.find("kuairand-1k") is None
     with pytest.raises(DataError, match="kuairand-1k is not here. .*data/raw/kuairand-1k/.*CROCO_DATA"):
         croco_lib.load("kuairand-1k")
@@ -612,7 +611,7 @@ def refuse(*_, **__):
 
 
 def test_a_failed_download_says_what_to_fetch_and_where_to_put_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(raw, "ROOT", tmp_path)
+    monkeypatch.setattr(places, "ROOT", tmp_path)
     monkeypatch.setattr("pooch.retrieve", refuse)
     with pytest.raises(DataError, match="the network is down\n") as error:
         raw.download("kuairand-pure")
@@ -623,7 +622,7 @@ def test_a_failed_download_says_what_to_fetch_and_where_to_put_it(monkeypatch, t
 
 def test_a_download_asks_for_the_published_archive_and_md5(monkeypatch, tmp_path):
     asked = {}
-    monkeypatch.setattr(raw, "ROOT", tmp_path)
+    monkeypatch.setattr(places, "ROOT", tmp_path)
     monkeypatch.setattr("pooch.retrieve", lambda url, **rest: asked.update(rest, url=url))
     assert raw.download("kuairand-1k") == tmp_path / "data" / "raw" / "kuairand-1k" == asked["path"]
     assert asked["url"] == "https://zenodo.org/records/10439422/files/KuaiRand-1K.tar.gz?download=1"

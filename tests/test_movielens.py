@@ -1,4 +1,3 @@
-import importlib
 import zipfile
 
 import numpy as np
@@ -6,10 +5,9 @@ import pytest
 
 import croco_lib
 from croco_lib import CrocoError, DataError
-from croco_lib.data import DATASETS, DOWNLOAD, PREPARE, RAW, download, find
+from croco_lib.data import DATASETS, DOWNLOAD, PREPARE, RAW, download, find, movielens, raw
 from croco_lib.schema import SPLITS
 
-kuairand, movielens = (importlib.import_module(f"croco_lib.data.{name}") for name in ("kuairand", "movielens"))
 AGES = {1: 0, 18: 0, 25: 1, 35: 2, 45: 2, 50: 2, 56: 2}  # age: place of its domain
 GENRES = ["Animation|Children's|Comedy", "Comedy", "Film-Noir|Thriller"]
 
@@ -161,7 +159,7 @@ def test_the_archive_is_fetched_checked_and_unpacked(folder, tmp_path, monkeypat
 
     retrieve = pooch.retrieve
     monkeypatch.setattr("pooch.retrieve", lambda *args, **rest: retrieve(*args, **rest, downloader=fetcher))
-    monkeypatch.setattr(kuairand, "ROOT", tmp_path / "project")
+    monkeypatch.setattr(raw, "ROOT", tmp_path / "project")
     monkeypatch.delenv("CROCO_DATA")
     if right:
         monkeypatch.setattr(movielens, "MD5", pooch.file_hash(str(packed), alg="md5"))

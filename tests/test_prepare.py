@@ -1,6 +1,5 @@
 """From raw files to memory-mapped columns: equal to the raw lines, to the in-memory path, and whole or not there."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -16,13 +15,11 @@ from hypothesis import strategies as st
 
 import croco_lib
 from croco_lib import DataError, cli
-from croco_lib.data import PREPARE, aliccp, find, prepare
+from croco_lib.data import PREPARE, aliccp, columns, find, kuairand, parts, prepare, store, twins
 from croco_lib.errors import ROOT
 from croco_lib.schema import SPLITS
 from croco_lib.study.raw import write_aliccp, write_kuairand
 
-kuairand = importlib.import_module("croco_lib.data.kuairand")
-engine = importlib.import_module("croco_lib.data.prepare")
 REAL = ROOT.parent / "shared" / "data" / "ali-ccp-format"
 
 
@@ -48,8 +45,8 @@ def contents(folder):
 @pytest.mark.parametrize("options", [{}, dict(split="time", min_count=2), dict(min_count=0, seed=3)])
 def test_prepared_kuairand_is_the_data_of_the_other_path(raw, monkeypatch, options):
     write_kuairand(raw, rows=8_000, users=60, videos=300)
-    monkeypatch.setattr(engine, "CHUNK", 50_000)
-    monkeypatch.setattr(kuairand, "BUCKET", 3_000)
+    monkeypatch.setattr(parts, "CHUNK", 50_000)
+    monkeypatch.setattr(twins, "BUCKET", 3_000)
     plain = croco_lib.load("kuairand-pure", **options)
     assert plain.stored is None
     prepare("kuairand-pure", **options)
@@ -65,11 +62,11 @@ def test_prepared_kuairand_is_the_data_of_the_other_path(raw, monkeypatch, optio
     assert (mapped.fields, mapped.domains) == (plain.fields, plain.domains)
     for a, b in zip(plain.fields, mapped.fields, strict=True):
         assert a.values.tolist() == b.values.tolist()
-    twins = ("exact duplicates dropped", "further twins dropped", "further twins of another label")
-    for note in (*twins, "rows of other tabs dropped", "share of unknown ids", "rows",
+    told = ("exact duplicates dropped", "further twins dropped", "further twins of another label")
+    for note in (*told, "rows of other tabs dropped", "share of unknown ids", "rows",
                  "missing values given the unknown id"):
         assert mapped.notes[note] == plain.notes[note], note
-    assert all(plain.notes[note]["all tabs"] > plain.notes[note]["the five tabs"] > 0 for note in twins)
+    assert all(plain.notes[note]["all tabs"] > plain.notes[note]["the five tabs"] > 0 for note in told)
     a, b = plain.describe().set_index("domain"), mapped.describe().set_index("domain")
     np.testing.assert_allclose(a.to_numpy(float), b.to_numpy(float), rtol=1e-6)
 
@@ -104,7 +101,7 @@ def test_a_set_prepared_by_older_rules_is_made_anew(raw, monkeypatch):
     monkeypatch.setenv("CROCO_DATA", str(raw))
     monkeypatch.setenv("CROCO_PREPARED", str(folder.parent))
     assert croco_lib.load("kuairand-pure").stored is None
-    assert "other rules" in engine.prepared("kuairand-pure", {}, [], kuairand.ROW_VERSION)
+    assert "other rules" in store.prepared("kuairand-pure", {}, [], kuairand.ROW_VERSION)
     prepare("kuairand-pure")
     assert croco_lib.load("kuairand-pure").stored["version"] == kuairand.ROW_VERSION == 2
     assert all(p.stat().st_mtime_ns > made[p.name] for p in (folder / "parts").iterdir())
@@ -183,7 +180,7 @@ def test_any_list_of_features_is_read(rows, key):
 @pytest.mark.parametrize("multi", ["last", "mean"])
 def test_prepared_aliccp_equals_the_raw_lines(raw, monkeypatch, multi):
     folder = small_aliccp(raw)
-    monkeypatch.setattr(engine, "CHUNK", 40_000)
+    monkeypatch.setattr(parts, "CHUNK", 40_000)
     prepare("ali-ccp", min_count=0, multi=multi)
     data = croco_lib.load("ali-ccp", min_count=0, multi=multi)
     names = [f.name for f in data.fields]
@@ -265,9 +262,9 @@ class Killed(BaseException):
 def test_killed_at_any_write_and_started_again_gives_the_same_bytes(raw, monkeypatch, name):
     write_kuairand(raw, rows=3_000, users=40, videos=100)
     small_aliccp(raw, rows=3_000)
-    monkeypatch.setattr(engine, "CHUNK", 100_000 if name == "kuairand-pure" else 300_000)
+    monkeypatch.setattr(parts, "CHUNK", 100_000 if name == "kuairand-pure" else 300_000)
     whole = contents(prepare(name))
-    folder, really = raw.parent / "prepared" / name, engine.write_whole
+    folder, really = raw.parent / "prepared" / name, parts.write_whole
     (folder / "manifest.json").unlink()
     for part in (folder / "parts").iterdir():
         part.unlink()
@@ -281,18 +278,20 @@ def test_killed_at_any_write_and_started_again_gives_the_same_bytes(raw, monkeyp
         writes += 1
         really(path, write)
 
-    monkeypatch.setattr(engine, "write_whole", dies_halfway)
+    for module in (parts, columns):
+        monkeypatch.setattr(module, "write_whole", dies_halfway)
     while True:
         writes = 0
         if kills > 8:
-            monkeypatch.setattr(engine, "write_whole", really)
+            for module in (parts, columns):
+                monkeypatch.setattr(module, "write_whole", really)
         try:
             prepare(name)
             break
         except Killed:
             kills += 1
             assert not (folder / "manifest.json").exists()
-            assert isinstance(engine.prepared(name, {}, []), str)
+            assert isinstance(store.prepared(name, {}, []), str)
     assert kills > 8
     again = {n: b for n, b in contents(folder).items() if not n.endswith(".tmp")}
     assert again == whole
@@ -300,7 +299,7 @@ def test_killed_at_any_write_and_started_again_gives_the_same_bytes(raw, monkeyp
 
 def test_a_part_that_is_there_is_not_made_again(raw, monkeypatch):
     small_aliccp(raw)
-    monkeypatch.setattr(engine, "CHUNK", 100_000)
+    monkeypatch.setattr(parts, "CHUNK", 100_000)
     folder = prepare("ali-ccp")
     times = {p.name: p.stat().st_mtime_ns for p in (folder / "parts").iterdir()}
     assert len(times) > 8
@@ -334,14 +333,14 @@ def test_bad_lines_are_counted_and_quoted_up_to_the_share_that_may_pass(raw, mon
     bad = {700: "nonsense", 2_000: "1,2,3", **({} if name == "ali-ccp" else {0: "9,9" + ",x" * 17})}
     write_kuairand(raw, rows=3_000, users=40, videos=100, bad=bad)
     small_aliccp(raw, bad=bad)
-    monkeypatch.setattr(engine, "CHUNK", 60_000)
+    monkeypatch.setattr(parts, "CHUNK", 60_000)
     header = name != "ali-ccp"
     with pytest.raises(DataError, match=rf"{len(bad)} of 3000 lines are bad.*line {701 + header}: .*'nonsense'"):
         prepare(name, max_bad_share=0.0001)
     assert not (raw.parent / "prepared" / name / "manifest.json").exists()
     prepare(name, max_bad_share=0.01)
     version = 1 if name == "ali-ccp" else kuairand.ROW_VERSION
-    notes = engine.prepared(name, {}, [], version).notes
+    notes = store.prepared(name, {}, [], version).notes
     assert sum(notes["bad lines"].values()) == len(bad) == len(notes["first bad lines"])
     assert f"line {2001 + header}: " in notes["first bad lines"][-1] and "'1,2,3'" in notes["first bad lines"][-1]
     assert sum(notes["rows read"].values()) in (3_000, 6_000 + 200)
@@ -350,8 +349,7 @@ def test_bad_lines_are_counted_and_quoted_up_to_the_share_that_may_pass(raw, mon
 def test_the_peak_of_memory_does_not_grow_with_the_rows(tmp_path):
     if not Path("/proc/self/status").is_file():
         pytest.skip("the peak of a process's own memory is read from /proc")
-    script = ("import importlib; from croco_lib.data import prepare\n"
-              "importlib.import_module('croco_lib.data.prepare').CHUNK = 1 << 21\n"
+    script = ("from croco_lib.data import parts, prepare; parts.CHUNK = 1 << 21\n"
               "prepare('ali-ccp'); print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])")
     peak = []
     for rows in (40_000, 240_000):

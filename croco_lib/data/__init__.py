@@ -7,22 +7,20 @@ from pathlib import Path
 
 from ..errors import CrocoError, DataError, known
 from ..schema import MultiDomainData
-from . import aliccp as _aliccp
-from . import kuairand as _kuairand
-from . import movielens as _movielens
+from . import aliccp, kuairand, movielens
 from .frame import from_frame
-from .prepare import home
-from .world import world
+from .store import home
+from .world import make_world
 
-_KUAIRAND = tuple(_kuairand.ARCHIVES)
-DATASETS = {"world": world, **{name: partial(_kuairand.kuairand, name) for name in _KUAIRAND},
-            "movielens-1m": _movielens.movielens, "ali-ccp": _aliccp.aliccp}
-PREPARE = {**{name: partial(_kuairand.prepare, name) for name in _KUAIRAND}, "ali-ccp": _aliccp.prepare}
-DOWNLOAD = {**{name: partial(_kuairand.download, name) for name in _KUAIRAND}, "movielens-1m": _movielens.download}
+_KUAIRAND = tuple(kuairand.ARCHIVES)
+DATASETS = {"world": make_world, **{name: partial(kuairand.load, name) for name in _KUAIRAND},
+            "movielens-1m": movielens.load, "ali-ccp": aliccp.load}
+PREPARE = {**{name: partial(kuairand.prepare, name) for name in _KUAIRAND}, "ali-ccp": aliccp.prepare}
+DOWNLOAD = {**{name: partial(kuairand.download, name) for name in _KUAIRAND}, "movielens-1m": movielens.download}
 RAW = {  # sets that are read from raw files: where they are, and how to get them in words
-    **{name: (partial(_kuairand.find, name), partial(_kuairand.how_to_get, name)) for name in _KUAIRAND},
-    "movielens-1m": (_movielens.find, _movielens.how_to_get),
-    "ali-ccp": (lambda: next((path.parent for path in _aliccp.files()), None), _aliccp.how_to_get),
+    **{name: (partial(kuairand.find, name), partial(kuairand.how_to_get, name)) for name in _KUAIRAND},
+    "movielens-1m": (movielens.find, movielens.how_to_get),
+    "ali-ccp": (lambda: next((path.parent for path in aliccp.files()), None), aliccp.how_to_get),
 }
 
 __all__ = ["DATASETS", "DOWNLOAD", "PREPARE", "RAW", "download", "find", "from_frame", "how_to_get", "load", "prepare",
@@ -30,7 +28,7 @@ __all__ = ["DATASETS", "DOWNLOAD", "PREPARE", "RAW", "download", "find", "from_f
 
 
 def load(name: str, **options) -> MultiDomainData:
-    """The data set of this name. Options: see the functions in `DATASETS`, e.g. `kuairand.kuairand`.
+    """The data set of this name. Options: see the functions in `DATASETS`, e.g. `kuairand.load`.
 
     Raises CrocoError for an unknown name or option, DataError where files are missing or malformed.
     """

@@ -4,7 +4,7 @@ A skeleton line is `sample_id,click,conversion,common_feature_index,feature_num,
 three; feature_list is `field\\x02id\\x03value` joined by \\x01, in no fixed order.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +14,12 @@ import pyarrow as pa
 
 from ..errors import DataError, known
 from ..schema import MultiDomainData
-from .kuairand import roots
-from .prepare import DROPPED, NONE, code_columns, home, lookup, numbers, prepared, read_raw
+from .columns import KeptRows, write_columns
+from .parts import DROPPED, read_raw
+from .raw import roots
+from .store import home, prepared
 from .tables import find_file, plain
+from .vocabulary import Vocabulary
 
 NAMES = [f"{kind}_{split}.csv" for kind in ("common_features", "sample_skeleton") for split in ("train", "test")]
 USER = "101 121 122 124 125 126 127 128 129".split()
@@ -25,6 +28,7 @@ ITEM = "205 206 207 216 508 509 702 853 301".split()
 ITEM_MANY = ["210"]
 FIELDS = ["101", "205", "301", *USER[1:], *USER_MANY, *(f for f in ITEM if f not in ("205", "301")), *ITEM_MANY]
 ROLES = {"101": "user", "205": "item", "301": "domain"}
+NONE = np.iinfo(np.int64).min  # stands for a missing id
 HEADS = {"sample_id": r"^\d+$", "click": "^[01]$", "conversion": "^[01]$", "index": "^[0-9a-f]{16}$",
          "feature_num": r"^\d+$"}
 
@@ -118,7 +122,7 @@ def how_to_get() -> str:
             "its four files common_features_*.csv and sample_skeleton_*.csv into data/raw/ali-ccp/.")
 
 
-def aliccp(multi: str = "last", min_count: int = 5, seed: int = 0) -> MultiDomainData:
+def load(multi: str = "last", min_count: int = 5, seed: int = 0) -> MultiDomainData:
     """Ali-CCP as `croco data prepare ali-ccp` left it, memory-mapped: label click, domains the values of field 301.
 
     Raises DataError where it was not prepared, or with other options.
@@ -164,18 +168,17 @@ def prepare(multi: str = "last", min_count: int = 5, seed: int = 0, max_bad_shar
         table = table.with_columns(pl.when(lists).then(lists.cum_sum()).name.keep())
     unique = table.unique("index", keep="first").sort("index")
     notes["common lines that repeat an index, left out"] = len(table) - len(unique)
-    keys = unique["index"].to_numpy()
+    keys = Vocabulary(unique["index"])
 
     def bags(field: str) -> Iterator[tuple[np.ndarray, pl.DataFrame]]:
         for path in commons:
             frame = pl.read_parquet(path, columns=["index", field, f"{field}.weight"])
-            yield lookup(keys, numbers(frame["index"])) - 1, frame
+            yield keys.code(frame["index"]) - 1, frame
 
-    many: dict[str, Callable] = {f: partial(bags, f) for f in USER_MANY} | {"210": None}
+    many = {f: partial(bags, f) for f in USER_MANY} | {"210": None}
     domains = sorted(set().union(*(frame["301"].unique() for frame in rows(["301"]))))
     notes |= {"split": "the publisher's train and test files; valid: a random tenth of train", "files": [
         path.name for path in raw]}
-    return code_columns(
-        "ali-ccp", rows, part, [(f, ROLES.get(f, "")) for f in FIELDS], {"index": unique}, "click",
-        {int(d): str(d) for d in domains}, min_count, notes, dict(multi=multi, min_count=min_count, seed=seed), raw,
-        many if multi == "mean" else None)
+    kept = KeptRows("ali-ccp", rows, part, {f: ROLES.get(f, "") for f in FIELDS}, [unique], "click",
+                    {int(d): str(d) for d in domains}, many if multi == "mean" else {})
+    return write_columns(kept, min_count, notes, dict(multi=multi, min_count=min_count, seed=seed), raw)

@@ -1,7 +1,6 @@
 """KuaiRand (Pure, 1K, 27K) from its published CSV files. Gao et al., CIKM 2022, kuairand.com, CC BY-SA 4.0."""
 
 import io
-import os
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -12,11 +11,15 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from ..errors import ROOT, DataError, known
+from ..errors import DataError, known
 from ..schema import MultiDomainData
+from . import twins
+from .columns import KeptRows, write_columns
 from .frame import from_frame
-from .prepare import code_columns, home, prepared, read_raw
+from .parts import read_raw
+from .raw import fetch, roots
 from .splits import split_random, split_time
+from .store import home, prepared
 from .tables import dialect, find_file, need, no_gaps, plain, read_table
 
 TABS = (0, 1, 2, 4, 6)  # the paper's five domains
@@ -42,14 +45,8 @@ USER = ["user_active_degree", "is_live_streamer", "is_video_author", "follow_use
         "register_days_range", "onehot_feat1", "onehot_feat2", "onehot_feat3"]
 VIDEO = ["author_id", "video_type", "upload_type", "music_type", "tag", "duration_class"]
 FEATURES = ["hour", *USER, *VIDEO]
+ROLES = {"user_id": "user", "video_id": "item", "tab": "domain"}
 AT_ONCE = 2 * 10**9  # bytes of log that are still read into memory unprepared
-BUCKET = 50_000_000  # rows among which twins are looked for at a time
-
-
-def roots() -> list[Path]:
-    """Where raw data may lie: in $CROCO_DATA where it is set; else data/raw and a folder beside the project."""
-    given = os.environ.get("CROCO_DATA")
-    return [Path(given)] if given else [ROOT / "data" / "raw", ROOT.parent / "shared" / "data"]
 
 
 def _logs(folder: Path, suffix: str) -> list[Path]:
@@ -69,7 +66,7 @@ def find(name: str) -> Path | None:
     return None
 
 
-def kuairand(name: str, split: str = "random", min_count: int = 5, seed: int = 0) -> MultiDomainData:
+def load(name: str, split: str = "random", min_count: int = 5, seed: int = 0) -> MultiDomainData:
     """KuaiRand as MultiDomainData: the standard log, label `is_click`, domains the tabs 0, 1, 2, 4 and 6.
 
     Of twins, rows equal in user, video, time_ms and tab, the first is kept. `notes` counts those that were equal in all
@@ -102,7 +99,7 @@ def kuairand(name: str, split: str = "random", min_count: int = 5, seed: int = 0
     distinct = log.unique(keep="first", maintain_order=True)
     rows = distinct.unique(ROW, keep="first", maintain_order=True)
     odd = distinct.filter(pl.col("is_click") != pl.col("is_click").first().over(ROW))
-    twins = _twins(*(np.array([len(t), len(t.filter(here))]) for t in (log, distinct, rows, odd)))
+    told = twins.notes(*(np.array([len(t), len(t.filter(here))]) for t in (log, distinct, rows, odd)))
     log = rows.filter(here).with_columns(hour=pl.col("hourmin") // 100)
 
     users, videos = _tables(folder, suffix)
@@ -113,17 +110,10 @@ def kuairand(name: str, split: str = "random", min_count: int = 5, seed: int = 0
                       domains={tab: f"tab {tab}" for tab in TABS}, split=split, time="time_ms", min_count=min_count,
                       missing="unknown", seed=seed, name=name)
     data.notes.update({
-        "files": [p.name for p in files], "rows read": read, **twins,
+        "files": [p.name for p in files], "rows read": read, **told,
         "rows of other tabs dropped": len(rows) - len(table),
     })
     return data
-
-
-def _twins(read: np.ndarray, distinct: np.ndarray, rows: np.ndarray, odd: np.ndarray) -> dict[str, dict[str, int]]:
-    """The notes on twins, from numbers of rows [2], of all tabs and of the five."""
-    counts = {"exact duplicates dropped": read - distinct, "further twins dropped": distinct - rows,
-              "further twins of another label": odd}
-    return {what: dict(zip(("all tabs", "the five tabs"), n.tolist(), strict=True)) for what, n in counts.items()}
 
 
 def _raw(folder: Path, name: str) -> list[Path]:
@@ -143,16 +133,6 @@ def _tables(folder: Path, suffix: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     )
 
 
-def _hash(table: pl.DataFrame, columns: list[str], start: np.ndarray) -> np.ndarray:
-    """64 bits of `start` and these columns of each row: uint64 [N]. Each step of splitmix64 mixes one column in."""
-    mixed = start.copy()
-    for column in columns:
-        mixed += table[column].to_numpy().view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        for shift, odd in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(odd)
-    return mixed
-
-
 def _read_log(lines: pl.Series, header: list[str]) -> tuple[pl.DataFrame, pl.Series]:
     """Lines of a log → its rows with hashes of ROW and of all 19 columns, and a reason or null a line."""
     cell = r"-?\d{1,18}"
@@ -163,8 +143,8 @@ def _read_log(lines: pl.Series, header: list[str]) -> tuple[pl.DataFrame, pl.Ser
         io.BytesIO(f"{text}\n".encode()),
         convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(header, pa.int64()), include_columns=LOG))
     table = pl.from_arrow(table)
-    row = _hash(table, ROW, np.zeros(len(rows), np.uint64))
-    whole = _hash(table, [c for c in LOG if c not in ROW], row)
+    row = twins.hash_rows(table, ROW, np.zeros(len(rows), np.uint64))
+    whole = twins.hash_rows(table, [c for c in LOG if c not in ROW], row)
     clear = table["is_click"].is_in([0, 1])
     why = pl.select(pl.when(~fits).then(pl.lit("not as many whole numbers as the header has columns"))).to_series()
     why = why.scatter(rows[~clear.to_numpy()], "is_click is not 0 or 1")
@@ -174,7 +154,7 @@ def _read_log(lines: pl.Series, header: list[str]) -> tuple[pl.DataFrame, pl.Ser
 
 
 def prepare(name: str, split: str = "random", min_count: int = 5, seed: int = 0, max_bad_share: float = 0.001) -> Path:
-    """Raw files of any size to memory-mapped columns with the figures of `kuairand`; returns their folder.
+    """Raw files of any size to memory-mapped columns with the figures of `load`; returns their folder.
 
     A line of a log that is not 19 whole numbers, or whose label is not 0 or 1, is left out and counted; more than
     `max_bad_share` of them in a file is a DataError. Twins are found by 64-bit hashes.
@@ -198,43 +178,25 @@ def prepare(name: str, split: str = "random", min_count: int = 5, seed: int = 0,
         return np.concatenate([pl.read_parquet(p, columns=[name])[name].to_numpy() for p in parts])
 
     here = np.isin(column("tab"), TABS)
-
-    def buckets(name: str) -> Iterator[tuple[np.ndarray, pl.Series]]:
-        """The rows in pieces of about BUCKET, and their values; equal values stand in one piece, in order."""
-        values = column(name)
-        count = 1 + len(values) // BUCKET
-        for b in range(count):
-            rows = np.flatnonzero(values % np.uint64(count) == b)
-            yield rows, pl.Series(values[rows])
-
-    distinct, first, odd = np.empty((3, len(here)), bool)
-    for rows, whole in buckets("whole"):
-        distinct[rows] = whole.is_first_distinct().to_numpy()
-    label = column("is_click") == 1
-    for rows, row in buckets("row"):
-        first[rows] = row.is_first_distinct().to_numpy()
-        both = pl.DataFrame({"row": row, "label": label[rows]})
-        odd[rows] = both.select(pl.col("label") != pl.col("label").first().over("row")).to_series().to_numpy()
-    odd &= distinct
+    distinct, first, odd = twins.mark(column("row"), column("whole"), column("is_click") == 1)
     keep = here & first
     part = split_random(int(keep.sum()), seed) if split == "random" else split_time(column("time_ms")[keep])
+    told = twins.notes(*(np.array([n.sum(), (n & here).sum()]) for n in (np.ones_like(here), distinct, first, odd)))
 
-    def rows_of() -> Iterator[pl.DataFrame]:
+    def rows() -> Iterator[pl.DataFrame]:
         done = 0
         for path in parts:
             frame = pl.read_parquet(path)
             done += len(frame)
             yield frame.filter(pl.Series(keep[done - len(frame) : done]))
 
-    twins = _twins(*(np.array([n.sum(), (n & here).sum()]) for n in (np.ones_like(here), distinct, first, odd)))
-    notes |= {"files": [path.name for path, _ in sources], **twins,
+    notes |= {"files": [path.name for path, _ in sources], **told,
               "rows of other tabs dropped": int((first & ~here).sum()),
               "split": "random 80/10/10" if split == "random" else "by time_ms: first 80 % train, last 10 % test"}
-    roles = {"user_id": "user", "video_id": "item", "tab": "domain"}
-    return code_columns(name, rows_of, part, [(c, roles.get(c, "")) for c in (*roles, *FEATURES)],
-                        {"user_id": users, "video_id": videos.select("video_id", *VIDEO)}, "is_click",
-                        {tab: f"tab {tab}" for tab in TABS}, min_count, notes,
-                        dict(split=split, min_count=min_count, seed=seed), _raw(folder, name), version=ROW_VERSION)
+    kept = KeptRows(name, rows, part, ROLES | dict.fromkeys(FEATURES, ""), [users, videos.select("video_id", *VIDEO)],
+                    "is_click", {tab: f"tab {tab}" for tab in TABS})
+    return write_columns(kept, min_count, notes, dict(split=split, min_count=min_count, seed=seed), _raw(folder, name),
+                         ROW_VERSION)
 
 
 def _features(folder: Path, name: str, key: str, columns: list[str]) -> pl.DataFrame:
@@ -264,18 +226,3 @@ def download(name: str) -> Path:
     if md5 is None:
         raise DataError(f"The md5 of {archive} is not known here, so it is not fetched unchecked. {how_to_get(name)}")
     return fetch(name, archive, f"{RECORD}/files/{archive}?download=1", md5, how_to_get(name))
-
-
-def fetch(name: str, archive: str, url: str, md5: str, otherwise: str) -> Path:
-    """Fetch `url`, check its md5, unpack it (zip or tar) under data/raw/NAME; a DataError ends with `otherwise`."""
-    import pooch
-
-    target = ROOT / "data" / "raw" / name
-    unpack = pooch.Unzip if archive.endswith(".zip") else pooch.Untar
-    try:
-        pooch.retrieve(url, known_hash=f"md5:{md5}", fname=archive, path=target, processor=unpack(extract_dir="."),
-                       progressbar=True)
-    except Exception as error:  # pooch passes on whatever requests, ssl, tarfile or zipfile raise
-        reason = str(error).splitlines()[0]
-        raise DataError(f"Could not fetch {archive}: {reason}\nWithout the network: {otherwise}") from error
-    return target

@@ -12,7 +12,7 @@ import polars as pl
 from ..errors import DataError
 from ..schema import MultiDomainData
 from .frame import from_frame
-from .kuairand import fetch, roots
+from .raw import fetch, roots
 from .tables import find_file, open_bytes
 
 NAME, ARCHIVE = "movielens-1m", "ml-1m.zip"
@@ -77,7 +77,7 @@ def read(path: Path) -> pl.DataFrame:
     return table
 
 
-def movielens(split: str = "random", min_count: int = 5, seed: int = 0) -> MultiDomainData:
+def load(split: str = "random", min_count: int = 5, seed: int = 0) -> MultiDomainData:
     """MovieLens-1M as MultiDomainData: a row a rating, label rating > 3, domains the ages under 25, 25–34, 35 and over.
 
     Fields: user, movie, age (the domain), gender, occupation, zip and the movie's first genre, so features are [N, 7].

@@ -87,7 +87,53 @@ def oracle(split: Split) -> pd.DataFrame:
     return table.loc[table.metric == "auc", ["domain", "metric", "value"]].reset_index(drop=True)
 
 
-def world(
+def unit(w: np.ndarray) -> np.ndarray:
+    """The vectors along the last axis at length 1."""
+    return w / np.linalg.norm(w, axis=-1, keepdims=True)
+
+
+def draw_facets(rng: np.random.Generator, users: int, items: int, facets: int) -> tuple[np.ndarray, ...]:
+    """U [K, U, r] and V [K, I, r], the group of each user, and the author and category of each item.
+
+    Users come in groups and items from authors, so that those fields tell something of the facets too.
+    """
+    group = rng.integers(GROUPS, size=users)
+    author = rng.integers(max(1, items // ITEMS_PER_AUTHOR), size=items)
+    between, within, r = np.sqrt(BETWEEN), np.sqrt(1 - BETWEEN), FACET_DIM
+    U = between * rng.normal(size=(facets, GROUPS, r))[:, group] + within * rng.normal(size=(facets, users, r))
+    V = between * rng.normal(size=(facets, author.max() + 1, r))[:, author]
+    V = (V + within * rng.normal(size=(facets, items, r))) / np.sqrt(r)  # so that ⟨u_k, v_k⟩ has unit variance
+    prototypes = V[:, rng.choice(items, CATEGORIES)]
+    return U, V, group, author, np.einsum("kir,kcr->ic", V, prototypes).argmax(1)
+
+
+def draw_world(rng: np.random.Generator, rows: int, users: int, items: int, facets: int, conflict: float, noise: float,
+               strength: float) -> World:
+    """The truth behind a world: its facets, the domains' weights, who comes and what is shown, and the biases."""
+    S = len(TABS)
+    U, V, group, author, category = draw_facets(rng, users, items, facets)
+    angle = conflict * np.pi / 2
+    common, own = unit(rng.normal(size=facets)), unit(rng.normal(size=(S, facets)))
+    weights = strength * unit(np.cos(angle) * common + np.sin(angle) * own)
+
+    # Who comes and what is shown: long tails, tilted by domain, so that users and items overlap only in part.
+    def popularity(count: int, exponent: float) -> np.ndarray:
+        p = rng.permutation(np.arange(1.0, count + 1) ** -exponent) * rng.lognormal(sigma=1.0, size=(S, count))
+        return p / p.sum(1, keepdims=True)
+
+    user_p, item_p = popularity(users, 0.6), popularity(items, 0.8)
+    activity = np.minimum(9, np.log2(1 + rows * user_p.mean(0))).astype(int)
+    user_ids = np.column_stack([np.arange(users), group, activity]) + 1  # [U, 3]
+    item_ids = np.column_stack([np.arange(items), author, category]) + 1  # [I, 3]
+    rates = np.array([rate for _, rate in TABS.values()])
+    truth = World(U, V, weights, np.zeros(S), rates, noise, user_ids, item_ids, user_p, item_p)
+    for s in range(S):  # the bias that gives the domain its click rate
+        z = weights[s] @ truth.affinity(*truth.pairs(s, 50_000, rng))
+        truth.bias[s] = brentq(lambda b, z=z, s=s: expit(b + z).mean() - rates[s], -20, 20)
+    return truth
+
+
+def make_world(
     rows: int = 400_000,
     users: int = 2_000,
     items: int = 4_000,
@@ -111,39 +157,7 @@ def world(
         if not low <= value <= high:
             raise CrocoError(f"world: {name} must lie between {low} and {high}, not {value}.")
     rng = np.random.default_rng(seed)
-    S, r = len(TABS), FACET_DIM
-
-    # Users come in groups and items from authors, so that those fields tell something of the facets too.
-    group = rng.integers(GROUPS, size=users)
-    author = rng.integers(max(1, items // ITEMS_PER_AUTHOR), size=items)
-    between, within = np.sqrt(BETWEEN), np.sqrt(1 - BETWEEN)
-    U = between * rng.normal(size=(facets, GROUPS, r))[:, group] + within * rng.normal(size=(facets, users, r))
-    V = between * rng.normal(size=(facets, author.max() + 1, r))[:, author]
-    V = (V + within * rng.normal(size=(facets, items, r))) / np.sqrt(r)  # so that ⟨u_k, v_k⟩ has unit variance
-    prototypes = V[:, rng.choice(items, CATEGORIES)]
-    category = np.einsum("kir,kcr->ic", V, prototypes).argmax(1)
-
-    def unit(w: np.ndarray) -> np.ndarray:
-        return w / np.linalg.norm(w, axis=-1, keepdims=True)
-
-    angle = conflict * np.pi / 2
-    common, own = unit(rng.normal(size=facets)), unit(rng.normal(size=(S, facets)))
-    weights = strength * unit(np.cos(angle) * common + np.sin(angle) * own)
-
-    # Who comes and what is shown: long tails, tilted by domain, so that users and items overlap only in part.
-    def popularity(count: int, exponent: float) -> np.ndarray:
-        p = rng.permutation(np.arange(1.0, count + 1) ** -exponent) * rng.lognormal(sigma=1.0, size=(S, count))
-        return p / p.sum(1, keepdims=True)
-
-    user_p, item_p = popularity(users, 0.6), popularity(items, 0.8)
-    activity = np.minimum(9, np.log2(1 + rows * user_p.mean(0))).astype(int)
-    user_ids = np.column_stack([np.arange(users), group, activity]) + 1  # [U, 3]
-    item_ids = np.column_stack([np.arange(items), author, category]) + 1  # [I, 3]
-    rates = np.array([rate for _, rate in TABS.values()])
-    truth = World(U, V, weights, np.zeros(S), rates, noise, user_ids, item_ids, user_p, item_p)
-    for s in range(S):  # the bias that gives the domain its click rate
-        z = weights[s] @ truth.affinity(*truth.pairs(s, 50_000, rng))
-        truth.bias[s] = brentq(lambda b, z=z, s=s: expit(b + z).mean() - rates[s], -20, 20)
+    truth = draw_world(rng, rows, users, items, facets, conflict, noise, strength)
     counts = np.maximum(1, np.round(rows * shares(tail)).astype(int))
     counts[counts.argmax()] += rows - counts.sum()
     everything = truth.draw(counts, rng)
@@ -151,7 +165,8 @@ def world(
         Field(name, size + 1, role, np.arange(size) if role != "domain" else np.array(list(TABS)))
         for name, size, role in (
             ("user", users, "user"), ("group", GROUPS, ""), ("activity", 10, ""), ("item", items, "item"),
-            ("author", int(author.max()) + 1, ""), ("category", CATEGORIES, ""), ("domain", S, "domain"))
+            ("author", int(truth.item_ids[:, 1].max()), ""), ("category", CATEGORIES, ""),
+            ("domain", len(TABS), "domain"))
     )
     part = split_random(rows, seed)
     notes = {"rows": rows, "split": "random 80/10/10", "unknown id 0": "never used: every id is known",

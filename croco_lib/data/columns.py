@@ -1,0 +1,171 @@
+"""From typed parts to the memory-mapped columns of a prepared set, in bounded memory.
+
+The kept rows stream by twice: they are counted, which gives the vocabularies, then coded and written. The manifest
+comes last.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from tqdm.auto import tqdm
+
+from ..errors import write_text, write_whole
+from ..schema import SPLITS, UNKNOWN, Field, check_domains, fingerprint_of
+from .bags import Lists, RowBags, TableBags
+from .coders import Block, RowField, Table, TableField
+from .store import BAG_DTYPES, DTYPES, create, data_of, home, sizes
+
+Coder = RowField | TableField | RowBags | TableBags
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """The rows of a raw data set that are kept, and what is to become of them.
+
+    `rows()` streams them, `part` int8 [N] is their split; `fields` names each field and its role ("" for none). A field
+    stands in the rows as a whole number, or in one of the `tables`, whose first column is a sorted key that stands in
+    the rows. `domains` maps the domain's values to their names. `many` are multi-valued fields: those of a table with
+    a stream of their lists, those of the rows with None.
+    """
+
+    name: str
+    rows: Callable[[], Iterator[pl.DataFrame]]
+    part: np.ndarray
+    fields: dict[str, str]
+    tables: list[pl.DataFrame]
+    label: str
+    domains: dict[int, str]
+    many: dict[str, Lists | None] = field(default_factory=dict)
+
+    def of_role(self, role: str) -> str:
+        return next(name for name, given in self.fields.items() if given == role)
+
+    def coder(self, name: str, tables: list[Table], folder: Path, every: bool = False) -> Coder:
+        """What counts and codes this field. `every`: in all rows, not only in those of train."""
+        table = next((t for t in tables if name in t.frame.columns[1:]), None)
+        if name in self.many:
+            lists = self.many[name]
+            return RowBags(name, folder) if lists is None else TableBags(name, table, lists, folder)
+        if table is not None:
+            return TableField(name, table, every)
+        return RowField(name, every, list(self.domains) if self.fields[name] == "domain" else None)
+
+
+class Totals:
+    """What the manifest tells of the rows: `rows` and `clicks` [3, S] by split and domain, `unknown` ids [3, F] by
+    split and field, and which `users` [S, U] and `items` [S, I] a domain has met."""
+
+    def __init__(self, domains: int, fields: int, users: int, items: int):
+        self.rows, self.clicks, self.unknown = (np.zeros((3, n), int) for n in (domains, domains, fields))
+        self.users, self.items = (np.zeros((domains, n), bool) for n in (users, items))
+
+    def add(self, split: int, features: np.ndarray, domain: np.ndarray, clicked: np.ndarray) -> None:
+        self.rows[split] += np.bincount(domain, minlength=self.rows.shape[1])
+        self.clicks[split] += np.bincount(domain, clicked, minlength=self.rows.shape[1]).astype(int)
+        self.unknown[split] += (features == UNKNOWN).sum(0)
+
+    def describe(self, names: tuple[str, ...]) -> dict[str, list]:
+        """What `MultiDomainData.describe` says of the set."""
+        rows = self.rows.sum(0)
+        return {"domain": names, "rows": rows.tolist(), "share": (rows / rows.sum()).tolist(),
+                "click_rate": (self.clicks.sum(0) / rows).tolist(), "users": self.users.sum(1).tolist(),
+                "items": self.items.sum(1).tolist()}
+
+
+def write_columns(kept: KeptRows, min_count: int, notes: dict, options: dict, raw: list[Path],
+                  version: int = 1) -> Path:
+    """Count, code and write the kept rows, with the figures of `from_frame` on their join; returns the folder.
+
+    `notes`, `options`, the sizes of the `raw` files and the `version` of their reading go into the manifest. Raises
+    DataError where a split lacks a domain, or a domain of train a class of the label.
+    """
+    folder = home(kept.name)
+    (folder / "manifest.json").unlink(missing_ok=True)
+    tables = [Table(frame, kept.name) for frame in kept.tables]
+    coders = {name: kept.coder(name, tables, folder) for name in kept.fields}
+    people = kept.coder(kept.of_role("user"), tables, folder, every=True)  # gAUC keeps rare users apart
+    with tqdm(total=2 * len(kept.part), desc=f"{kept.name}: counting and coding", unit="row", unit_scale=True,
+              disable=not sys.stderr.isatty()) as bar:
+        for block in blocks(kept, tables, bar):
+            for counted in (*tables, *coders.values(), people):
+                counted.count(block)
+        for coder in coders.values():
+            coder.keep(min_count)
+        people.keep(1)
+        totals = write_rows(folder, kept, coders, people, blocks(kept, tables, bar))
+    names = tuple(kept.domains.values())
+    check_domains(kept.name, names, totals.rows, totals.clicks)
+    for name, coder in coders.items():
+        values = coder.vocabulary.values.to_numpy()
+        values = values if values.dtype != object else values.astype(str)
+        write_whole(folder / f"field.{name}.npy", partial(save_array, values))
+    lengths = np.bincount(kept.part, minlength=3)
+    notes |= {"rows": len(kept.part), "split rows": dict(zip(SPLITS, lengths.tolist(), strict=True)),
+              "rows whose key is not in its table": {table.key: int(table.seen[1, 0]) for table in tables},
+              "unknown id 0": f"values seen fewer than {min_count} times in train, or not at all",
+              "missing values given the unknown id": {name: c.gaps for name, c in coders.items() if c.gaps},
+              "share of unknown ids": {s: dict(zip(coders, (u / max(1, n)).round(4).tolist(), strict=True))
+                                       for s, u, n in zip(SPLITS, totals.unknown, lengths, strict=True)}}
+    made = [Field(name, coder.vocabulary.size, kept.fields[name]) for name, coder in coders.items()]
+    written = [folder / f"{s}.{c}.npy" for s in SPLITS for c in DTYPES]
+    written += [folder / f"bag.{name}.{n}.npy" for name in kept.many for n in BAG_DTYPES]
+    manifest = {
+        "version": version, "options": options, "raw": sizes(raw), "domains": names, "bags": list(kept.many),
+        "notes": notes, "fields": [{"name": f.name, "size": f.size, "role": f.role} for f in made],
+        "fingerprint": fingerprint_of(made, names, (block for path in written for block in data_of(path))),
+        "describe": totals.describe(names),
+        "files": sizes([*written, *(folder / f"field.{name}.npy" for name in coders)])}
+    write_text(folder / "manifest.json", json.dumps(manifest, indent=1))
+    return folder
+
+
+def save_array(array: np.ndarray, path: Path) -> None:
+    with path.open("wb") as file:  # np.save would add .npy to the name
+        np.save(file, array)
+
+
+def blocks(kept: KeptRows, tables: list[Table], bar: tqdm) -> Iterator[Block]:
+    """The kept rows, each block with its split and its places in the tables."""
+    done = 0
+    for frame in kept.rows():
+        yield Block(frame, kept.part[done : done + len(frame)], {t.key: t.keys.code(frame[t.key]) for t in tables})
+        done += len(frame)
+        bar.update(len(frame))
+
+
+def write_rows(folder: Path, kept: KeptRows, coders: dict[str, Coder], people: RowField | TableField,
+               rows: Iterator[Block]) -> Totals:
+    """Code the blocks into the columns of the three splits, and the bags; returns what was counted on the way."""
+    names = list(coders)
+    domain_at, item_at = names.index(kept.of_role("domain")), names.index(kept.of_role("item"))
+    item = coders[names[item_at]].vocabulary
+    totals = Totals(len(kept.domains), len(names), people.vocabulary.size, item.size)
+    lengths = np.bincount(kept.part, minlength=3).tolist()
+    files = {(s, column): create(folder / f"{split}.{column}.npy", dtype,
+                                 (lengths[s], len(names)) if column == "features" else (lengths[s],))
+             for s, split in enumerate(SPLITS) for column, dtype in DTYPES.items()}
+    for block in rows:
+        features = np.column_stack([coder.code(block) for coder in coders.values()])  # int32 [n, F]
+        domain = features[:, domain_at].astype(np.int64) - 1
+        clicked = block.frame[kept.label].to_numpy().astype(np.float32)
+        user = people.code(block).astype(np.int64) - 1
+        user[user < 0] = people.vocabulary.size - 1  # those without a known user are one group
+        totals.users[domain, user] = True
+        totals.items[domain, features[:, item_at]] = True
+        for s in range(3):
+            here = np.flatnonzero(block.split == s)
+            totals.add(s, features[here], domain[here], clicked[here])
+            for column, array in zip(DTYPES, (features, domain, clicked, user), strict=True):
+                files[s, column].write(array[here].tobytes())
+    for file in files.values():
+        file.close()
+    for coder in coders.values():
+        if isinstance(coder, RowBags | TableBags):
+            coder.writer.close()
+    return totals
