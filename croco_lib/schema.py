@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -114,7 +115,7 @@ class MultiDomainData:
     valid: Split
     test: Split
     notes: dict = field(default_factory=dict)
-    world: object | None = None
+    world: Any = None
     stored: dict | None = field(default=None, repr=False)
 
     def __post_init__(self):
