@@ -14,7 +14,7 @@ help:
 	@echo "make html        the saved lessons as a site to read offline, in build/html"
 	@echo "make dashboard   the lessons without their code, for the lecture hall; LESSON=04 for one"
 	@echo "make notebooks   run and save the lessons, tidied        make bench   the speed benchmarks"
-	@echo "make lint        ruff                                    make clean   remove .venv and build"
+	@echo "make lint        ruff and mypy                           make clean   remove .venv and build"
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -56,6 +56,7 @@ bench: $(READY)
 
 lint: $(READY)
 	@$(BIN)/ruff check croco_lib tests
+	@$(BIN)/mypy
 
 clean:
 	rm -rf $(VENV) build

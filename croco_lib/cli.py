@@ -1,5 +1,6 @@
 """The command line `croco`: the long work behind the lessons."""
 
+import io
 import json
 import math
 import sys
@@ -86,8 +87,8 @@ def data_prepare(
     """Raw files of any size to memory-mapped columns; killed and started again, it goes on with the next part."""
     from .data import load, prepare
 
-    options = {k: v for k, v in dict(split=split, multi=multi).items() if v is not None}
-    options |= dict(min_count=min_count, seed=seed)
+    given = dict(split=split, multi=multi, min_count=min_count, seed=seed)
+    options = {name: value for name, value in given.items() if value is not None}
     start = time.perf_counter()
     folder = prepare(name, max_bad_share=max_bad_share, **options)
     made = load(name, **options)
@@ -222,11 +223,12 @@ def extra_of(module: str) -> str:
 def main() -> None:
     """Run the command line; a user's error is one clear line and exit status 1."""
     for stream in (sys.stdout, sys.stderr):  # a redirected output may be cp1252, which has no α
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         app()
     except ModuleNotFoundError as error:
-        typer.echo(f"croco: {error.name} is not installed. {extra_of(error.name)}", err=True)
+        typer.echo(f"croco: {error.name} is not installed. {extra_of(error.name or '')}", err=True)
         sys.exit(1)
     except CrocoError as error:
         typer.echo(f"croco: {error}", err=True)

@@ -28,7 +28,7 @@ def check(answer, *tests: Callable) -> bool:
     error in the learner's code is shown in words.
     """
     given = _watched(answer) if callable(answer) else answer
-    wrong = _Open() if given is ... else None
+    wrong: object = _Open() if given is ... else None  # None: nothing is wrong so far
     for test in tests:
         if wrong is None:
             try:

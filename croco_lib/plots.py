@@ -1,6 +1,7 @@
 """The lessons' house style, and the few figures that more than one lesson draws. Frames and arrays in, Axes out."""
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -61,7 +62,7 @@ def covariance_heatmaps(matrices: Mapping[str, np.ndarray], experts: int, label:
 
 def forest(table: pd.DataFrame, ax: plt.Axes | None = None, by: str = "model", strong: Collection[str] = ("crocodile",),
            ) -> plt.Axes:
-    """Differences with their intervals, a line each, best on top: `table` as `benchmark.against` returns it.
+    """Differences with their intervals, a line each, best on top: `table` as `comparison.against` returns it.
 
     The row that all others are held against has no interval and marks zero. Names stand at the axis, so the colour only
     picks out the `strong` ones.
@@ -102,7 +103,7 @@ def linked(points: list[np.ndarray], chosen: int, lit: np.ndarray, names: list[s
     shades = np.array(sns.color_palette(palette, groups.max() + 1)) if groups.max() else np.full((1, 3), 0.6)
     for m, X in enumerate(points):
         X = X[:, :dimensions]
-        ax = figure.add_subplot(1, len(points), m + 1, projection="3d" if dimensions == 3 else None)
+        ax: Any = figure.add_subplot(1, len(points), m + 1, projection="3d" if dimensions == 3 else None)
         ax.scatter(*X.T, s=8, color=shades[groups], alpha=0.5, linewidths=0)
         ax.scatter(*X[lit].T, s=36, color=LIT, edgecolors="black", linewidths=0.6)
         ax.scatter(*X[[chosen]].T, s=120, marker="*", color="black", zorder=5)

@@ -172,8 +172,10 @@ def train_or_roll_back(model: nn.Module, data: MultiDomainData, feed: list[Split
 
 def train_day(model: nn.Module, data: MultiDomainData, feed: list[Split], day: int) -> MultiDomainData:
     """Train the model on one day's rows of all domains, in place; returns them as training data."""
-    rows = Split(*(np.concatenate([getattr(f, c) for f in feed]) for c in ("features", "domain", "label", "user")),
-                 data.domains)
+    def column(name: str) -> np.ndarray:
+        return np.concatenate([getattr(rows, name) for rows in feed])
+
+    rows = Split(column("features"), column("domain"), column("label"), column("user"), data.domains)
     today = day_data(data, rows, day)
     fit(model, today, seed=day, progress=False, **DAILY)
     return today

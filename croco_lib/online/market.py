@@ -9,7 +9,7 @@ what was bought. Two arms meet the same requests and the same uniform draws (com
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from ..schema import MultiDomainData, Split
 from ..training import fit, predict
 
 METRICS = ("ctr", "revenue", "gmv")  # each a sum over requests, divided by the number of requests
-DAILY = dict(epochs=2, batch_size=1024, lr=0.01, patience=2)  # a day's training
+DAILY: dict[str, Any] = dict(epochs=2, batch_size=1024, lr=0.01, patience=2)  # a day's training
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Requests(NamedTuple):
 
     def take(self, which: np.ndarray | slice) -> "Requests":
         """These requests only."""
-        return Requests(*(column[which] for column in self[:4]), self.draws[:, which])
+        return Requests(self.day[which], self.domain[which], self.user[which], self.ads[which], self.draws[:, which])
 
 
 def make_market(data: MultiDomainData, seed: int = 0) -> Market:

@@ -108,8 +108,9 @@ def measure_calibration(models: Mapping[str, nn.Module], world: MultiDomainData,
     fresh, tables = world.world.fresh(20_000), []
     for m, model in models.items():
         seen = {"random ads": (fresh.label, expit(predict(model, fresh)), fresh.domain),
-                "ads shown": [shown[m][c].to_numpy() for c in ("ctr", "predicted", "domain")]}
-        tables += [reliability(*values, world.domains).assign(model=m, on=on) for on, values in seen.items()]
+                "ads shown": tuple(shown[m][c].to_numpy() for c in ("ctr", "predicted", "domain"))}
+        tables += [reliability(label, p, domain, world.domains).assign(model=m, on=on)
+                   for on, (label, p, domain) in seen.items()]
     return pd.concat(tables)
 
 

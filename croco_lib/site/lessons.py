@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from html import escape, unescape
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from bs4 import BeautifulSoup
@@ -112,7 +113,7 @@ def page(path: Path, notebook: nbformat.NotebookNode | None, pages: Mapping[Path
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(path.read_text(encoding="utf-8"))])
     html, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True).from_notebook_node(
         notebook or nbformat.read(path, as_version=4), {"metadata": {"name": path.stem, "path": str(path.parent)}})
-    soup = BeautifulSoup(html, "html.parser")
+    soup: Any = BeautifulSoup(html, "html.parser")  # nbconvert's template has every tag that is used here
     for script in soup("script"):
         script.decompose()
     soup.title.string = soup.h1.get_text().removesuffix("¶")

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,14 +105,15 @@ def run_job(job: dict) -> tuple[dict, dict[str, np.ndarray]]:
     from ..training import fit
 
     torch.set_num_threads(1)
-    start, logits = time.perf_counter(), {}
+    start = time.perf_counter()
+    logits: dict[str, np.ndarray] = {}
     try:
         data, fresh = load_with_fresh(job["data"])
         every = max(1, round(len(data.train) / LOOKS / job["fit"]["batch_size"]))
         model = built(job, data)
         at_start = measures_at_start(model, data) if job["inside"] else []
         run = fit(model, data, seed=job["seed"], progress=False, eval_every=every, **job["fit"])
-        values = []
+        values: list[tuple] = []
         if job["final"]:
             values, logits = measured(run.model, data, fresh)
         if job["inside"]:
@@ -153,15 +154,15 @@ def measured(model: "nn.Module", data: MultiDomainData,
 def _to_file(job: dict, folder: Path) -> None:
     result, logits = run_job(job)
     if logits:  # before the outcome: where that is, these are
-        write_whole(folder / f"{key_of(job)}.npz", lambda path: np.savez(path.open("wb"), **logits))
+        write_whole(folder / f"{key_of(job)}.npz", lambda path: np.savez(path.open("wb"), **logits))  # type: ignore[arg-type]
     write_text(folder / f"{key_of(job)}.json", json.dumps(result))
 
 
-def read(job: dict, folder: Path) -> dict | None:
-    """The finished job's outcome, or None. Raises CrocoError for a damaged file."""
+def read(job: dict, folder: Path) -> dict:
+    """The finished job's outcome; empty where it has not been run. Raises CrocoError for a damaged file."""
     path = folder / f"{key_of(job)}.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except json.JSONDecodeError:
         raise CrocoError(f"{path} is damaged; delete it, and the study makes it again.") from None
 
@@ -175,10 +176,10 @@ def run_jobs(jobs: list[dict], folder: Path, workers: int = 1, progress: bool = 
     for stale in folder.glob("*.tmp"):
         stale.unlink()
     unique = list({key_of(job): job for job in jobs}.values())
-    open_ = [job for job in unique if (r := read(job, folder)) is None or r["status"] == "failed"]
+    open_ = [job for job in unique if read(job, folder).get("status") != "done"]
     bar = tqdm(total=len(unique), initial=len(unique) - len(open_), desc=label, unit="run", disable=not progress)
     done = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch=workers)(
-        delayed(partial(to_file, folder=folder))(job) for job in open_)
+        delayed(to_file)(job, folder) for job in open_)
     for _ in done:
         bar.update()
     bar.close()

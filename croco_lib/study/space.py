@@ -39,7 +39,8 @@ def space(name: str) -> dict[str, tuple]:
 
 def trials(name: str, count: int) -> list[dict]:
     """`count` different settings: the defaults, then random draws. What is common to all models is drawn alike."""
-    rng, drawn = np.random.default_rng(0), [{}]
+    rng = np.random.default_rng(0)
+    drawn: list[dict] = [{}]
     while len(drawn) < count:
         setting = {knob: values[rng.integers(len(values))] for knob, values in space(name).items()}
         drawn += [setting] if setting not in drawn else []

@@ -70,7 +70,7 @@ class Stepper:
         self.model, self.optimizers, self.at = model.train(), adam(model, lazy, 1e-3), 0
         self.rows = [torch.from_numpy(a) for a in (data.train.features, data.train.domain, data.train.label)]
 
-    def step(self) -> tuple[float, float, float]:
+    def step(self) -> tuple[float, ...]:
         part = slice(self.at, self.at + BATCH)
         self.at = (self.at + BATCH) % (len(self.rows[0]) - BATCH)
         features, domain, label = (a[part] for a in self.rows)
@@ -180,8 +180,8 @@ def measure(size: str = "full") -> Iterator[tuple[str, str, str, float]]:
     full = size == "full"
     steps, rows = (30, 800_000) if full else (5, 60_000)
     data = shaped(rows)
-    goal = dict(expert=(128,), tower=(8,))
-    run = fit(build("shared-bottom", data, **goal), data, epochs=1, eval_every=1 << 30, progress=False)
+    model = build("shared-bottom", data, expert=(128,), tower=(8,))
+    run = fit(model, data, epochs=1, eval_every=1 << 30, progress=False)
     yield "goal", "shared-bottom, 128–8, fetch included", "rows a second", run.rows_per_second
     for name in MODELS:
         for column, value in step_costs(name, data, steps).items():

@@ -63,7 +63,7 @@ class Runner:
     def valid(self, job: dict) -> float:
         """The job's best validation AUC; −inf where it failed."""
         result = read(job, self.runs)
-        return result["valid_auc"] if result and result["status"] == "done" else -np.inf
+        return result["valid_auc"] if result.get("status") == "done" else -np.inf
 
     def choose(self, data: str, model: str, settings: list[dict], label: str) -> tuple[dict, list[dict]]:
         """The settings that are best on validation by the mean of the tuning seeds, and all jobs run for it."""
@@ -74,7 +74,7 @@ class Runner:
         self.run([job for jobs in again.values() for job in jobs], f"{label}, finalists")
         mean = {i: np.mean([self.valid(job) for job in jobs]) for i, jobs in again.items()}
         if not np.isfinite(best := max(mean.values())):
-            error = (read(first[0], self.runs) or {}).get("error")
+            error = read(first[0], self.runs).get("error")
             raise CrocoError(f"Every trial of {model} on {data} failed: {error}")
         return settings[next(i for i in order if mean[i] == best)], first + sum(again.values(), [])
 
@@ -104,8 +104,8 @@ def run_study(name: str, study: dict, data: str, folder: Path = RESULTS, workers
     for model in study["models"]:
         base = chosen_in_main(data, model, folder) if study.get("settings") == "main" else {}
         if "search" in study:
-            settings = [{**trial, **fixed} for trial in trials(model, study["search"])]
-            base, jobs = at.choose(data, model, settings, f"{name}, search of {model}")
+            searched = [{**trial, **fixed} for trial in trials(model, study["search"])]
+            base, jobs = at.choose(data, model, searched, f"{name}, search of {model}")
             tried += [(model, job) for job in jobs]
         if "as_large_as" in study:
             base = {**base, "dim": dim_of(data, model, study["as_large_as"])}

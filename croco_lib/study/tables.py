@@ -98,15 +98,14 @@ class Tables:
         a, b = (label_of(x) if isinstance(x, dict) else x for x in (one, other))
         wide = self.metric(metric, part, split, by)
         if missing := [x for x in (a, b) if x not in wide]:
-            return Gap(*(np.nan,) * 4, 0) if metric in self.values.metric.values else self._lacks(missing)
+            if metric not in self.values.metric.values:
+                raise CrocoError(f"The study {self.study!r} on {self.data} has no {', '.join(map(repr, missing))}.")
+            return Gap(np.nan, np.nan, np.nan, np.nan, 0)  # the study measures it, only not of these two
         error = 0.0
         if metric == "auc":
             drawn = self.users.query("part == @part and split == @split").pivot(index="draw", columns=by, values="auc")
             error = float((drawn[a] - drawn[b]).std())
         return gap(wide[a] - wide[b], error)
-
-    def _lacks(self, names: list[str]) -> Gap:
-        raise CrocoError(f"The study {self.study!r} on {self.data} has no {', '.join(map(repr, names))}.")
 
     def made_by(self) -> str:
         """The command, runs, seeds, date, versions and rules behind it."""

@@ -115,10 +115,10 @@ def _trial(data: str, model: str, settings: dict) -> dict:
 
 def _best(jobs: list[dict], folder: Path) -> dict:
     """The settings of the trial that is best on validation."""
-    done = [(r["valid_auc"], -i) for i, job in enumerate(jobs) if (r := read(job, folder)) and r["status"] == "done"]
+    done = [(r["valid_auc"], -i) for i, job in enumerate(jobs) if (r := read(job, folder)).get("status") == "done"]
     if not done:
         raise CrocoError(f"Every trial of {jobs[0]['model']} on {jobs[0]['data']} failed: "
-                         f"{(read(jobs[0], folder) or {}).get('error', 'not run')}")
+                         f"{read(jobs[0], folder).get('error', 'not run')}")
     best = jobs[-max(done)[1]]
     return {**best["options"], **best["fit"]}
 

@@ -117,7 +117,7 @@ def beats_regularisers(R: Results) -> Iterator[Check]:
 
 
 def each_part_needed(R: Results) -> Iterator[Check]:
-    without = {"CovLoss": dict(alpha=0.0), "PEG (a domain gate instead)": dict(gate="domain"),
+    without: dict[str, dict] = {"CovLoss": dict(alpha=0.0), "PEG (a domain gate instead)": dict(gate="domain"),
                "several embeddings": dict(multi_embedding=False)}
     for data in R.data("ablations"):
         table = R.values("ablations", data, "auc", by="variant")

@@ -30,12 +30,10 @@ def benchmark(
     from ..jobs import parse_data
     from .benchmark import run_study, studies
 
-    if (study is None) == (data is None):
-        raise CrocoError("benchmark takes either --study NAME or --data NAME.")
-    if study is not None:
+    if study is not None and data is None:
         known("study", study, ["all", *studies()])
         chosen = {n: s for n, s in studies().items() if study in ("all", n)}
-    else:
+    elif data is not None and study is None:
         if seeds < 1 or workers < 1 or trials < 0:
             raise CrocoError("benchmark: --seeds and --workers must be 1 or more, --trials 0 or more.")
         if name in studies():
@@ -43,6 +41,8 @@ def benchmark(
         listed = list(MODELS) if models == "all" else [known("model", m, MODELS) for m in models.split(",")]
         values = {k: [parse_value(v) for v in text.split(";")] for k, text in split_pairs(grid, "--grid", "KEY=V1;V2")}
         chosen = {name: dict(data=data.split(), models=listed, seeds=seeds, trials=trials, grid=values)}
+    else:
+        raise CrocoError("benchmark takes either --study NAME or --data NAME.")
     for spec in dict.fromkeys(chain(*(s["data"] for s in chosen.values()))):
         present(parse_data(spec)[0])  # data that cannot be had ends it before the first run
     done = 0

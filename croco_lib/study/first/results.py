@@ -33,7 +33,8 @@ class Results:
     """The committed (or any other) results of the studies, read when asked for."""
 
     def __init__(self, folder: Path = RESULTS):
-        self.folder, self.read = folder, {}
+        self.folder = folder
+        self.read: dict[str, pd.DataFrame] = {}
 
     def __getitem__(self, study: str) -> pd.DataFrame:
         if study not in self.read:
