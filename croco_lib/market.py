@@ -28,14 +28,15 @@ from .benchmark import DEFAULT_FIT, FIT, RESULTS, VERSIONS, select
 from .benchmark import results as of_study
 from .data import load
 from .errors import CrocoError, DataError, write_text, write_whole
-from .metrics import grouped_auc
+from .metrics import grouped_auc, log_losses
 from .models import build
+from .options import TrainOptions
 from .schema import MultiDomainData, Split
 from .serving import export, latency
-from .training import fit, predict
+from .training import fit, predict, train
 
 METRICS = ("ctr", "revenue", "gmv")  # each a sum over requests, divided by the number of requests
-DAILY = dict(epochs=2, batch_size=1024, lr=0.01, patience=2)  # a day's training
+DAILY = TrainOptions(epochs=2, batch_size=1024, lr=0.01, patience=2)  # a day's training
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,8 @@ def main_auc(model, split: Split, s: int) -> float:
     return float(grouped_auc(part.label, predict(model, part), np.zeros(len(part), int))[0][0])
 
 
-def continual(models: Mapping, market: Market, asked: Requests, daily: Mapping = DAILY) -> dict[str, pd.DataFrame]:
+def continual(models: Mapping, market: Market, asked: Requests,
+              daily: TrainOptions = DAILY) -> dict[str, pd.DataFrame]:
     """Each arm serves a day, then learns from the clicks on what it showed itself, and so on: outcomes by arm.
 
     The models are trained in place. From the second day on, logs come from the arm's own ranking and no longer from
@@ -271,7 +273,7 @@ def continual(models: Mapping, market: Market, asked: Requests, daily: Mapping =
             days.append(shown := serve(market, today, predicted(model, market, today)))
             log = rows_of(market, *(shown[c].to_numpy() for c in ("user", "ad", "domain", "ctr")))
             with suppress(DataError):  # a domain without a click, or with nothing else: the model stays as it is
-                fit(model, day_data(market.data, log, day), seed=day, progress=False, **daily)
+                train(model, day_data(market.data, log, day), replace(daily, seed=day), progress=False)
         outcomes[name] = pd.concat(days, ignore_index=True)
     return outcomes
 
@@ -329,7 +331,7 @@ def companions(data: MultiDomainData) -> list[tuple[int, int, np.ndarray]]:
 def health(model, rows: Split, known_by: list) -> np.ndarray:
     """TESTS of one domain's day, [5, 2]: the value, and its variance by sampling alone."""
     n, X = max(len(rows), 1), rows.features
-    loss = np.logaddexp(0, z := predict(model, rows)) - rows.label * z if len(rows) else np.zeros(1)
+    loss = log_losses(rows.label, predict(model, rows)) if len(rows) else np.zeros(1)
     wrong = np.zeros(len(rows), bool)
     for key, column, value in known_by:
         wrong |= (value[X[:, key]] != X[:, column]) & (value[X[:, key]] > 0)
@@ -354,7 +356,7 @@ def abnormal(today: np.ndarray, past: list[np.ndarray], level: float = 0.01) -> 
 
 def live(model, market: Market, fault: str | None, *, tolerance: bool, domain: int = 2, main: int = 1, days: int = 10,
          when: range = range(3, 6), rows: int = 40_000, asked: Requests | None = None, level: float = 0.01,
-         past: int = 10, seed: int = 0, daily: Mapping = DAILY) -> pd.DataFrame:
+         past: int = 10, seed: int = 0, daily: TrainOptions = DAILY) -> pd.DataFrame:
     """Train `model` day by day, in place, with a fault in the feed of `domain` on the days `when`.
 
     With tolerance a domain whose day is abnormal is left out: its last good day stands in for it. Should the main
@@ -411,11 +413,12 @@ def live(model, market: Market, fault: str | None, *, tolerance: bool, domain: i
         fault=fault or "none", tolerance=tolerance)
 
 
-def _train(model, data: MultiDomainData, feed: list[Split], day: int, daily: Mapping) -> MultiDomainData:
+def _train(model, data: MultiDomainData, feed: list[Split], day: int,
+           daily: TrainOptions) -> MultiDomainData:
     rows = Split(*(np.concatenate([getattr(f, c) for f in feed]) for c in ("features", "domain", "label", "user")),
                  data.domains)
     made = day_data(data, rows, day)
-    fit(model, made, seed=day, progress=False, **daily)
+    train(model, made, replace(daily, seed=day), progress=False)
     return made
 
 
@@ -425,7 +428,7 @@ def _worse(model, checkpoint: Path, held: Split, level: float) -> bool:
     model.load_state_dict(load_file(checkpoint))
     then = predict(model, held)
     model.load_state_dict(weights)
-    more = np.logaddexp(0, now) - held.label * now - np.logaddexp(0, then) + held.label * then
+    more = log_losses(held.label, now) - log_losses(held.label, then)
     return bool(more.mean() > stats.norm.ppf(1 - level) * more.std() / np.sqrt(len(more)))
 
 
