@@ -13,6 +13,7 @@ import typer
 from .console import made_with, split_pairs
 from .errors import CrocoError, DataError, known, parse_value
 from .online import commands as online
+from .options import TrainOptions
 from .site import commands as site
 from .study import commands as study
 
@@ -136,13 +137,16 @@ def fit(
     data: Annotated[str, typer.Option(help="A data set's name (see `croco data`), or a CSV or Parquet file")] = "world",
     alpha: Annotated[float | None, typer.Option(help="Weight of CovLoss (crocodile).")] = None,
     sets: Annotated[int | None, typer.Option(help="Embedding sets and experts M (crocodile).")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Fixes the weights and the rows' order, never the split.")] = 0,
-    epochs: Annotated[int, typer.Option(help="At most so many passes.")] = 10,
-    batch_size: Annotated[int, typer.Option(help="Rows a step.")] = 4096,
-    lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = 3e-3,
-    weight_decay: Annotated[float, typer.Option(help="Adam's L2 regularisation.")] = 0.0,
-    objective: Annotated[str, typer.Option(help="sample (plain mean) or domain (per-domain means summed).")] = "sample",
-    patience: Annotated[int, typer.Option(help="Stop after so many validations without a better AUC.")] = 2,
+    seed: Annotated[int, typer.Option(
+        min=0, help="Fixes the weights and the rows' order, never the split.")] = TrainOptions.seed,
+    epochs: Annotated[int, typer.Option(help="At most so many passes.")] = TrainOptions.epochs,
+    batch_size: Annotated[int, typer.Option(help="Rows a step.")] = TrainOptions.batch_size,
+    lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = TrainOptions.lr,
+    weight_decay: Annotated[float, typer.Option(help="Adam's L2 regularisation.")] = TrainOptions.weight_decay,
+    objective: Annotated[str, typer.Option(
+        help="sample (plain mean) or domain (per-domain means summed).")] = TrainOptions.objective,
+    patience: Annotated[int, typer.Option(
+        help="Stop after so many validations without a better AUC.")] = TrainOptions.patience,
     eval_every: Annotated[int | None, typer.Option(help="Steps between validations (default: an epoch).")] = None,
     lazy: Annotated[bool | None, typer.Option(help="Lazy Adam for the tables (default: for many ids).")] = None,
     folder: Annotated[Path | None, typer.Option(help="Keep checkpoints here; an interrupted run goes on.")] = None,
@@ -160,10 +164,10 @@ def fit(
     import torch
     from accelerate import PartialState
 
+    from .evaluation import evaluate
     from .models import build, options_of
     from .online.serving import save_schema
-    from .training import evaluate
-    from .training import fit as train
+    from .training import train
 
     if threads < 1:
         raise CrocoError(f"--threads must be 1 or more, not {threads}.")
@@ -172,24 +176,29 @@ def fit(
     chosen |= {k: parse_value(v) for k, v in split_pairs(set_, "--set", "KEY=VALUE")}
     options_of(model)  # an unknown model is named before the data is read
     loaded = _load(data, label, domain, user, item, fields, option)
-    run = train(build(model, loaded, seed=seed, **chosen), loaded, epochs=epochs, batch_size=batch_size, lr=lr,
-                weight_decay=weight_decay, objective=objective, patience=patience, eval_every=eval_every, lazy=lazy,
-                seed=seed, folder=folder, progress=not json_ and sys.stderr.isatty())
+    options = TrainOptions(epochs, batch_size, lr, weight_decay, objective, patience, eval_every, lazy, seed)
+    run = train(build(model, loaded, seed=seed, **chosen), loaded, options, folder,
+                progress=not json_ and sys.stderr.isatty())
     table = evaluate(run.model, loaded.test)
-    speaks = PartialState().is_main_process  # one of several processes
+    is_main = PartialState().is_main_process
     PartialState().destroy_process_group()
-    if not speaks:
+    if not is_main:  # of several processes one writes and prints
         return
     if folder:
         save_schema(loaded, folder)
     if json_:
         typer.echo(json.dumps(as_json(run, table, loaded)))
-        return
-    for key, value in loaded.notes.items():
+    else:
+        _print_run(run, table, loaded)
+
+
+def _print_run(run, table, data) -> None:
+    """How the data was made and the run ended, then the metrics, a line a domain, and why one is missing."""
+    for key, value in data.notes.items():
         typer.echo(f"# {key}: {value}")
-    typer.echo(f"# {model}, seed {seed}: {run.stopped}, best at step {run.best_step}, {run.seconds:.1f} s, "
-               f"{run.rows_per_second:,.0f} training rows a second")
-    wide = table.pivot(index="domain", columns="metric", values="value").loc[["all", *loaded.domains]]
+    typer.echo(f"# {run.settings['model']}, seed {run.settings['seed']}: {run.stopped}, best at step {run.best_step}, "
+               f"{run.seconds:.1f} s, {run.rows_per_second:,.0f} training rows a second")
+    wide = table.pivot(index="domain", columns="metric", values="value").loc[["all", *data.domains]]
     wide.insert(0, "rows", table.drop_duplicates("domain").set_index("domain").rows)
     typer.echo(wide.to_string(float_format="{:.5f}".format, na_rep="–"))
     for row in table[table.note != ""].itertuples():

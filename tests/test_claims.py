@@ -1,6 +1,7 @@
 """The scorecard follows from the results: rules on made figures, and a doctored result changes its verdict."""
 
 import shutil
+import time
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,8 @@ from typer.testing import CliRunner
 from croco_lib import CrocoError
 from croco_lib.cli import app
 from croco_lib.errors import ROOT
-from croco_lib.study import jobs
+from croco_lib.losses import covariance_loss
+from croco_lib.study import cost, jobs
 from croco_lib.study.first import claims
 from croco_lib.study.first.benchmark import run_study, studies
 from croco_lib.study.first.claims import MARGIN, Check, check
@@ -38,9 +40,15 @@ def test_verdicts():
         verdict([check("d", "w", [0.1])])
 
 
-def test_covloss_share_is_a_share():
-    share = claims.covloss_share(rows=256, repeats=4)
-    assert ((share > 0) & (share < 1)).all()
+def test_covloss_share_is_the_time_of_covloss_in_that_of_the_whole(monkeypatch):
+    def slow(O):
+        time.sleep(0.3)  # as long as a dozen steps on so few rows
+        return covariance_loss(O)
+
+    share = cost.covloss_share(rows=64, repeats=5)
+    monkeypatch.setattr(cost, "covariance_loss", slow)
+    slowed = cost.covloss_share(rows=64, repeats=5)
+    assert len(share) == 3 and np.median(share) < 0.5 < np.median(slowed) < 1
 
 
 @pytest.fixture(scope="module")

@@ -77,6 +77,14 @@ def test_log_loss_equals_scikit_learn(rows, dtype):
     assert metrics.log_loss(label, logit) == pytest.approx(expected, rel=1e-6)
 
 
+def test_log_losses_are_those_of_the_rows_in_the_logits_own_precision():
+    label, logit = np.array([0, 1, 1, 0], np.float32), np.array([0.0, 2.0, -1.0, 3.0], np.float32)
+    p = 1 / (1 + np.exp(-logit))
+    np.testing.assert_allclose(metrics.log_losses(label, logit), -np.log(np.where(label == 1, p, 1 - p)), rtol=1e-6)
+    assert metrics.log_losses(label, logit).dtype == np.float32
+    assert np.isnan(metrics.log_loss(label[:0], logit[:0]))
+
+
 def test_log_loss_of_extreme_logits_is_exact():
     assert metrics.log_loss(np.array([0, 1]), np.array([800.0, -800.0])) == 800
 

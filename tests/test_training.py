@@ -1,15 +1,20 @@
 """Training: one seed fixes everything, the best weights are kept, an interruption changes nothing."""
 
+import inspect
+from dataclasses import FrozenInstanceError, asdict, fields, replace
+from itertools import islice
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from croco_lib import CrocoError, build, evaluate, evaluation, fit, metrics, training
+from croco_lib import CrocoError, batches, build, evaluate, evaluation, fit, metrics, training
 from croco_lib.checkpoint import load_weights
 from croco_lib.evaluation import embedding_sets, expert_outputs, expert_scores, predict, probe
 from croco_lib.inside import diversity
-from croco_lib.losses import covariance_loss
+from croco_lib.losses import covariance_loss, domain_objective
+from croco_lib.options import TrainOptions
 
 FAST = dict(epochs=3, batch_size=1000, progress=False)
 
@@ -186,6 +191,56 @@ def test_a_folder_of_another_start_or_a_damaged_one_is_refused(small_world, tmp_
 def test_settings_of_the_wrong_kind_are_named(small_world, bad):
     with pytest.raises(CrocoError, match=f"fit: {next(iter(bad))} must be"):
         fit(build("shared-bottom", small_world), small_world, **bad)
+
+
+def test_the_defaults_of_a_training_stand_once():
+    given = inspect.signature(fit).parameters
+    assert {f.name: given[f.name].default for f in fields(TrainOptions)} == asdict(TrainOptions())
+    with pytest.raises(FrozenInstanceError):
+        TrainOptions().lr = 1.0
+    with pytest.raises(CrocoError, match="fit: lr must be above 0"):
+        replace(TrainOptions(), lr=-1.0)
+
+
+def test_a_step_goes_down_the_gradient_of_the_batchs_loss(small_world):
+    model = build("crocodile", small_world)
+    weights = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    batch = next(batches.feed(small_world.train, 300, 0, 0, 54, torch.device("cpu")))
+    out = model(batch.features, batch.domain)
+    loss = domain_objective(out.logits, batch.label, batch.domain) + out.penalty
+    gradients = dict(zip(weights, torch.autograd.grad(loss, model.parameters()), strict=True))
+    model.embedding.table.weight.grad = torch.ones_like(model.embedding.table.weight)  # left over: it must not count
+    model.eval()  # in which there would be no penalty
+    returned = training.train_step(model, [torch.optim.SGD(model.parameters(), lr=0.5)], domain_objective, batch)
+    assert torch.equal(returned, loss.detach()) and not returned.requires_grad
+    for name, weight in model.named_parameters():
+        assert torch.allclose(weight, weights[name] - 0.5 * gradients[name], atol=1e-7), name
+
+
+def test_the_shares_of_a_batch_have_the_objective_of_the_whole(small_world):
+    batch = next(batches.feed(small_world.train, 301, 0, 0, 54, torch.device("cpu")))
+    logits = torch.randn(301, generator=torch.Generator().manual_seed(0))
+    whole = domain_objective(logits, batch.label, batch.domain)
+    parts = [batch.share(rank, 3) for rank in range(3)]
+    assert sum(len(part.label) for part in parts) == 301
+    each = [domain_objective(logits[rank::3], part.label, part.domain, part.counts) for rank, part in enumerate(parts)]
+    assert torch.isclose(sum(each) / 3, whole)  # as processes average their gradients
+
+
+@pytest.mark.parametrize(("rows", "processes", "steps"), [(100, 1, 10), (101, 1, 11), (101, 2, 10), (102, 2, 11)])
+def test_a_last_batch_that_gives_not_every_process_a_row_is_left_out(rows, processes, steps):
+    assert batches.steps_per_epoch(rows, 10, processes) == steps
+
+
+def test_the_feed_goes_on_in_the_next_epoch_and_at_any_step(small_world):
+    rows, cpu = len(small_world.train), torch.device("cpu")
+    steps = batches.steps_per_epoch(rows, 1_000, 1)
+    two = list(islice(batches.feed(small_world.train, 1_000, 4, 0, steps, cpu), 2 * steps))
+    expected = [b for epoch in (0, 1) for b in batches.epoch_batches(small_world.train, 1_000, 4, epoch, 0, cpu)]
+    later = list(islice(batches.feed(small_world.train, 1_000, 4, steps + 3, steps, cpu), steps - 3))
+    for one, other in (*zip(two, expected, strict=True), *zip(later, two[steps + 3:], strict=True)):
+        assert torch.equal(one.features, other.features) and torch.equal(one.label, other.label)
+        assert torch.equal(one.counts, one.domain.bincount())
 
 
 def test_a_model_of_other_data_is_refused(small_world):

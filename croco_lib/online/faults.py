@@ -11,9 +11,9 @@ from scipy.special import expit, logit
 from torch import Tensor, nn
 
 from ..errors import DataError
-from ..metrics import grouped_auc
+from ..metrics import grouped_auc, log_losses
 from ..schema import MultiDomainData, Split
-from ..training import fit, predict
+from ..training import predict, train
 from .market import DAILY, Market, Requests, day_data, predict_candidates, serve
 
 
@@ -70,7 +70,7 @@ def decided_by_ids(data: MultiDomainData) -> list[tuple[int, int, np.ndarray]]:
 def daily_statistics(model: nn.Module, rows: Split, decided: list) -> np.ndarray:
     """TESTS of one domain's day, [5, 2]: the value, and its variance by sampling alone."""
     n, X = max(len(rows), 1), rows.features
-    loss = np.logaddexp(0, z := predict(model, rows)) - rows.label * z if len(rows) else np.zeros(1)
+    loss = log_losses(rows.label, predict(model, rows)) if len(rows) else np.zeros(1)
     wrong = np.zeros(len(rows), bool)
     for key, column, value in decided:
         wrong |= (value[X[:, key]] != X[:, column]) & (value[X[:, key]] > 0)
@@ -177,7 +177,7 @@ def train_day(model: nn.Module, data: MultiDomainData, feed: list[Split], day: i
 
     rows = Split(column("features"), column("domain"), column("label"), column("user"), data.domains)
     today = day_data(data, rows, day)
-    fit(model, today, seed=day, progress=False, **DAILY)
+    train(model, today, replace(DAILY, seed=day), progress=False)
     return today
 
 
@@ -187,7 +187,7 @@ def is_worse(model: nn.Module, checkpoint: Mapping[str, Tensor], held: Split) ->
     model.load_state_dict(checkpoint)
     then = predict(model, held)
     model.load_state_dict(weights)
-    more = np.logaddexp(0, now) - held.label * now - np.logaddexp(0, then) + held.label * then
+    more = log_losses(held.label, now) - log_losses(held.label, then)
     return bool(more.mean() > stats.norm.ppf(1 - LEVEL) * more.std() / np.sqrt(len(more)))
 
 

@@ -9,7 +9,7 @@ what was bought. Two arms meet the same requests and the same uniform draws (com
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,11 +17,12 @@ from scipy.special import expit
 from torch import nn
 
 from ..errors import CrocoError, DataError
+from ..options import TrainOptions
 from ..schema import MultiDomainData, Split
-from ..training import fit, predict
+from ..training import predict, train
 
 METRICS = ("ctr", "revenue", "gmv")  # each a sum over requests, divided by the number of requests
-DAILY: dict[str, Any] = dict(epochs=2, batch_size=1024, lr=0.01, patience=2)  # a day's training
+DAILY = TrainOptions(epochs=2, batch_size=1024, lr=0.01, patience=2)  # a day's training
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def day_data(data: MultiDomainData, rows: Split, seed: int = 0) -> MultiDomainDa
 
 
 def train_continually(models: Mapping[str, nn.Module], market: Market, requests: Requests,
-                      daily: Mapping = DAILY) -> dict[str, pd.DataFrame]:
+                      daily: TrainOptions = DAILY) -> dict[str, pd.DataFrame]:
     """Each arm serves a day, then learns from the clicks on what it showed itself, and so on: outcomes by arm.
 
     The models are trained in place. From the second day on, logs come from the arm's own ranking and no longer from
@@ -137,6 +138,6 @@ def train_continually(models: Mapping[str, nn.Module], market: Market, requests:
             days.append(shown := serve(market, today, predict_candidates(model, market, today)))
             log = code_rows(market, *(shown[c].to_numpy() for c in ("user", "ad", "domain", "ctr")))
             with suppress(DataError):  # a domain without a click, or with nothing else: the model stays as it is
-                fit(model, day_data(market.data, log, day), seed=day, progress=False, **daily)
+                train(model, day_data(market.data, log, day), replace(daily, seed=day), progress=False)
         outcomes[name] = pd.concat(days, ignore_index=True)
     return outcomes

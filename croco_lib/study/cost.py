@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..batches import Batch
 from ..data import load
 from ..layers import Experts
 from ..losses import covariance_loss, domain_objective
 from ..models import build
+from ..training import adam, train_step
 
 ROWS, SETS, INPUTS, WIDTHS = 4096, 5, 7 * 16, (64, 32)  # the defaults, seven fields
 
@@ -60,17 +62,14 @@ def covloss_share(rows: int = 4096, repeats: int = 12) -> np.ndarray:
     model = build("crocodile", data, alpha=0.0)
     part = data.train.take(np.arange(rows) % len(data.train))
     features, domain, label = map(torch.from_numpy, (part.features, part.domain, part.label))
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    batch, optimizers = Batch(features, domain, label, domain.bincount()), adam(model, lazy=False, lr=1e-3)
+    outputs = model(features, domain).experts.detach()
     shares = []
     for _ in range(repeats):
         start = time.perf_counter()
-        out = model(features, domain)
-        optimizer.zero_grad()
-        domain_objective(out.logits, label, domain).backward()
-        optimizer.step()
+        train_step(model, optimizers, domain_objective, batch)
         middle = time.perf_counter()
-        O = out.experts.detach().requires_grad_()
-        covariance_loss(O).backward()
+        covariance_loss(outputs.clone().requires_grad_()).backward()
         end = time.perf_counter()
         shares.append((end - middle) / (end - start))
     torch.set_num_threads(threads)

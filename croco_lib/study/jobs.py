@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from ..console import VERSIONS
 from ..errors import CrocoError, parse_value, write_text, write_whole
+from ..options import TrainOptions
 from ..schema import MultiDomainData, Split
 from .space import registered
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ..training import Run
 
 FIT = ("lr", "weight_decay", "batch_size", "epochs", "patience", "objective")
-DEFAULTS = dict(lr=3e-3, weight_decay=0.0, batch_size=2048, epochs=10, patience=6, objective="sample")
+DEFAULTS = TrainOptions(batch_size=2048, patience=6)  # of every model, where a search has chosen nothing else
 LOOKS = 4  # validations an epoch, whatever the batch size: the best step comes early, and patience is 1.5 epochs
 FRESH_ROWS = 20_000  # new rows a domain of the made world, so that its smallest is measured as well as its largest
 
@@ -43,10 +44,11 @@ def make_job(data: str, model: str, seed: int, settings: dict, final: bool, insi
     """`settings` go to `fit` by their names, else to the model; `start` is the embeddings' standard deviation."""
     name, fixed = registered(model)
     settings = {**settings, **fixed}
+    default = {name: getattr(DEFAULTS, name) for name in FIT}  # those that a job may choose, in the order of its key
     return json.loads(json.dumps(dict(
         data=data, model=name, seed=seed, final=final, inside=inside, versions=VERSIONS,
         options={k: v for k, v in settings.items() if k not in FIT},
-        fit={**DEFAULTS, **{k: v for k, v in settings.items() if k in FIT}})))
+        fit={**default, **{k: v for k, v in settings.items() if k in FIT}})))
 
 
 def key_of(job: dict) -> str:

@@ -16,15 +16,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..batches import Batch
 from ..errors import ROOT
 from ..losses import domain_objective
 from ..metrics import grouped_auc
 from ..models import MODELS, build
 from ..schema import Field, MultiDomainData, Split
-from ..training import adam, fit
+from ..training import adam, fit, train_step
 from .raw import write_aliccp, write_kuairand
 
 MOVIELENS = {"user": 6_040, "item": 3_706, "gender": 2, "age": 7, "occupation": 21, "zip": 3_439, "domain": 3}
@@ -74,16 +75,14 @@ class Stepper:
         part = slice(self.at, self.at + BATCH)
         self.at = (self.at + BATCH) % (len(self.rows[0]) - BATCH)
         features, domain, label = (a[part] for a in self.rows)
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-        clock = [time.perf_counter()]
-        out = self.model(features, domain)
-        loss = domain_objective(out.logits, label, domain) + out.penalty
-        clock.append(time.perf_counter())
-        loss.backward()
-        clock.append(time.perf_counter())
-        for optimizer in self.optimizers:
-            optimizer.step()
+        batch, clock = Batch(features, domain, label, domain.bincount()), [time.perf_counter()]
+
+        def backward(loss: Tensor) -> None:
+            clock.append(time.perf_counter())
+            loss.backward()
+            clock.append(time.perf_counter())
+
+        train_step(self.model, self.optimizers, domain_objective, batch, backward)
         clock.append(time.perf_counter())
         return tuple(np.diff(clock))
 
