@@ -1,54 +1,68 @@
 """What CovLoss costs beside the experts that it keeps apart: by count of products, and by time, in one run."""
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from ..batches import Batch
+from ..console import VERSIONS
 from ..data import load
 from ..layers import Experts
 from ..losses import covariance_loss, domain_objective
 from ..models import build
 from ..training import adam, train_step
+from .studies import label_of
 
-ROWS, SETS, INPUTS, WIDTHS = 4096, 5, 7 * 16, (64, 32)  # the defaults, seven fields
+ROWS, FIELDS = 4096, 7
+# (M, embedding size, expert widths): our defaults, and the setting of the search at which CovLoss weighs most.
+SHAPES = {"defaults": (5, 16, (64, 32)), "widest of the search": (8, 8, (128, 64))}
 
 
-def products() -> dict[str, int]:
+def products(sets: int, dim: int, widths: tuple[int, ...]) -> dict[str, int]:
     """Multiplications forward: the experts' N · M · Σ i · o; the paper's M(M−1)/2 · d² · N on all rows and on 32."""
-    sizes, d = (INPUTS, *WIDTHS), WIDTHS[-1]
-    pairs = SETS * (SETS - 1) // 2 * d**2
-    return {"products, experts": ROWS * SETS * sum(i * o for i, o in zip(sizes[:-1], sizes[1:], strict=True)),
+    sizes, d = (FIELDS * dim, *widths), widths[-1]
+    pairs = sets * (sets - 1) // 2 * d**2
+    return {"products, experts": ROWS * sets * sum(i * o for i, o in zip(sizes[:-1], sizes[1:], strict=True)),
             "products, all rows": pairs * ROWS, "products, 32 rows": pairs * 32}
 
 
-def cost(repeats: int = 100) -> pd.DataFrame:
-    """A row a repeat: products, and milliseconds forward and backward of the experts and of CovLoss, on one thread.
+def milliseconds(part: Callable[[Tensor], Tensor], x: Tensor) -> float:
+    """The time that a part takes forward and backward, from and to what it reads."""
+    x = x.clone().requires_grad_()
+    start = time.perf_counter()
+    part(x).sum().backward()
+    return 1000 * (time.perf_counter() - start)
 
-    The three are timed in turn within each repeat, so that what slows the machine slows all of them.
+
+def cost(repeats: int = 100) -> pd.DataFrame:
+    """A row a shape and repeat: products, and milliseconds forward and backward of the experts and of CovLoss.
+
+    On one thread; the three are timed in turn within each repeat, so that what slows the machine slows all of them.
     """
+    from .rules import RULES_HASH
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    experts, x = Experts(SETS, INPUTS, WIDTHS), torch.randn(SETS, ROWS, INPUTS, requires_grad=True)
-    O = experts(x).detach()
-
-    def timed(run) -> float:
-        start = time.perf_counter()
-        run()
-        return 1000 * (time.perf_counter() - start)
-
-    def loss(rows: int):
-        return lambda: covariance_loss(O[:, :rows].clone().requires_grad_()).backward()
-
     rows = []
-    for _ in range(repeats + 5):
-        rows.append({**products(), "ms, experts": timed(lambda: experts(x).sum().backward()),
-                     "ms, all rows": timed(loss(ROWS)), "ms, 32 rows": timed(loss(32))})
+    for shape, (sets, dim, widths) in SHAPES.items():
+        experts = Experts(sets, FIELDS * dim, widths)
+        x = torch.randn(sets, ROWS, FIELDS * dim)
+        O = experts(x).detach()  # [M, N, d]
+        some = O[:, :32]
+        for _ in range(repeats + 5):
+            rows.append({
+                "shape": shape, **products(sets, dim, widths),
+                "ms, experts": milliseconds(experts, x),
+                "ms, all rows": milliseconds(covariance_loss, O),
+                "ms, 32 rows": milliseconds(covariance_loss, some)})
+        del rows[-repeats - 5:-repeats]  # the first five only warm it up
     torch.set_num_threads(threads)
-    return pd.DataFrame(rows[5:]).astype(dict.fromkeys(products(), np.int64)).round(4)
+    return pd.DataFrame(rows).round(4).assign(versions=label_of(VERSIONS), rules=RULES_HASH)
 
 
 def covloss_share(rows: int = 4096, repeats: int = 12) -> np.ndarray:

@@ -1,9 +1,11 @@
 """The paper's thirteen claims as rules. Written and committed before the results, which store this file's hash.
 
 A claim is a list of checks on each data set, each a difference with a 95 % interval over seeds and test users. A check
-*holds* when its interval lies on the claimed side of zero (or, where the claim says "as good", within ±MARGIN); it is
-*contradicted* when the interval lies wholly on the other side (or outside ±MARGIN); else it is *too noisy*. On each
-data set a claim is *reproduced* when all its checks hold, *contradicted* when one of them is, else *too noisy to say*.
+*holds* when its interval lies on the claimed side of its bound, is *contradicted* when the interval lies wholly on the
+other side, and is else *too noisy*. On each data set a claim is *reproduced* when all its checks hold. It is
+*contradicted* when one of them is, at a level divided by the number of checks (Bonferroni), since one of many may
+fall on the wrong side by luck; else it is *too noisy to say*. Where a data set cannot show what a claim speaks of, or
+nothing can be measured there, it *cannot be tested here*.
 """
 
 import hashlib
@@ -14,20 +16,30 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from .tables import Gap, Tables, gap
+from .intervals import Gap, detectable, gap
+from .tables import Tables, difference
 
-RULES_HASH = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
-MARGIN = 0.002  # of AUC: what we call "as good", about the spread between two seeds [ours]
+HERE = Path(__file__).parent
+RULES_HASH = hashlib.sha256(b"".join((HERE / f).read_bytes() for f in ("rules.py", "intervals.py"))).hexdigest()[:16]
 BASELINES = ("shared-bottom", "mmoe", "ple", "star", "hinet", "pepnet", "adasparse", "me-ple", "sdem", "me-mmoe")
 SINGLE_EMBEDDING = ("mmoe", "ple", "hinet")  # of one table and several experts
 MULTI_EMBEDDING = ("me-mmoe", "me-ple", "sdem")  # the other models of several tables
 OTHERS = ("correlation", "dot", "cos", "dcorr", "hsic", "ole", "importance")  # regularisers beside CovLoss
-HOLDS, CONTRADICTED, NOISY = "holds", "contradicted", "too noisy"
+WITHOUT = "crocodile without CovLoss"
+SCARCE = 10  # the largest domain has as many times the smallest's rows, where a claim speaks of scarce data [ours]
+AS_ABLE = 0.005  # of AUC: experts that lose as much may differ by their noise alone [ours]
+RANGE = {"auc": 0.00093, "gauc": 0.00199}  # the paper: within so much of the best lies every safe α
+LEVEL = 0.025  # of one side, a claim
+HOLDS, CONTRADICTED, NOISY, UNMEASURED = "holds", "contradicted", "too noisy", "not measured"
 
 
 class Check(NamedTuple):
-    """One difference and how it came out. `paper` is the paper's figure in the same unit, where it gives one."""
+    """One difference and how it came out. `paper` is the paper's figure in the same unit, where it gives one.
+
+    `against` is how likely a value as far on the wrong side is if the truth lay on the bound.
+    """
 
     what: str
     value: float
@@ -37,136 +49,155 @@ class Check(NamedTuple):
     seeds: int
     paper: float
     outcome: str
+    against: float
 
 
-def above_zero(what: str, g: Gap, paper: float = np.nan) -> Check:
-    """Claimed: the difference is above zero."""
-    return Check(what, *g, paper, HOLDS if g.low > 0 else CONTRADICTED if g.high < 0 else NOISY)
+def above(what: str, g: Gap, paper: float = np.nan, bound: float = 0.0, level: float = 0.95) -> Check:
+    """Claimed: the difference is above the bound."""
+    if not np.isfinite(g.error):
+        return Check(what, g.value, g.low, g.high, np.nan, g.seeds, paper, NOISY, 1.0)
+    low, high = g.interval(level)
+    outcome = HOLDS if low > bound else CONTRADICTED if high < bound else NOISY
+    return Check(what, g.value, low, high, detectable(g, level=1 - level), g.seeds, paper, outcome, g.tail(bound))
 
 
-def as_good(what: str, g: Gap, paper: float = np.nan, margin: float = MARGIN) -> Check:
-    """Claimed: the two differ by less than the margin, either way (two one-sided tests)."""
-    outside = g.low > margin or g.high < -margin
-    return Check(what, *g, paper, HOLDS if -margin < g.low and g.high < margin else CONTRADICTED if outside else NOISY)
+def not_worse(what: str, g: Gap, margin: float, paper: float = np.nan) -> Check:
+    """Claimed: the first is not worse than the second by the margin or more. One-sided at 5 %: a 90 % interval."""
+    return above(what, g, paper, -margin, 0.90)
 
 
-def not_worse(what: str, g: Gap, margin: float) -> Check:
-    """Claimed: the first is not worse than the second by the margin or more."""
-    return Check(what, *g, np.nan, HOLDS if g.low > -margin else CONTRADICTED if g.high < -margin else NOISY)
-
-
-def best_of(T: Tables, names: tuple[str, ...], metric: str = "auc", by: str = "model", **where) -> str:
-    """The name with the best mean; one that is chosen by the test rows themselves makes the comparison harder."""
-    table = T.metric(metric, by=by, **where)
-    return table[[n for n in names if n in table]].mean().idxmax()
+def unmeasured(what: str) -> Check:
+    """What the claim speaks of and this data set does not have: it says so, and does not count."""
+    return Check(what, np.nan, np.nan, np.nan, np.nan, 0, np.nan, UNMEASURED, 1.0)
 
 
 def diversity(T: Tables) -> Iterator[Check]:
-    best = best_of(T, SINGLE_EMBEDDING, "diversity_index")
-    yield above_zero(f"DI of crocodile minus {best}'s, the most diverse of one table",
-                     T.gap("crocodile", best, "diversity_index"))
+    ratio = T.over_start("diversity_index")
+    best = str(ratio[[n for n in SINGLE_EMBEDDING if n in ratio]].mean().idxmax())  # the hardest to beat
+    yield above(f"DI over that before training: crocodile minus {best}, the most diverse of one table",
+                gap(ratio["crocodile"] - ratio[best]))
     yield not_worse(f"… and its experts' own AUC minus {best}'s: DI is high for experts that know nothing",
-                    T.gap("crocodile", best, "expert_auc"), 0.02)
+                    T.gap("crocodile", best, "expert_auc"), AS_ABLE)
 
 
 def collapse(T: Tables) -> Iterator[Check]:
     rows = T.domains()
+    if T.ratio() < SCARCE:
+        return
     for model in ("me-ple", "sdem"):
-        kept = {part: T.metric("own_table_abundance", part, "train")[model] /
-                T.metric("own_table_abundance_start", part, "train")[model] for part in (rows.idxmax(), rows.idxmin())}
-        yield above_zero(f"IA of {model}'s own item tables, at equal rows, over the same before training: largest "
-                         "minus smallest domain", gap(kept[rows.idxmax()] - kept[rows.idxmin()]))
+        kept = pd.DataFrame({part: T.over_start("own_table_abundance", part, "train")[model] for part in rows.index})
+        trend = kept.apply(lambda row: stats.spearmanr(rows, row[rows.index]).statistic, axis=1)
+        yield above(f"rank correlation of a domain's rows with the IA of {model}'s own item table there, at equal "
+                    "rows, over the same before training", gap(trend))
+        smallest = rows.idxmin()
+        others = kept.drop(columns=smallest).mean(axis=1)
+        yield above(f"… the other domains' mean minus {smallest}'s, the smallest", gap(others - kept[smallest]))
 
 
 def own_tables_hurt(T: Tables) -> Iterator[Check]:
-    small = T.smallest()
-    yield above_zero("AUC of ple minus me-ple, overall", T.gap("ple", "me-ple"), 0.0007)
-    yield above_zero(f"AUC of ple minus me-ple, {small['part']}", T.gap("ple", "me-ple", **small), 0.003)
+    if T.ratio() < SCARCE:
+        return
+    small, large = T.smallest(), T.smallest() | {"part": T.domains().idxmax()}
+    yield above("AUC of ple minus me-ple, overall", T.gap("ple", "me-ple"), 0.0007)
+    yield above(f"AUC of ple minus me-ple, {small['part']}", T.gap("ple", "me-ple", **small), 0.003)
+    here, there = (T.metric("auc", **where) for where in (small, large))
+    drawn = [T.side(m, **where).draws for where in (small, large) for m in ("ple", "me-ple")]
+    users = float((drawn[0] - drawn[1] - drawn[2] + drawn[3]).std())
+    yield above(f"… the same, {small['part']} minus {large['part']}",
+                gap((here["ple"] - here["me-ple"]) - (there["ple"] - there["me-ple"]), users), 0.0023)
 
 
 def best_overall(T: Tables) -> Iterator[Check]:
-    paper = {"auc": 0.0009, "gauc": 0.0019}  # on KuaiRand-1K
-    for metric in ("auc", "gauc"):
-        best = best_of(T, BASELINES, metric)
-        yield above_zero(f"{metric} of crocodile minus {best}'s, the best baseline", T.gap("crocodile", best, metric),
-                         paper[metric])
+    best, paper = T.best_on_validation(BASELINES), {"auc": 0.0009, "gauc": 0.0019}  # on KuaiRand-1K
+    for metric, reported in paper.items():
+        yield above(f"{metric} of crocodile minus {best}'s, the baseline that is best on validation",
+                    T.gap("crocodile", best, metric), reported)
 
 
 def best_where_scarce(T: Tables) -> Iterator[Check]:
+    if T.ratio() < SCARCE:
+        return
     small = T.smallest()
     paper = {("me-ple", "auc"): 0.0068, ("me-ple", "gauc"): 0.018, ("sdem", "auc"): 0.0037, ("sdem", "gauc"): 0.0098}
     for (other, metric), reported in paper.items():
-        g = T.gap("crocodile", other, metric, **small)
-        if np.isfinite(g.value):  # gAUC is not measured where too few users have both classes
-            yield above_zero(f"{metric} on {small['part']}, crocodile minus {other}", g, reported)
+        what = f"{metric} on {small['part']}, crocodile minus {other}"
+        if metric == "gauc" and T.metric("gauc", **small).isna().all(axis=None):
+            yield unmeasured(f"{what}: too few of its users have both classes")
+            continue
+        yield above(what, T.gap("crocodile", other, metric, **small), reported)
 
 
 def disentangles(T: Tables) -> Iterator[Check]:
-    cov = np.log10(T.metric("covariance", split="valid", by="variant"))
-    yield above_zero("log10 of how many times lower the covariance is with CovLoss (chosen α)",
-                     gap(cov["alpha: 0.0"] - cov[""]), np.log10(3e3))
-    r = T.metric("correlation", split="valid", by="variant")
-    yield above_zero("mean |correlation| without minus with CovLoss", gap(r["alpha: 0.0"] - r[""]))
+    cov = np.log10(T.metric("covariance", split="valid"))
+    alpha = T.settings_of("crocodile").get("alpha", 0.1)
+    yield above(f"log10 of how many times lower the covariance is with CovLoss (chosen α = {alpha})",
+                gap(cov[WITHOUT] - cov["crocodile"]), np.log10(3e3))
+    r = T.metric("correlation", split="valid")
+    yield above("mean |correlation| without minus with CovLoss", gap(r[WITHOUT] - r["crocodile"]))
 
 
 def beats_regularisers(T: Tables) -> Iterator[Check]:
-    none = Tables("ablations", T.data, T.folder)
-    cov, plain = (x.metric("auc", by="variant")[v] for x, v in ((T, "regulariser: cov"), (none, "alpha: 0.0")))
-    drawn = [x.users.query("part == 'all' and split == 'test' and variant == @v").set_index("draw").auc
-             for x, v in ((T, "regulariser: cov"), (none, "alpha: 0.0"))]
-    error = float((drawn[0] - drawn[1]).std())
-    yield above_zero("AUC of CovLoss minus no regulariser", gap(cov - plain, error), 0.0007)
-    best = best_of(T, tuple(f"regulariser: {o}" for o in OTHERS), by="variant").split(": ")[1]
-    yield above_zero(f"AUC of CovLoss minus {best}, the best other",
-                     T.gap({"regulariser": "cov"}, {"regulariser": best}), 0.0006)
+    main, cov = T.beside("main"), {"regulariser": "cov"}
+    yield above("AUC of CovLoss minus no regulariser", difference(T.side(cov), main.side(WITHOUT)), 0.0007)
+    best = T.best_on_validation([f"regulariser: {o}" for o in OTHERS], by="variant").split(": ")[1]
+    yield above(f"AUC of CovLoss minus {best}, the other that is best on validation", T.gap(cov, {"regulariser": best}),
+                0.0006)
 
 
 def each_part_needed(T: Tables) -> Iterator[Check]:
-    without = {"CovLoss": dict(alpha=0.0), "PEG (a domain gate instead)": dict(gate="domain"),
-               "several embeddings": dict(multi_embedding=False)}
-    for part, variant in without.items():
-        yield above_zero(f"AUC lost without {part}", T.gap({}, variant), 0.0007 if part == "CovLoss" else np.nan)
+    main = T.beside("main")
+    alpha = main.settings_of("crocodile").get("alpha", 0.1)
+    yield above(f"AUC lost without CovLoss (with it α = {alpha})", main.gap("crocodile", WITHOUT), 0.0007)
+    for part, model in {"PEG (a domain gate instead)": "crocodile with a domain gate",
+                        "several embeddings": "crocodile with one set"}.items():
+        yield above(f"AUC lost without {part}", difference(main.side("crocodile"), T.side(model)))
 
 
 def alpha_safe(T: Tables) -> Iterator[Check]:
-    table = T.metric("auc", by="variant")
-    drawn = T.users.query("part == 'all' and split == 'test'").pivot(index="draw", columns="variant", values="auc")
-    for name in table:
-        error = float((drawn[name] - drawn.mean(axis=1)).std())
-        yield as_good(f"AUC at {name} minus the mean over all α of the paper's safe range",
-                      gap(table[name] - table.mean(axis=1), error), 0.00093)
+    names = sorted(T.runs[T.runs.stage == "final"].variant.unique())
+    best = T.best_on_validation(names, by="variant")
+    for metric, margin in RANGE.items():
+        for name in names:
+            if name != best:
+                one, top = ({"alpha": float(n.split(": ")[1])} for n in (name, best))
+                yield not_worse(f"{metric} at {name} minus that at {best}, the best on validation",
+                                T.gap(one, top, metric), margin, -margin)
 
 
 def two_sets_enough(T: Tables) -> Iterator[Check]:
-    main = Tables("main", T.data, T.folder)
+    main = T.beside("main")
     for metric in ("auc", "gauc"):
-        two = T.metric(metric, by="variant")["sets: 2"]
         for other in MULTI_EMBEDDING:
-            error = 0.0
-            if metric == "auc":
-                a = T.users.query("part == 'all' and split == 'test' and variant == 'sets: 2'").set_index("draw").auc
-                b = main.users.query("part == 'all' and split == 'test' and model == @other").set_index("draw").auc
-                error = float((a - b).std())
-            yield above_zero(f"{metric} with two sets minus {other}", gap(two - main.metric(metric)[other], error))
+            yield above(f"{metric} with two sets minus {other}",
+                        difference(T.side({"sets": 2}, metric), main.side(other, metric)))
 
 
 def sampled_as_good(T: Tables) -> Iterator[Check]:
-    yield as_good("AUC of CovLoss on 32 rows minus on all", T.gap({"alpha": 0.1, "sample": 32}, {"alpha": 0.1}))
+    none, full, some = {"alpha": 0.0}, {"alpha": 0.1}, {"alpha": 0.1, "sample": 32}
+    gain = T.gap(full, none)
+    if not gain.low > 0:
+        yield unmeasured("AUC that CovLoss gains on all rows is not above 0, so there is nothing to lose on 32")
+        return
+    yield above("AUC of CovLoss on 32 rows minus no CovLoss", T.gap(some, none))
+    yield not_worse("AUC of CovLoss on 32 rows minus on all, against losing half of its gain", T.gap(some, full),
+                    gain.value / 2)
 
 
 def cheap(cost: pd.DataFrame) -> Iterator[Check]:
-    """Not of a study on data: `cost` is what `croco study cost` measured, a row a repeat."""
-    for rows in ("all", "32"):
-        count = float(cost[f"products, {rows} rows"].iloc[0] / cost["products, experts"].iloc[0])
-        yield below_one(f"CovLoss's products on {rows} rows over the experts'", Gap(count, count, count, np.nan, 1))
-        share = cost[f"ms, {rows} rows"] / cost["ms, experts"]
-        low, mid, high = share.quantile([0.025, 0.5, 0.975])
-        yield below_one(f"its time on {rows} rows over the experts'", Gap(mid, low, high, np.nan, len(share)))
+    """Not of a study on data: `cost` is what `croco study cost` measured, a row a shape and repeat."""
+    for shape, here in cost.groupby("shape", sort=False):
+        for rows in ("all", "32"):
+            count = float(here[f"products, {rows} rows"].iloc[0] / here["products, experts"].iloc[0])
+            yield below_one(f"{shape}: CovLoss's products on {rows} rows over the experts'", count, count, count, 1)
+            share = here[f"ms, {rows} rows"] / here["ms, experts"]
+            low, mid, high = share.quantile([0.025, 0.5, 0.975])
+            yield below_one(f"{shape}: its time on {rows} rows over the experts'", low, mid, high, len(share))
 
 
-def below_one(what: str, g: Gap) -> Check:
+def below_one(what: str, low: float, mid: float, high: float, repeats: int) -> Check:
     """Claimed: the ratio is below one."""
-    return Check(what, *g, np.nan, HOLDS if g.high < 1 else CONTRADICTED if g.low > 1 else NOISY)
+    outcome = HOLDS if high < 1 else CONTRADICTED if low > 1 else NOISY
+    return Check(what, mid, low, high, np.nan, repeats, np.nan, outcome, 0.0 if low > 1 else 1.0)
 
 
 @dataclass(frozen=True)
@@ -183,33 +214,40 @@ class Claim:
 
 CLAIMS = (
     Claim(1, "models of one embedding table keep little diversity", "lower DI",
-          "DI of Crocodile's experts above the most diverse model of one table, its experts' own AUC not lower by 0.02",
-          "main", diversity),
+          "DI over that before training: Crocodile's above the most diverse model's of one table, and its experts' "
+          f"own AUC not lower by {AS_ABLE}", "main", diversity),
     Claim(2, "small domains' own tables collapse", "lower IA, least in the smallest domain",
-          "IA at equal rows, over the same table before training: the largest domain's own above the smallest's",
-          "main", collapse),
+          "IA at equal rows over that before training grows with a domain's rows, and is below the others' mean in the "
+          f"smallest (tested where the largest domain has {SCARCE} times its rows)", "main", collapse),
     Claim(3, "own tables without sharing hurt, most in the smallest domain",
-          "ME-PLE below PLE: −0.07 % AUC, −0.3 % on S6", "PLE's AUC above ME-PLE's, overall and in the smallest domain",
-          "main", own_tables_hurt),
+          "ME-PLE below PLE: −0.07 % AUC, −0.3 % on S6",
+          "PLE's AUC above ME-PLE's, overall and in the smallest domain, and there by more than in the largest "
+          f"(tested where that has {SCARCE} times its rows)", "main", own_tables_hurt),
     Claim(4, "Crocodile is best overall", "+0.09 % AUC, +0.19 % gAUC over the runner-up (KuaiRand-1K)",
-          "Crocodile above the best baseline, AUC and gAUC", "main", best_overall),
+          "Crocodile above the baseline that is best on validation, AUC and gAUC", "main", best_overall),
     Claim(5, "and much better where data is scarce",
           "on S6 +0.68 % AUC, +1.8 % gAUC over ME-PLE; +0.37 %, +0.98 % over SDEM",
-          "Crocodile above ME-PLE and SDEM in the smallest domain", "main", best_where_scarce),
+          f"Crocodile above ME-PLE and SDEM in the smallest domain (tested where the largest has {SCARCE} times its "
+          "rows; gAUC where it can be measured)", "main", best_where_scarce),
     Claim(6, "CovLoss disentangles", "covariance of experts 3 and 5 about 3·10³ times lower",
-          "cross-expert covariance and correlation lower with CovLoss", "ablations", disentangles),
+          "cross-expert covariance and correlation lower with CovLoss, each model with its own search", "main",
+          disentangles),
     Claim(7, "CovLoss beats the other regularisers", "CovLoss +0.07 % AUC over BCE alone; dCorr +0.01 %",
-          "CovLoss above no regulariser, and above the best other", "regularisers", beats_regularisers),
+          "CovLoss above no regulariser, and above the other that is best on validation", "regularisers",
+          beats_regularisers),
     Claim(8, "each of CovLoss, PEG and several embeddings is needed", "a significant drop without each",
-          "AUC falls without each", "ablations", each_part_needed),
-    Claim(9, "α is not delicate", "any α ≥ 2·10⁻⁵ (ours 0.08) keeps AUC within 0.00093 of the best",
-          f"each of four α from 0.1 to 3 is within ±{MARGIN} AUC of their mean", "alpha", alpha_safe),
+          "AUC falls without each, what is left having a search of its own", "ablations", each_part_needed),
+    Claim(9, "α is not delicate",
+          "any α ≥ 2·10⁻⁵ (ours 0.08) keeps AUC within 0.00093 and gAUC within 0.00199 of the best",
+          "each of four α from 0.1 to 3 as near to the one that is best on validation", "alpha", alpha_safe),
     Claim(10, "two embedding sets already beat the other models of several, with five", "AUC 0.78595 with M = 2",
           "M = 2 above ME-MMoE, ME-PLE and SDEM, AUC and gAUC", "sets", two_sets_enough),
     Claim(11, "CovLoss on 32 sampled rows is as good", "p > 0.1, 99.2 % of its cost saved",
-          f"AUC within ±{MARGIN} of the full batch's", "sample", sampled_as_good),
+          "above no CovLoss, and not losing half of the gain on all rows (tested where there is a gain)", "sample",
+          sampled_as_good),
     Claim(12, "CovLoss is cheap beside the experts", "M(M−1)/2 · d² · N",
-          "its products and its time below the experts' own, on all rows and on 32", "cost"),
+          "its products and its time below the experts' own, on all rows and on 32, at our defaults and at the widest "
+          "setting of the search", "cost"),
     Claim(13, "online it earns more", "+0.72 % CTR, +0.73 % GMV in 5 % of one platform's traffic, March 2024",
           "none: needs that platform's traffic"),
 )
@@ -217,9 +255,9 @@ CLAIMS = (
 
 def verdict(checks: list[Check]) -> str:
     """The rule at the head of this file, for one data set."""
-    outcomes = {c.outcome for c in checks}
-    if not outcomes:
+    counted = [c for c in checks if c.outcome != UNMEASURED]
+    if not counted:
         return "cannot be tested here"
-    if CONTRADICTED in outcomes:
+    if min(c.against for c in counted) * len(counted) < LEVEL:
         return "contradicted"
-    return "reproduced" if outcomes == {HOLDS} else "too noisy to say"
+    return "reproduced" if all(c.outcome == HOLDS for c in counted) else "too noisy to say"

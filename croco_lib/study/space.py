@@ -6,7 +6,11 @@ from ..errors import known
 from ..models import MODELS
 
 # A model in a study is a model of the library, or one with an option fixed.
-FIXED = {"crocodile without CovLoss": ("crocodile", {"alpha": 0.0})}
+FIXED: dict[str, tuple[str, dict]] = {
+    "crocodile without CovLoss": ("crocodile", {"alpha": 0.0}),
+    "crocodile with a domain gate": ("crocodile", {"gate": "domain"}),
+    "crocodile with one set": ("crocodile", {"multi_embedding": False}),
+}
 
 # The default comes first everywhere: the first trial of every search is the defaults.
 COMMON = {"lr": (3e-3, 1e-3, 2e-3, 5e-3, 1e-2), "weight_decay": (0.0, 1e-6, 1e-5, 1e-4), "dim": (16, 8, 32),
@@ -24,6 +28,7 @@ OWN = {
     "crocodile": (("sets", (5, 3, 8)), ("alpha", (0.1, 0.001, 0.01, 1.0))),
     "crocodile without CovLoss": (("sets", (5, 3, 8)), TOWER),
 }
+OWN |= {name: OWN["crocodile"] for name in ("crocodile with a domain gate", "crocodile with one set")}
 
 
 def registered(name: str) -> tuple[str, dict]:

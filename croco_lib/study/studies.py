@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import ROOT, CrocoError, known, write_whole
+from ..metrics import MIN_USERS, auc_of_weights, grouped_auc
 from .jobs import dim_of, key_of, load_with_fresh, make_job, parse_data, read, run_jobs
 from .space import trials
 
@@ -22,7 +23,9 @@ TUNING_SEEDS = (1_000, 1_001, 1_002)  # of the trials; the final seeds count fro
 FINALISTS = 3  # best settings on validation, which run the other tuning seeds too; the mean chooses
 CLOSE = 0.001  # of validation AUC: models as near as this to Crocodile run `more_seeds`, and so does Crocodile
 DRAWS = 200  # bootstrap draws of the test users
-WORDS = ("data", "models", "seeds", "search", "more_seeds", "settings", "variants", "grid", "choose", "inside", "fixed",
+WIDER = 3  # how often a grid is widened where its best value is at an end
+RESAMPLED = ("auc", "gauc")  # under the bootstrap draws
+WORDS = ("data", "models", "seeds", "search", "more_seeds", "settings", "variants", "grid", "inside", "fixed",
          "as_large_as")
 
 
@@ -78,6 +81,20 @@ class Runner:
             raise CrocoError(f"Every trial of {model} on {data} failed: {error}")
         return settings[next(i for i in order if mean[i] == best)], first + sum(again.values(), [])
 
+    def choose_value(self, data: str, model: str, settings: dict, knob: str, values: list[float],
+                     label: str) -> tuple[dict, list[dict]]:
+        """The value of a knob that is best on validation; its grid is widened while the best is at one of its ends."""
+        tried: list[dict] = []
+        for _ in range(1 + WIDER):
+            chosen, jobs = self.choose(data, model, [{**settings, knob: v} for v in values], label)
+            tried += jobs
+            if values[0] < chosen[knob] < values[-1]:
+                break
+            low = chosen[knob] == values[0]
+            wider = values[0] ** 2 / values[1] if low else values[-1] ** 2 / values[-2]
+            values = [float(f"{wider:.3g}"), *values] if low else [*values, float(f"{wider:.3g}")]
+        return chosen, tried
+
 
 def chosen_in_main(data: str, model: str, folder: Path) -> dict:
     """The settings that [main]'s search chose, from its committed table."""
@@ -94,15 +111,18 @@ def run_study(name: str, study: dict, data: str, folder: Path = RESULTS, workers
     """Run one study on one data set and write its tables.
 
     `study` has `models`, `seeds`, and may have `search` (trials of the search; without it the defaults, or with
-    settings = "main" what [main] chose), `variants` or `grid` (put on top), `choose` (a knob whose value is chosen on
-    validation for each variant), `fixed`, `as_large_as` (a model, as many embedding parameters as whose every model
-    has; `dim` follows), `more_seeds`, `inside` (also measure what goes on inside the models).
+    settings = "main" what [main] chose for the model, or with the name of a model what it chose for that), `variants`
+    or `grid` (put on top; of a list in a variant one value is chosen on validation), `fixed`, `as_large_as` (a
+    model, as many embedding parameters as whose every model has; `dim` follows), `more_seeds`, `inside` (also measure
+    what goes on inside the models).
     Raises CrocoError where every run of a search failed.
     """
     at, inside, fixed = Runner(folder, workers, progress), study.get("inside", False), study.get("fixed", {})
     tried, planned = [], []
     for model in study["models"]:
-        base = chosen_in_main(data, model, folder) if study.get("settings") == "main" else {}
+        base = {}
+        if "settings" in study:
+            base = chosen_in_main(data, model if study["settings"] == "main" else study["settings"], folder)
         if "search" in study:
             searched = [{**trial, **fixed} for trial in trials(model, study["search"])]
             base, jobs = at.choose(data, model, searched, f"{name}, search of {model}")
@@ -110,9 +130,11 @@ def run_study(name: str, study: dict, data: str, folder: Path = RESULTS, workers
         if "as_large_as" in study:
             base = {**base, "dim": dim_of(data, model, study["as_large_as"])}
         for variant in variants_of(study):
+            grids = {knob: value for knob, value in variant.items() if isinstance(value, list)}
+            variant = {knob: value for knob, value in variant.items() if knob not in grids}
             settings = {**base, **fixed, **variant}
-            for knob, values in study.get("choose", {}).items():
-                settings, jobs = at.choose(data, model, [{**settings, knob: v} for v in values], f"{name}, {knob}")
+            for knob, values in grids.items():
+                settings, jobs = at.choose_value(data, model, settings, knob, values, f"{name}, {knob}")
                 tried += [(model, job) for job in jobs]
             planned.append((model, variant, settings))
 
@@ -158,14 +180,12 @@ def write_tables(name: str, data: str, made: list[tuple], tried: list[tuple], fo
 
 
 def resampled_users(data: str, made: list[tuple], folder: Path) -> pd.DataFrame:
-    """AUC under each bootstrap draw of the test users, mean over seeds: split, part, model, variant, draw, auc.
+    """AUC and gAUC under each bootstrap draw of the test users, means over seeds: split, part, model, variant, draw, ….
 
     Users are drawn with replacement, the same draws for every model, so that any two can be compared draw by draw.
     """
-    from ..metrics import auc_of_weights
-
     loaded, fresh = load_with_fresh(data)
-    rows = []
+    rows: list[tuple] = []
     for split, held in (("test", loaded.test), ("fresh", fresh)):
         if held is None:
             continue
@@ -178,11 +198,23 @@ def resampled_users(data: str, made: list[tuple], folder: Path) -> pd.DataFrame:
                      if (m, label_of(v)) == (model, variant)]
             logits = [np.load(path)[split] for path in files if path.is_file()]  # a failed run leaves none
             for part, here in parts.items() if logits else ():
-                seeds = [auc_of_weights(held.label[here], score[here]) for score in logits]
-                for draw, weight in enumerate(draws):
-                    w = weight[user[here]]
-                    rows.append((split, part, model, variant, draw, np.mean([auc(w) for auc in seeds])))
-    return pd.DataFrame(rows, columns=["split", "part", "model", "variant", "draw", "auc"])
+                auc, gauc = zip(*(_under_draws(held.label[here], score[here], user[here], draws) for score in logits),
+                                strict=True)
+                rows += [(split, part, model, variant, draw, *values) for draw, values in enumerate(
+                    zip(np.mean(auc, 0), np.mean(gauc, 0), strict=True))]
+    return pd.DataFrame(rows, columns=["split", "part", "model", "variant", "draw", *RESAMPLED])
+
+
+def _under_draws(label: np.ndarray, score: np.ndarray, user: np.ndarray, draws: np.ndarray) -> tuple:
+    """AUC and gAUC, [draws] each, where user u counts draws[:, u] times; gAUC is NaN where it is not measured."""
+    weighted = auc_of_weights(label, score)
+    auc = np.array([weighted(weight[user]) for weight in draws])
+    own, rows = grouped_auc(label, score, user, draws.shape[1])
+    both = np.isfinite(own)  # users with both classes
+    if both.sum() < MIN_USERS:
+        return auc, np.full(len(draws), np.nan)
+    weight = draws[:, both] * rows[both]
+    return auc, weight @ own[both] / weight.sum(1)
 
 
 def find_data(data: str) -> str:

@@ -1,69 +1,85 @@
-"""Reading the studies' tables: one metric a seed and a model, differences with an interval, and what could be seen."""
+"""Reading the studies' tables: one metric a seed and a model, and differences with their intervals."""
 
 import json
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
-from scipy import optimize, stats
 
 from ..console import VERSIONS
 from ..errors import CrocoError
-from .studies import RESULTS, file_of, label_of, studies
+from .intervals import Gap, gap
+from .studies import RESAMPLED, RESULTS, chosen_in_main, file_of, label_of, studies, variants_of
 
 CHECKED = ("torch", "numpy")  # versions under which results count as today's
 
 
-class Gap(NamedTuple):
-    """A difference: its mean over seeds, 95 % interval over seeds and test users, and what the design could see."""
-
-    value: float
-    low: float
-    high: float
-    detectable: float  # the smallest true difference seen at 80 % power
-    seeds: int
+def release(text: str | None) -> str:
+    """2.13.0+cpu and 2.13.0 are one release."""
+    return (text or "").partition("+")[0]
 
 
-def detectable(error: float, seeds: int, power: float = 0.8, level: float = 0.05) -> float:
-    """The smallest true difference that a two-sided t test with this standard error sees with this power."""
-    df, critical = seeds - 1, stats.t.ppf(1 - level / 2, seeds - 1)
-    if not 0 < error < np.inf or seeds < 2:
-        return float("nan")
-    seen = optimize.brentq(lambda d: stats.nct.sf(critical, df, d) - power, 0, 100)
-    return float(seen * error)
+class Side(NamedTuple):
+    """One side of a difference: a value a seed, and one a bootstrap draw of the test users where it was resampled."""
+
+    seeds: pd.Series
+    draws: pd.Series | None
 
 
-def gap(differences: pd.Series, users_error: float = 0.0) -> Gap:
-    """The mean of the seeds' differences; its error adds the seeds' variance and the test users'. t with n − 1 df."""
-    d = differences.dropna().to_numpy()
-    n = len(d)
-    if n < 2:
-        return Gap(float(d.mean()) if n else np.nan, -np.inf, np.inf, np.nan, n)
-    error = float(np.hypot(stats.sem(d), users_error))
-    half = stats.t.ppf(0.975, n - 1) * error
-    return Gap(float(d.mean()), float(d.mean() - half), float(d.mean() + half), detectable(error, n), n)
+def difference(one: Side, other: Side) -> Gap:
+    """One side minus the other, seed with seed and draw with draw; of one study, or of two on the same data."""
+    drawn = None if one.draws is None or other.draws is None else one.draws - other.draws
+    return gap(one.seeds - other.seeds, 0.0 if drawn is None else float(drawn.std()))
 
 
 class Tables:
     """The tables of one study on one data set. Raises CrocoError where they are absent or not today's."""
 
     def __init__(self, study: str, data: str, folder: Path = RESULTS):
-        from .rules import RULES_HASH
-
         self.study, self.data, self.folder = study, data, folder
         again = f"Make them again: croco study {study} --data {data}"
         for kind in ("runs", "values", "users", "costs"):
             if not file_of(study, data, kind, folder).is_file():
                 raise CrocoError(f"There are no results of the study {study!r} on {data} in {folder}. {again}")
         self.runs = pd.read_csv(file_of(study, data, "runs", folder), keep_default_na=False)
+        self._refuse(again)
+
+    def _refuse(self, again: str) -> None:
+        """Raise CrocoError for results of other rules, versions or data, and for runs that failed."""
+        from .rules import RULES_HASH
+
+        of = f"The results of {self.study!r} on {self.data}"
         if set(self.runs.rules) != {RULES_HASH}:
-            raise CrocoError(f"The results of {study!r} on {data} were made under other rules. {again}")
-        made = dict(part.split(": ") for part in self.runs.versions.iloc[0].split(", "))
-        release = lambda text: (text or "").partition("+")[0]  # noqa: E731  2.13.0+cpu and 2.13.0 are one release
-        if other := [f"{p} {made.get(p)}" for p in CHECKED if release(made.get(p)) != release(VERSIONS[p])]:
-            raise CrocoError(f"The results of {study!r} on {data} were made with {', '.join(other)}. {again}")
+            raise CrocoError(f"{of} were made under other rules. {again}")
+        for text in self.runs.versions.unique():
+            made = dict(part.split(": ") for part in text.split(", "))
+            if other := [f"{p} {made.get(p)}" for p in CHECKED if release(made.get(p)) != release(VERSIONS[p])]:
+                raise CrocoError(f"{of} were made with {', '.join(other)}. {again}")
+        final = self.runs[self.runs.stage == "final"]
+        if failed := sorted({f"{r.model} ({r.error})" for r in final.itertuples() if r.status != "done"}):
+            raise CrocoError(f"{of} lack runs that failed: {'; '.join(failed)}. A model that fails at some seeds "
+                             f"cannot be judged by the others. {again}")
+        prints = set(final.fingerprint)
+        if self.study != "main" and file_of("main", self.data, "runs", self.folder).is_file():
+            main = pd.read_csv(file_of("main", self.data, "runs", self.folder), keep_default_na=False)
+            prints |= set(main[main.status == "done"].fingerprint)
+            self._refuse_other_settings(final, again)
+        if len(prints) > 1:
+            raise CrocoError(f"{of} were made with other data than those of the study 'main', or of several. {again}")
+
+    def _refuse_other_settings(self, final: pd.DataFrame, again: str) -> None:
+        """Raise CrocoError where the settings were taken from a search of [main] that has been made anew since."""
+        study = studies().get(self.study, {})
+        for model in final.model.unique() if "settings" in study else ():
+            base = chosen_in_main(self.data, model if study["settings"] == "main" else study["settings"], self.folder)
+            put_on_top = {knob for variant in variants_of(study) for knob in variant}
+            for text in final[final.model == model].settings.unique():
+                theirs = {k: v for k, v in json.loads(text).items() if k not in put_on_top}
+                if theirs != {k: v for k, v in base.items() if k not in put_on_top}:
+                    raise CrocoError(f"The results of {self.study!r} on {self.data} have other settings of {model} "
+                                     f"than the search of 'main' chose. {again}")
 
     @cached_property
     def values(self) -> pd.DataFrame:
@@ -75,7 +91,8 @@ class Tables:
     @cached_property
     def users(self) -> pd.DataFrame:
         path = file_of(self.study, self.data, "users", self.folder)
-        return pd.read_csv(path, keep_default_na=False, na_values={"auc": [""]})  # "" is also a variant's name
+        # Only a metric may be missing: "" is also the name of a variant.
+        return pd.read_csv(path, keep_default_na=False, na_values={metric: [""] for metric in RESAMPLED})
 
     def metric(self, metric: str, part: str = "all", split: str = "test", by: str = "model") -> pd.DataFrame:
         """A row a seed, a column a model (or variant)."""
@@ -91,21 +108,44 @@ class Tables:
         """Where the smallest domain is measured best: part and split."""
         return dict(part=self.domains().idxmin(), split="fresh" if (self.values.split == "fresh").any() else "test")
 
+    def ratio(self) -> float:
+        """How many times as many training rows the largest domain has as the smallest."""
+        return float(self.domains().max() / self.domains().min())
+
+    def over_start(self, metric: str, part: str = "all", split: str = "test", by: str = "model") -> pd.DataFrame:
+        """A measure over its own value before training: a row a seed, a column a model."""
+        return self.metric(metric, part, split, by) / self.metric(f"{metric}_start", part, split, by)
+
+    def best_on_validation(self, names: Iterable[str], by: str = "model") -> str:
+        """Which of these models (or variants) has the best mean validation AUC: chosen without a look at test rows."""
+        final = self.runs[(self.runs.stage == "final") & self.runs[by].isin(list(names))]
+        return str(final.valid_auc.astype(float).groupby(final[by]).mean().idxmax())
+
+    def side(self, who: str | dict, metric: str = "auc", part: str = "all", split: str = "test") -> Side:
+        """One model (a name) or variant (its settings) of the study. Raises CrocoError for one that is not in it."""
+        by, name = ("variant", label_of(who)) if isinstance(who, dict) else ("model", who)
+        wide = self.metric(metric, part, split, by)
+        if name not in wide and name not in set(self.runs[by]):
+            raise CrocoError(f"The study {self.study!r} on {self.data} has no {name!r}.")
+        seeds = wide[name] if name in wide else pd.Series(dtype=float)
+        if metric not in RESAMPLED:
+            return Side(seeds, None)
+        drawn = self.users[(self.users.part == part) & (self.users.split == split) & (self.users[by] == name)]
+        return Side(seeds, drawn.set_index("draw")[metric])
+
     def gap(self, one: str | dict, other: str | dict, metric: str = "auc", part: str = "all",
             split: str = "test") -> Gap:
-        """One model (a name) or variant (its settings) minus another. AUC's interval covers the test users as well."""
-        by = "variant" if isinstance(one, dict) else "model"
-        a, b = (label_of(x) if isinstance(x, dict) else x for x in (one, other))
-        wide = self.metric(metric, part, split, by)
-        if missing := [x for x in (a, b) if x not in wide]:
-            if metric not in self.values.metric.values:
-                raise CrocoError(f"The study {self.study!r} on {self.data} has no {', '.join(map(repr, missing))}.")
-            return Gap(np.nan, np.nan, np.nan, np.nan, 0)  # the study measures it, only not of these two
-        error = 0.0
-        if metric == "auc":
-            drawn = self.users.query("part == @part and split == @split").pivot(index="draw", columns=by, values="auc")
-            error = float((drawn[a] - drawn[b]).std())
-        return gap(wide[a] - wide[b], error)
+        """One model or variant of this study minus another."""
+        return difference(self.side(one, metric, part, split), self.side(other, metric, part, split))
+
+    def beside(self, study: str) -> "Tables":
+        """Another study's tables on the same data, from the same folder."""
+        return Tables(study, self.data, self.folder)
+
+    def settings_of(self, model: str) -> dict:
+        """What the search chose for the model."""
+        final = self.runs[(self.runs.model == model) & (self.runs.stage == "final")]
+        return json.loads(final.settings.iloc[0])
 
     def made_by(self) -> str:
         """The command, runs, seeds, date, versions and rules behind it."""
@@ -120,8 +160,3 @@ def whole(folder: Path = RESULTS) -> list[tuple[str, str]]:
     """(study, data) of all that is committed, in the order of studies.toml."""
     return [(name, data) for name, study in studies().items() for data in study["data"]
             if file_of(name, data, "runs", folder).is_file()]
-
-
-def settings_of(tables: Tables, model: str) -> dict:
-    """What the search chose for the model."""
-    return json.loads(tables.runs.query("model == @model and stage == 'final'").settings.iloc[0])

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .rules import CLAIMS, Check, cheap, verdict
+from ..errors import CrocoError
+from .rules import CLAIMS, RULES_HASH, Check, cheap, verdict
 from .studies import RESULTS, file_of, studies
 from .tables import Tables
 
@@ -26,18 +27,26 @@ def judge(folder: Path = RESULTS) -> pd.DataFrame:
                 checks = list(claim.judge(Tables(claim.study, data, folder)))
                 said = verdict(checks)
             elif claim.study == "cost" and (folder / "cost.csv").is_file():
-                checks = list(cheap(pd.read_csv(folder / "cost.csv")))
+                checks = list(cheap(read_cost(folder)))
                 said = verdict(checks)
             elif not claim.study:
                 said = verdict([])
             head = (claim.number, claim.text, data, said)
-            rows += [(*head, *check) for check in checks] or [(*head, "", *(np.nan,) * 4, 0, np.nan, "")]
+            rows += [(*head, *check) for check in checks] or [(*head, "", *(np.nan,) * 4, 0, np.nan, "", 1.0)]
     return pd.DataFrame(rows, columns=["number", "claim", "data", "verdict", *Check._fields])
+
+
+def read_cost(folder: Path) -> pd.DataFrame:
+    """What `croco study cost` left in the folder. Raises CrocoError where it was made under other rules."""
+    table = pd.read_csv(folder / "cost.csv")
+    if "rules" not in table or set(table.rules) != {RULES_HASH}:
+        raise CrocoError(f"{folder / 'cost.csv'} was made under other rules. Make it again: croco study cost")
+    return table
 
 
 def runs_of(study: str, data: str, folder: Path) -> bool:
     """Whether the study, and what its checks read beside it, has been run on the data."""
-    beside = {"regularisers": ["ablations"], "sets": ["main"]}.get(study, [])
+    beside = ["main"] if study in ("regularisers", "ablations", "sets") else []
     return all(file_of(name, data, "runs", folder).is_file() for name in (study, *beside))
 
 
