@@ -69,6 +69,34 @@ def test_a_spoiled_column_is_named(tmp_path):
     assert any("sku: 6070 values like 1.2E+14" in w for w in first_look(tmp_path / "a.csv")["warnings"])
 
 
+def test_what_is_known_only_after_the_click_is_found(tmp_path):
+    """Rare reactions, a view that most clicks have, and seconds of which hardly two rows have the same."""
+    frame = clicks()[["member", "sku", "ts", "place", "hour", "click"]].iloc[:6000]
+    rng, click = np.random.default_rng(2), frame.click.to_numpy()
+    chance = rng.random(len(frame))
+    frame = frame.assign(is_like=(click == 1) & (chance < 0.03), long_view=((click == 1) & (chance < 0.6)).astype(int),
+                         play_time=np.where(click == 1, 5_000, 100) + rng.permutation(len(frame)),
+                         noise=rng.integers(0, 2, len(frame)), score=rng.permutation(len(frame)))
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    about = first_look(tmp_path / "a.csv")
+    assert about["alone"]["is_like"] < 0.6 and about["alone"]["long_view"] < 0.9  # so it is not AUC that finds them
+    asked = {w.partition(":")[0] for w in about["warnings"] if "after the click" in w}
+    assert asked == {"is_like", "long_view", "play_time"}
+    assert not {"is_like", "long_view", "play_time"} & set(about["next"].replace(",", " ").split())
+
+
+def test_twins_that_differ_in_one_column_are_found(tmp_path):
+    frame = clicks()[["member", "sku", "ts", "place", "hour", "click"]].iloc[:6000]
+    twins = frame.iloc[:50].assign(hour=99)
+    other = frame.iloc[50:70].assign(hour=99, place="elsewhere")  # differ in two
+    pd.concat([frame, twins, other, frame.iloc[:9]]).to_csv(tmp_path / "a.csv", index=False)
+    about = first_look(tmp_path / "a.csv")
+    assert about["near_twins"] == {"hour": 50} and about["repeated_rows"] == 9
+    assert any("50 of 6079 rows equal another in every column but hour" in w for w in about["warnings"])
+    pd.concat([frame, twins]).drop(columns="ts").to_csv(tmp_path / "b.csv", index=False)
+    assert first_look(tmp_path / "b.csv")["near_twins"] == {}
+
+
 def test_what_is_not_found_is_asked_for(tmp_path):
     pd.DataFrame({"a": ["x", "y"], "b": ["1.5", "2.5"]}).to_csv(tmp_path / "a.csv", index=False)
     assert any("no column looks like the label; name it with --label" in w

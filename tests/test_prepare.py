@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +224,25 @@ def test_prepared_aliccp_equals_the_raw_lines(raw, monkeypatch, multi):
         assert sorted(map(repr, got)) == sorted(map(repr, expected))
     assert data.notes["rows dropped"] == {"click 0 and conversion 1": lost} and lost > 0
     assert data.notes["rows whose key is not in its table"]["index"] > 0
+
+
+def test_a_value_of_a_bag_is_known_where_enough_rows_of_train_have_it(raw):
+    """Counted by hand from the raw lines: a profile's values count once for each row of train that has the profile."""
+    folder, least = small_aliccp(raw, values=0.05), 40
+    prepare("ali-ccp", min_count=least, multi="mean")
+    data = croco_lib.load("ali-ccp", min_count=least, multi="mean")
+    users = {head[0]: fields for head, fields in by_hand((folder / "common_features_train.csv").open())}
+    kept = [(head[3], fields) for head, fields in by_hand((folder / "sample_skeleton_train.csv").open())
+            if head[1:3] != ["0", "1"]]
+    train = np.random.default_rng(0).random(len(kept)) >= 0.1
+    counts = defaultdict(Counter)
+    for (key, fields), here in zip(kept, train, strict=True):
+        for name, listed in (fields | users.get(key, {})).items():
+            counts[name].update(i for i, _ in listed if here)
+    for field in data.fields:
+        if field.bag is not None:
+            expected = sorted(i for i, n in counts[field.name].items() if n >= least)
+            assert field.values.tolist() == expected and 0 < len(expected) < len(counts[field.name])
 
 
 def test_a_prepared_set_passes_every_check_of_its_rows(raw):

@@ -28,6 +28,7 @@ ITEM = "205 206 207 216 508 509 702 853 301".split()
 ITEM_MANY = ["210"]
 FIELDS = ["101", "205", "301", *USER[1:], *USER_MANY, *(f for f in ITEM if f not in ("205", "301")), *ITEM_MANY]
 ROLES = {"101": "user", "205": "item", "301": "domain"}
+MULTI = {"last": 1, "mean": 2}  # what is made of multi-valued fields, and the version of that rule: see `prepared`
 NONE = np.iinfo(np.int64).min  # stands for a missing id
 HEADS = {"sample_id": r"^\d+$", "click": "^[01]$", "conversion": "^[01]$", "index": "^[0-9a-f]{16}$",
          "feature_num": r"^\d+$"}
@@ -127,7 +128,8 @@ def load(multi: str = "last", min_count: int = 5, seed: int = 0) -> MultiDomainD
 
     Raises DataError where it was not prepared, or with other options.
     """
-    found = prepared("ali-ccp", dict(multi=multi, min_count=min_count, seed=seed), files())
+    known("rule for multi-valued fields", multi, MULTI)
+    found = prepared("ali-ccp", dict(multi=multi, min_count=min_count, seed=seed), files(), MULTI[multi])
     if isinstance(found, str):
         raise DataError(f"{found} Run `croco data prepare ali-ccp --multi {multi} --min-count {min_count} "
                         f"--seed {seed}` first." + ("" if files() else f" {how_to_get()}"))
@@ -142,7 +144,7 @@ def prepare(multi: str = "last", min_count: int = 5, seed: int = 0, max_bad_shar
     A value seen in fewer than `min_count` rows of train gets the unknown id. Rows with click 0 and conversion 1, or
     without a domain, are dropped and counted. Rows of no known user (field 101) share one group for gAUC.
     """
-    known("rule for multi-valued fields", multi, ("last", "mean"))
+    known("rule for multi-valued fields", multi, MULTI)
     if not (raw := files()):
         raise DataError(how_to_get())
     lines = [plain(path, home("ali-ccp") / "raw") for path in raw]
@@ -181,4 +183,5 @@ def prepare(multi: str = "last", min_count: int = 5, seed: int = 0, max_bad_shar
         path.name for path in raw]}
     kept = KeptRows("ali-ccp", rows, part, {f: ROLES.get(f, "") for f in FIELDS}, [unique], "click",
                     {int(d): str(d) for d in domains}, many if multi == "mean" else {})
-    return write_columns(kept, min_count, notes, dict(multi=multi, min_count=min_count, seed=seed), raw)
+    return write_columns(kept, min_count, notes, dict(multi=multi, min_count=min_count, seed=seed), raw,
+                         MULTI[multi])

@@ -80,7 +80,7 @@ class TableBags:
         counts, bags, entries = Counts(), 0, 0
         for place, frame in self.lists():
             length = frame[self.name].list.len().fill_null(0).to_numpy()
-            counts.add(frame[self.name].explode().drop_nulls(), np.repeat(self.table.seen[0, place], length))
+            counts.add(frame[self.name].explode().drop_nulls(), np.repeat(self.table.seen[0, 1:][place], length))
             bags, entries = bags + int((length > 0).sum()), entries + int(length.sum())
         self.vocabulary = counts.keep(min_count)
         self.numbers = np.append(0, self.table.frame[self.name].fill_null(0).to_numpy()).astype(np.int32)

@@ -14,8 +14,8 @@ import pyarrow.parquet as pa_parquet
 from tqdm.auto import tqdm
 
 from ..errors import DataError, known
-from ..metrics import grouped_auc
 from .ids import SPOILED, WHOLE
+from .suspects import above_zero, alone, near_twins
 from .tables import BLOCK, dialect, open_bytes, parts_of
 
 SAMPLE = 200_000  # rows on which leaks and users are looked at
@@ -102,20 +102,6 @@ def text_batches(path: Path, progress: bool) -> Iterator[pl.DataFrame]:
         bar.close()
 
 
-def alone(values: pl.Series, label: np.ndarray) -> float:
-    """How well a column alone tells the label: AUC, on one half of the rows, of its values' rates on the other.
-
-    The rates are smoothed by ten rows of the mean; a value that the other half lacks gets the mean.
-    """
-    half = np.random.default_rng(0).random(len(label)) < 0.5
-    mean = label[half].mean()
-    rates = pl.DataFrame({"v": values.filter(pl.Series(half)), "y": label[half]}).group_by("v").agg(
-        rate=(pl.col("y").sum() + 10 * mean) / (pl.len() + 10))
-    score = pl.DataFrame({"v": values.filter(pl.Series(~half))}).join(
-        rates, on="v", how="left", nulls_equal=True, maintain_order="left")["rate"].fill_null(mean).to_numpy()
-    return float(grouped_auc(label[~half].astype(int), score, np.zeros(len(score), int))[0][0])
-
-
 def guess(columns: dict[str, Column], rows: int, given: dict[str, str]) -> dict[str, str]:
     """Which column is the label, the domain, the user, the item and the time, by kind and name; `given` ones stand."""
     found = {role: known("column", name, columns) for role, name in given.items()}
@@ -154,8 +140,9 @@ def first_look(path: str | Path, progress: bool = False, **given: str) -> dict:
     """What a CSV or Parquet file holds, read once in bounded memory (8 bytes a row, and the different ids).
 
     `given` names the columns of roles (label, domain, user, item, time) that the guess would miss. Returns one plain
-    dict: file, rows, repeated rows, columns (kind, gaps, distinct, …), roles, domains, users, leaks, warnings, and the
-    `croco fit` line to go on with. Raises DataError for a file that cannot be read.
+    dict: file, rows, repeated rows, columns (kind, gaps, distinct, …), roles, near twins, what each column tells alone
+    and where it is above 0, domains, users, warnings, and the `croco fit` line to go on with. Raises DataError for a
+    file that cannot be read.
     """
     path, columns, hashes = Path(path), {}, []
     rows, sample = thinned(text_batches(path, progress), columns, hashes)
@@ -168,6 +155,7 @@ def first_look(path: str | Path, progress: bool = False, **given: str) -> dict:
                    leading_zeros=c.leading_zeros, scientific=c.scientific) for name, c in columns.items()}, roles=roles)
     if parts_of(path)[1]:
         about["encoding"], about["separator"], _ = dialect(parts_of(path)[0][0])
+    about["near_twins"] = near_twins(sample, roles)
     about |= _with_label(sample, columns, roles, rows) if "label" in roles else {}
     about["warnings"] = list(_warnings(about))
     about["next"] = _next(about)
@@ -181,6 +169,7 @@ def _with_label(sample: pl.DataFrame, columns: dict[str, Column], roles: dict[st
     made = dict(click_rate=round(float(label.mean()), 4))
     if 0 < label.mean() < 1:
         made["alone"] = {c: round(alone(sample[c], label), 3) for c in sample.columns if c != roles["label"]}
+        made["above_zero"] = {c: round(above_zero(sample[c], label), 3) for c in made["alone"]}
     scale = rows / max(len(sample), 1)
     if "domain" in roles:
         by = sample.with_columns(y=pl.Series(label)).group_by(roles["domain"]).agg(clicks=pl.col("y").sum(), n=pl.len())
@@ -207,6 +196,12 @@ def _warnings(about: dict) -> Iterator[str]:
     for name, auc in about.get("alone", {}).items():
         if auc > LEAK:
             yield f"{name}: alone it tells the label (AUC {auc}); was it written after the click? Leave it out."
+    for name in _late(about):
+        yield (f"{name}: where it is above 0, {about['above_zero'][name]:.0%} of the rows are clicks, of all rows "
+               f"{about['click_rate']:.0%}; is it known only after the click? Leave it out.")
+    for name, count in about["near_twins"].items():
+        yield (f"{count} of {about['rows_sampled']} rows equal another in every column but {name}: one showing, "
+               "logged twice? A random split lets such twins leak into the test.")
     small = [d for d, c in about.get("domains", {}).items() if c["rarer_label_in_test"] < SMALL]
     if small:
         yield f"domains too small to measure well: {', '.join(small[:10])}{' …' if len(small) > 10 else ''}."
@@ -217,10 +212,17 @@ def _warnings(about: dict) -> Iterator[str]:
             yield f"no column looks like the {role}; name it with --{role}."
 
 
+def _late(about: dict) -> list[str]:
+    """The columns above 0 where the click rate is at least halfway from its mean to 1, and that AUC has not found."""
+    halfway = (1 + about.get("click_rate", 0)) / 2
+    return [c for c, rate in about.get("above_zero", {}).items() if rate >= halfway and about["alone"][c] <= LEAK]
+
+
 def _next(about: dict) -> str:
     """The command that trains on the file: suspected leaks, spoiled and single-valued columns are left out."""
-    roles, told = about["roles"], about.get("alone", {})
+    roles, told, late = about["roles"], about.get("alone", {}), _late(about)
     fields = [n for n, c in about["columns"].items() if n not in roles.values() and told.get(n, 0) <= LEAK
+              and n not in late
               and not c["scientific"] and c["kind"] not in ("numbers", "empty") and (c["distinct"] or 2) > 1
               and (c["distinct"] or about["rows"]) < about["rows"] / 2]
     words = ["croco", "fit", "crocodile", "--data", about["file"]]

@@ -37,10 +37,10 @@ def prepared(name: str, options: dict, raw: list[Path], version: int = 1) -> Mul
     if not (folder / "manifest.json").is_file():
         return f"{name} is not prepared in {folder}."
     stored = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    if stored.get("version", 1) != version:
-        return f"{folder} was prepared by other rules, of another version of this program."
     if changed := [k for k, v in options.items() if stored["options"].get(k) != v]:
         return f"{folder} was prepared with {changed[0]}={stored['options'].get(changed[0])}."
+    if stored.get("version", 1) != version:
+        return f"{folder} was prepared by other rules, of another version of this program."
     if raw and sizes(raw) != stored["raw"]:
         return f"{folder} was prepared from other raw files."
     files = [folder / file for file in stored["files"]]
