@@ -27,6 +27,14 @@ def known(kind: str, name: str, registry) -> str:
     raise CrocoError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(registry)}.")
 
 
+def in_checkout(path: Path) -> Path:
+    """A file or folder of the repository that no installed package brings. Raises CrocoError where it is not there."""
+    if not path.exists():
+        raise CrocoError(f"This needs {path.relative_to(ROOT)} of the repository, which an installed package does not "
+                         "have. Clone the repository and run `make setup` there.")
+    return path
+
+
 def parse_value(text: str):
     """A number, true or false, null, or a list where the text is JSON; else the text itself."""
     try:

@@ -1,6 +1,8 @@
 """The promises of the repository: versions in one place, notebooks saved run and tidy, links that lead somewhere."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -161,3 +163,35 @@ def test_readme_and_command_line_name_every_model_and_lesson():
     readme = (ROOT / "README.md").read_text()
     assert all(f"`{name}`" in readme for name in MODELS)
     assert all(f"notebooks/{name}" in readme for name in LESSONS)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The package as a wheel installs it, in a folder of its own, far from the checkout."""
+    folder = tmp_path_factory.mktemp("installed")
+    source = folder / "source"  # a copy, for building leaves folders behind
+    shutil.copytree(ROOT / "croco_lib", source / "croco_lib")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--no-deps", "--no-build-isolation", "--target", folder / "site", source],
+                   check=True)
+    return folder / "site"
+
+
+@pytest.mark.parametrize(("words", "needs"), [
+    ("lessons", "notebooks"), ("lessons --html site --as-saved", "notebooks"), ("claims", "data/results"),
+    ("verdicts", "data/verdicts/studies.toml"), ("study main", "data/verdicts/studies.toml"),
+    ("benchmark --study main", "data/results/studies.toml"),
+])
+def test_without_a_checkout_a_command_says_what_it_needs(installed, tmp_path, words, needs):
+    done = subprocess.run([sys.executable, "-m", "croco_lib", *words.split()], cwd=tmp_path, text=True,
+                          capture_output=True, env={**os.environ, "PYTHONPATH": str(installed)})
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert f"croco: This needs {needs} of the repository" in done.stderr
+
+
+def test_without_a_checkout_the_rest_works(installed, tmp_path):
+    done = subprocess.run([sys.executable, "-m", "croco_lib", "data"], cwd=tmp_path, text=True, capture_output=True,
+                          env={**os.environ, "PYTHONPATH": str(installed)})
+    assert done.returncode == 0 and "world: made on the spot" in done.stdout, done.stderr

@@ -2,8 +2,10 @@
 
 import errno
 import json
+import os
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from croco_lib import CrocoError, build, fit
@@ -82,3 +84,11 @@ def test_lessons_run_in_this_python(tmp_path, monkeypatch):
     import sys
 
     assert lessons.OwnPython(kernel_name="python3").kernel_spec.argv[0] == sys.executable
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kernels speak over TCP here, and warn of it")
+def test_a_lesson_runs_without_a_word_about_its_transport(tmp_path, capfd):
+    path = tmp_path / "00_a.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print(6 * 7)")]), path)
+    assert lessons.run(path).cells[0].outputs[0].text == "42\n"
+    assert "TCP" not in "".join(capfd.readouterr())

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..console import VERSIONS
 from ..data import load
-from ..errors import ROOT, write_text, write_whole
+from ..errors import ROOT, in_checkout, write_text, write_whole
 from ..models import build, options_of
 from ..schema import MultiDomainData
 from ..training import fit, predict
@@ -30,10 +30,11 @@ BASELINES = ("shared-bottom", "mmoe", "ple", "star", "hinet", "pepnet", "adaspar
 LIFT = 0.0072  # of CTR, as the paper reports it
 
 
-def choose_arms(folder: Path = RESULTS) -> dict[str, dict]:
+def choose_arms() -> dict[str, dict]:
     """The baseline that is best on the made world by its committed test AUC, and Crocodile, with their settings."""
-    runs = pd.read_csv(folder / "main.runs.csv", keep_default_na=False).query("data == 'world' and stage == 'final'")
-    values = pd.read_csv(folder / "main.values.csv").query("split == 'test' and part == 'all' and metric == 'auc'")
+    runs = pd.read_csv(in_checkout(RESULTS / "main.runs.csv"), keep_default_na=False)
+    runs = runs.query("data == 'world' and stage == 'final'")
+    values = pd.read_csv(RESULTS / "main.values.csv").query("split == 'test' and part == 'all' and metric == 'auc'")
     auc = runs.merge(values, on="key").groupby("model").value.mean()
     return {m: json.loads(runs[runs.model == m].settings.iloc[0]) for m in (auc[list(BASELINES)].idxmax(), "crocodile")}
 

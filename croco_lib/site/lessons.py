@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterator, Mapping
 from html import escape, unescape
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
+from uuid import uuid4
 
 import nbformat
 from bs4 import BeautifulSoup
@@ -18,7 +20,7 @@ from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 from traitlets import default
 
-from ..errors import ROOT, CrocoError
+from ..errors import ROOT, CrocoError, in_checkout
 
 FOLDER = ROOT / "notebooks"
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -28,8 +30,8 @@ nav {font: 14px sans-serif; padding: 1em 5px} nav a {margin-right: 2em}"""
 
 
 def paths() -> list[Path]:
-    """The lessons, in order."""
-    return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+    """The lessons, in order. Raises CrocoError outside a checkout of the repository."""
+    return sorted(in_checkout(FOLDER).glob("[0-9][0-9]_*.ipynb"))
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -60,6 +62,15 @@ class OwnPython(AsyncKernelManager):
     @default("kernel_spec_manager")
     def _own_spec_only(self) -> KernelSpecManager:
         return KernelSpecManager(kernel_dirs=[])  # none to look in: so ipykernel's own, of this Python
+
+    @default("transport")
+    def _unseen_by_others(self) -> str:
+        return "ipc" if os.name == "posix" else "tcp"  # over TCP every kernel warns that it is not encrypted
+
+    @default("ip")
+    def _socket(self) -> str:
+        """With ipc the sockets' path: an absolute one, for kernel and client work in different folders."""
+        return str(Path(gettempdir(), f"croco-{uuid4().hex[:12]}")) if self.transport == "ipc" else "127.0.0.1"
 
 
 def run(path: Path, timeout: int = 1800) -> nbformat.NotebookNode:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..errors import ROOT, CrocoError, known, write_whole
+from ..errors import ROOT, CrocoError, in_checkout, known, write_whole
 from ..metrics import MIN_USERS, auc_of_weights, grouped_auc
 from .jobs import dim_of, key_of, load_with_fresh, make_job, parse_data, read, run_jobs
 from .space import trials
@@ -31,7 +31,7 @@ WORDS = ("data", "models", "seeds", "search", "more_seeds", "settings", "variant
 
 def studies(path: Path = RESULTS / "studies.toml") -> dict[str, dict]:
     """The studies by name. Raises CrocoError for a word that none of them may use."""
-    made = tomllib.loads(path.read_text(encoding="utf-8"))
+    made = tomllib.loads(in_checkout(path).read_text(encoding="utf-8"))
     for name, study in made.items():
         for word in study:
             known(f"word of study {name}", word, WORDS)

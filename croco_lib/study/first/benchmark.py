@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ...console import VERSIONS
-from ...errors import CrocoError, write_text, write_whole
+from ...errors import CrocoError, in_checkout, write_text, write_whole
 from ..jobs import key_of, load_with_fresh, measured, outcome_of, read, run_jobs
 from ..studies import label_of
 from .results import RESULTS
@@ -98,7 +98,7 @@ def _run(jobs: list[dict], folder: Path, workers: int, progress: bool, label: st
 
 def studies() -> dict[str, dict]:
     """The committed studies by name. See `data/results/README.md` for what each field says."""
-    return tomllib.loads((RESULTS / "studies.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(in_checkout(RESULTS / "studies.toml").read_text(encoding="utf-8"))
 
 
 def _variants(study: dict) -> list[dict]:

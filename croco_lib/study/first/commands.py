@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...console import split_pairs
-from ...errors import ROOT, CrocoError, known, parse_value
+from ...errors import ROOT, CrocoError, in_checkout, known, parse_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +89,7 @@ def claims(
     from .results import RESULTS
     from .scorecard import FAST_DATA, fast_studies, judge, scorecard
 
-    source, own = folder or RESULTS, ROOT / "build" / "claims-fast"
+    source, own = folder or in_checkout(RESULTS), ROOT / "build" / "claims-fast"
     if run is not None:
         known("size of --run", run, ["fast"])
         for name, study in fast_studies(studies()).items():
