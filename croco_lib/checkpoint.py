@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .errors import CrocoError, write_text, write_whole
+from .models import name_of
+from .options import TrainOptions
+from .schema import MultiDomainData
 
 MAY_CHANGE = ("device", "threads")  # noted, but a run may go on with others: only the last digits then differ
 
@@ -38,6 +42,27 @@ class RunState:
     def table(self) -> pd.DataFrame:
         """The history as a tidy frame."""
         return pd.DataFrame(self.history, columns=["step", "epoch", "split", "part", "metric", "value"])
+
+
+def settings_of(model: nn.Module, data: MultiDomainData, options: TrainOptions, lazy: bool,
+                accelerator: Accelerator) -> dict:
+    """What a resumed run must share with the run it continues, as a file gives it back.
+
+    The number of epochs and the patience are not among it: a run may be made longer. The evaluation at its earlier end
+    then stays in the history. `lazy` is what the option has come to. Raises CrocoError for a model that was built
+    for other data.
+    """
+    sizes = [field.size for field in data.fields]
+    if getattr(model, "sizes", None) not in (None, sizes):  # a reader's own model may have none
+        raise CrocoError(f"fit: this {name_of(model)} was built for other data than {data.name}; build it anew.")
+    settings = dict(model=name_of(model), options=getattr(model, "options", {}),
+                    weights_from_seed=getattr(model, "seed", None), data=data.name, fingerprint=data.fingerprint,
+                    batch_size=options.batch_size, lr=options.lr, weight_decay=options.weight_decay,
+                    decayed="what a batch trains" if options.weight_decay else "nothing",
+                    objective=options.objective, eval_every=options.eval_every, lazy=lazy, seed=options.seed,
+                    mixed_precision=accelerator.mixed_precision, device=accelerator.device.type,
+                    threads=torch.get_num_threads())
+    return json.loads(json.dumps(settings))
 
 
 def resume(folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer],

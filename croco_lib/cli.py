@@ -145,8 +145,7 @@ def fit(
     weight_decay: Annotated[float, typer.Option(help="Adam's L2 regularisation.")] = TrainOptions.weight_decay,
     objective: Annotated[str, typer.Option(
         help="sample (plain mean) or domain (per-domain means summed).")] = TrainOptions.objective,
-    patience: Annotated[int, typer.Option(
-        help="Stop after so many validations without a better AUC.")] = TrainOptions.patience,
+    patience: Annotated[int, typer.Option(help="Validations without gain until it stops.")] = TrainOptions.patience,
     eval_every: Annotated[int | None, typer.Option(help="Steps between validations (default: an epoch).")] = None,
     lazy: Annotated[bool | None, typer.Option(help="Lazy Adam for the tables (default: for many ids).")] = None,
     folder: Annotated[Path | None, typer.Option(help="Keep checkpoints here; an interrupted run goes on.")] = None,

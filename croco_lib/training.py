@@ -1,6 +1,5 @@
 """Training on CPU or GPU, in one process or several, through one path."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .batches import BUFFER, Batch, buffer_rows, feed, steps_per_epoch
-from .checkpoint import RunState, load_weights, resume, save, save_weights
+from .checkpoint import RunState, load_weights, resume, save, save_weights, settings_of
 from .errors import CrocoError
 from .evaluation import embedding_sets, evaluate, expert_outputs, outputs, predict, probe
 from .losses import OBJECTIVES
@@ -116,26 +115,6 @@ def evaluate_and_record(model: nn.Module, valid: Split, state: RunState, epoch: 
     return better
 
 
-def settings_of(model: nn.Module, data: MultiDomainData, options: TrainOptions, accelerator: Accelerator) -> dict:
-    """What a resumed run must share with the run it continues, as a file gives it back.
-
-    The number of epochs and the patience are not among it: a run may be made longer. The evaluation at its earlier end
-    then stays in the history. Raises CrocoError for a model that was built for other data.
-    """
-    sizes = [field.size for field in data.fields]
-    if getattr(model, "sizes", None) not in (None, sizes):  # a reader's own model may have none
-        raise CrocoError(f"fit: this {name_of(model)} was built for other data than {data.name}; build it anew.")
-    lazy = sum(sizes) >= LAZY_FROM if options.lazy is None else options.lazy
-    settings = dict(model=name_of(model), options=getattr(model, "options", {}),
-                    weights_from_seed=getattr(model, "seed", None), data=data.name, fingerprint=data.fingerprint,
-                    batch_size=options.batch_size, lr=options.lr, weight_decay=options.weight_decay,
-                    decayed="what a batch trains" if options.weight_decay else "nothing",
-                    objective=options.objective, eval_every=options.eval_every, lazy=lazy, seed=options.seed,
-                    mixed_precision=accelerator.mixed_precision, device=accelerator.device.type,
-                    threads=torch.get_num_threads())
-    return json.loads(json.dumps(settings))
-
-
 def _mean_over_processes(losses: list[Tensor], accelerator: Accelerator, step: int, lr: float) -> float:
     mean = float(accelerator.reduce(torch.stack(losses).mean(), "mean"))
     if not np.isfinite(mean):
@@ -152,18 +131,27 @@ def _load_best(model: nn.Module, kept: Path, accelerator: Accelerator) -> None:
     accelerator.wait_for_everyone()  # before the folder may go
 
 
+def _finished(model: nn.Module, state: RunState, settings: dict, options: TrainOptions) -> Run:
+    impatient = state.waited >= options.patience
+    stopped = f"no better for {options.patience} evaluations" if impatient else f"all {options.epochs} epochs done"
+    return Run(model, state.table(), settings, state.best_step, state.seconds, state.rows / max(state.trained, 1e-9),
+               stopped)
+
+
 def train(model: nn.Module, data: MultiDomainData, options: TrainOptions, folder: str | Path | None = None,
           progress: bool = True, watch: Callable[[int, nn.Module], object] | None = None) -> Run:
     """What `fit` does, with the options as one object."""
     accelerator = Accelerator()  # takes its precision from the environment, where `accelerate config` left one
     rank, processes = accelerator.process_index, accelerator.num_processes
-    settings = settings_of(model, data, options, accelerator)
+    lazy = sum(field.size for field in data.fields) >= LAZY_FROM if options.lazy is None else options.lazy
+    settings = settings_of(model, data, options, lazy, accelerator)
     steps = steps_per_epoch(len(data.train), options.batch_size, processes)
     last, every = options.epochs * steps, options.eval_every or steps
     # `model` stays what was given; `wrapped` is that with what several processes or half precision put around it.
-    wrapped, *optimizers = accelerator.prepare(model, *adam(model, settings["lazy"], options.lr))
+    wrapped, *optimizers = accelerator.prepare(model, *adam(model, lazy, options.lr))
     state = RunState() if folder is None else resume(Path(folder), settings, model, optimizers, accelerator.device)
     started, before, losses = time.perf_counter(), state.seconds, []
+    objective, is_main = OBJECTIVES[options.objective], accelerator.is_main_process
 
     def backward(loss: Tensor) -> None:
         accelerator.backward(loss)
@@ -175,16 +163,16 @@ def train(model: nn.Module, data: MultiDomainData, options: TrainOptions, folder
         better = evaluate_and_record(model, data.valid, state, state.step / steps, train_loss)
         if watch is not None:
             watch(state.step, model)
-        if better and accelerator.is_main_process:
+        if better and is_main:
             # Before the checkpoint: a run killed in between comes to the same step and weights again.
             save_weights(model, kept)
-        if folder is not None and accelerator.is_main_process:
+        if folder is not None and is_main:
             state.seconds = before + time.perf_counter() - started
             save(Path(folder), settings, model, optimizers, state)
 
     with (TemporaryDirectory() if folder is None else nullcontext(folder) as place,
-          tqdm(total=last, initial=state.step, desc=settings["model"], unit="step",
-               disable=not progress or not accelerator.is_main_process) as bar):
+          tqdm(total=last, initial=state.step, desc=name_of(model), unit="step",
+               disable=not progress or not is_main) as bar):
         kept = Path(place)  # where the best weights lie
         if not state.history:
             record(float("nan"))  # before the first step, so that every curve starts at the start
@@ -192,8 +180,7 @@ def train(model: nn.Module, data: MultiDomainData, options: TrainOptions, folder
         while state.step < last and state.waited < options.patience:
             tick = time.perf_counter()
             batch = next(batches)
-            losses.append(train_step(wrapped, optimizers, OBJECTIVES[options.objective], batch.share(rank, processes),
-                                     backward))
+            losses.append(train_step(wrapped, optimizers, objective, batch.share(rank, processes), backward))
             state.step, state.rows = state.step + 1, state.rows + len(batch.label)
             state.trained += time.perf_counter() - tick
             bar.update()
@@ -202,7 +189,5 @@ def train(model: nn.Module, data: MultiDomainData, options: TrainOptions, folder
                 losses = []
                 bar.set_postfix_str(f"best valid AUC {state.best:.4f}")
         _load_best(model, kept, accelerator)
-    stopped = (f"no better for {options.patience} evaluations" if state.waited >= options.patience
-               else f"all {options.epochs} epochs done")
-    return Run(model, state.table(), settings, state.best_step, before + time.perf_counter() - started,
-               state.rows / max(state.trained, 1e-9), stopped)
+    state.seconds = before + time.perf_counter() - started
+    return _finished(model, state, settings, options)

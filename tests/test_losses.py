@@ -224,3 +224,10 @@ def test_importance_is_the_squared_coefficient_of_variation():
     value = losses.REGULARISERS["importance"](None, torch.from_numpy(g)).item()
     np.testing.assert_allclose(value, total.var() / total.mean() ** 2)
     assert losses.importance_loss(torch.ones(4, 5, 2)) == 0
+
+
+def test_ole_counts_an_expert_of_small_outputs_as_one():
+    O = np.random.default_rng(5).normal(size=(3, 12, 4))
+    O[1] *= 1e-3
+    assert nuclear(O[1]) < 1 < nuclear(O[0])
+    np.testing.assert_allclose(losses.ole_loss(torch.from_numpy(O)).item(), FORMULAS["ole"](O))
