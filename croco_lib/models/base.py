@@ -26,7 +26,9 @@ class MultiDomainModel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.name, self.options, self.seed, self.sizes = type(self).__name__, {}, None, None
+        self.name, self.options = type(self).__name__, {}
+        self.seed: int | None = None
+        self.sizes: list[int] | None = None
 
     def made_as(self, name: str, options: dict, seed: int, sizes: list[int]) -> "MultiDomainModel":
         """Note how the model was made; returns the model."""

@@ -47,7 +47,7 @@ TESTS = ("rows", "click rate", "repeated rows", "contradicting ids", "log loss o
 
 def draw_day(market: Market, rows: int, rng: np.random.Generator, wobble: float = 0.05) -> list[Split]:
     """About `rows` rows of the logging policy, by domain; traffic and click odds vary by `wobble` from day to day."""
-    world, S = market.data.world, len(market.share)
+    world, S = market.world, len(market.share)
     counts = np.maximum(20, rng.poisson(rows * market.share * rng.lognormal(0, wobble, S)))
     drawn = world.draw(counts, rng)
     p = expit(logit(drawn.truth) + wobble * rng.normal(size=S)[drawn.domain])
@@ -106,7 +106,7 @@ def simulate_fault(model: nn.Module, market: Market, fault: str | None, *, reque
     one, the tests that failed (alarm), what was done.
     """
     data, rng = market.data, np.random.default_rng([seed, 6])
-    fresh, decided = data.world.fresh(20_000), decided_by_ids(data)
+    fresh, decided = market.world.fresh(20_000), decided_by_ids(data)
     before = [draw_day(market, rows, rng) for _ in range(PAST)]
     judge = deepcopy(model).eval()  # one yardstick for all days
     good = before[-1]

@@ -16,6 +16,7 @@ import pandas as pd
 from scipy.special import expit
 from torch import nn
 
+from ..data.world import World
 from ..errors import CrocoError, DataError
 from ..options import TrainOptions
 from ..schema import MultiDomainData, Split
@@ -30,6 +31,7 @@ class Market:
     """Every ad's `bid` for a click, `value` when bought and `bought` rate after a click [I]; domains' `share` [S]."""
 
     data: MultiDomainData
+    world: World
     bid: np.ndarray
     value: np.ndarray
     bought: np.ndarray
@@ -37,7 +39,7 @@ class Market:
 
     @property
     def users(self) -> int:
-        return len(self.data.world.user_ids)
+        return len(self.world.user_ids)
 
 
 class Requests(NamedTuple):
@@ -61,12 +63,12 @@ def make_market(data: MultiDomainData, seed: int = 0) -> Market:
     rng, ads = np.random.default_rng([seed, 2]), len(data.world.item_ids)
     value, bought = rng.lognormal(3, 0.4, ads), rng.beta(8, 152, ads)
     share = np.bincount(data.train.domain, minlength=len(data.domains)) / len(data.train)
-    return Market(data, 0.5 * value * bought * rng.lognormal(0, 0.3, ads), value, bought, share)
+    return Market(data, data.world, 0.5 * value * bought * rng.lognormal(0, 0.3, ads), value, bought, share)
 
 
 def draw_requests(market: Market, count: int, candidates: int = 20, days: int = 1, seed: int = 0) -> Requests:
     """`count` requests over equally long days, domains by their long-tailed share."""
-    world, rng = market.data.world, np.random.default_rng([seed, 3])
+    world, rng = market.world, np.random.default_rng([seed, 3])
     domain = rng.choice(len(market.share), count, p=market.share)
     user, ads = np.empty(count, np.int64), np.empty((count, candidates), np.int32)
     for s in range(len(market.share)):
@@ -79,7 +81,7 @@ def draw_requests(market: Market, count: int, candidates: int = 20, days: int = 
 def code_rows(market: Market, user: np.ndarray, ad: np.ndarray, domain: np.ndarray,
               label: np.ndarray | None = None) -> Split:
     """Coded rows of 0-based users and ads, with the truth."""
-    world = market.data.world
+    world = market.world
     features = np.column_stack([world.user_ids[user], world.item_ids[ad], domain + 1]).astype(np.int32)
     label = np.zeros(len(user), np.float32) if label is None else label.astype(np.float32)
     return Split(features, domain, label, user, market.data.domains, world.probability(user, ad, domain))
@@ -105,7 +107,7 @@ def serve(market: Market, requests: Requests, p: np.ndarray) -> pd.DataFrame:
     rows = np.arange(len(p))
     best = (market.bid[requests.ads] * p).argmax(1)
     ad = requests.ads[rows, best]
-    truth = market.data.world.probability(requests.user, ad, requests.domain)
+    truth = market.world.probability(requests.user, ad, requests.domain)
     click = requests.draws[0] < truth
     buy = click & (requests.draws[1] < market.bought[ad])
     return pd.DataFrame(dict(

@@ -78,7 +78,7 @@ def measure(models: Mapping[str, nn.Module], market: Market, requests: Requests,
         false_positives(aa_z_scores(baseline, market, metric, 2_000, seed)).assign(metric=metric)
         for metric in METRICS])
     yield "online.power.csv", measure_power(lifts, market.users)
-    yield "online.calibration.csv", measure_calibration(models, market.data, shown)
+    yield "online.calibration.csv", measure_calibration(models, market, shown)
     yield "online.gmv.csv", measure_distortions(models, market, requests, scores)
     yield "online.daily.csv", measure_daily_lifts(models, market, requests.take(slice(len(requests.day) // 5)))
     yield "online.faults.csv", pd.concat([
@@ -103,14 +103,14 @@ def measure_power(lifts: pd.DataFrame, users: int) -> pd.DataFrame:
                         columns=["metric", "lift", "se", "users", "power", "users_for_80_percent"])
 
 
-def measure_calibration(models: Mapping[str, nn.Module], world: MultiDomainData,
+def measure_calibration(models: Mapping[str, nn.Module], market: Market,
                         shown: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """`reliability` of each model on ads drawn at random, and on those that it has chosen itself."""
-    fresh, tables = world.world.fresh(20_000), []
+    fresh, tables = market.world.fresh(20_000), []
     for m, model in models.items():
         seen = {"random ads": (fresh.label, expit(predict(model, fresh)), fresh.domain),
                 "ads shown": tuple(shown[m][c].to_numpy() for c in ("ctr", "predicted", "domain"))}
-        tables += [reliability(label, p, domain, world.domains).assign(model=m, on=on)
+        tables += [reliability(label, p, domain, market.data.domains).assign(model=m, on=on)
                    for on, (label, p, domain) in seen.items()]
     return pd.concat(tables)
 
