@@ -55,6 +55,7 @@ bench: $(READY)
 	@$(BIN)/python -m pytest tests/benchmarks --benchmark-only
 
 lint: $(READY)
+	@$(BIN)/ruff format --check croco_lib tests
 	@$(BIN)/ruff check croco_lib tests
 	@$(BIN)/mypy
 

@@ -14,8 +14,17 @@ if TYPE_CHECKING:
 __all__ = ["CrocoError", "DataError", "MultiDomainData", "Run", "build", "evaluate", "fit", "from_frame", "load"]
 __version__ = version("croco-lib")
 
-_ROOMS = {"from_frame": "data", "load": "data", "build": "models", "CrocoError": "errors", "DataError": "errors",
-          "MultiDomainData": "schema", "Run": "training", "evaluate": "training", "fit": "training"}
+_ROOMS = {
+    "from_frame": "data",
+    "load": "data",
+    "build": "models",
+    "CrocoError": "errors",
+    "DataError": "errors",
+    "MultiDomainData": "schema",
+    "Run": "training",
+    "evaluate": "training",
+    "fit": "training",
+}
 
 
 def __getattr__(name: str):

@@ -47,17 +47,20 @@ def buffer_rows(rows: int, at: int, size: int, seed: int, epoch: int, block: int
     inside = slice(np.searchsorted(end, at, "right"), np.searchsorted(end, at + size - 1, "right") + 1)
     held = np.concatenate([np.arange(f, f + n) for f, n in zip(first[inside], length[inside], strict=True)])
     skip = at - (end - length)[inside.start]  # rows of the first block that the buffer before has had
-    return np.random.default_rng([seed, epoch, at]).permutation(held[skip:skip + size])
+    return np.random.default_rng([seed, epoch, at]).permutation(held[skip : skip + size])
 
 
-def epoch_batches(split: Split, batch_size: int, seed: int, epoch: int, start: int,
-                  device: torch.device) -> Iterator[Batch]:
+def epoch_batches(
+    split: Split, batch_size: int, seed: int, epoch: int, start: int, device: torch.device
+) -> Iterator[Batch]:
     """The epoch's batches from number `start` on, slices of shuffled buffers."""
     size = batch_size * max(1, BUFFER // batch_size)  # whole batches, so that none spans two buffers
     for at in range(start * batch_size // size * size, len(split), size):
         rows = buffer_rows(len(split), at, size, seed, epoch)
-        features, domain, label = (torch.from_numpy(np.asarray(column[rows])).to(device)
-                                   for column in (split.features, split.domain, split.label))
+        features, domain, label = (
+            torch.from_numpy(np.asarray(column[rows])).to(device)
+            for column in (split.features, split.domain, split.label)
+        )
         for low in range(max(0, start * batch_size - at), len(rows), batch_size):
             part = slice(low, low + batch_size)
             here = domain[part].long()

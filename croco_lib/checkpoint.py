@@ -44,8 +44,9 @@ class RunState:
         return pd.DataFrame(self.history, columns=["step", "epoch", "split", "part", "metric", "value"])
 
 
-def settings_of(model: nn.Module, data: MultiDomainData, options: TrainOptions, lazy: bool,
-                accelerator: Accelerator) -> dict:
+def settings_of(
+    model: nn.Module, data: MultiDomainData, options: TrainOptions, lazy: bool, accelerator: Accelerator
+) -> dict:
     """What a resumed run must share with the run it continues, as a file gives it back.
 
     The number of epochs and the patience are not among it: a run may be made longer. The evaluation at its earlier end
@@ -55,18 +56,30 @@ def settings_of(model: nn.Module, data: MultiDomainData, options: TrainOptions, 
     sizes = [field.size for field in data.fields]
     if getattr(model, "sizes", None) not in (None, sizes):  # a reader's own model may have none
         raise CrocoError(f"fit: this {name_of(model)} was built for other data than {data.name}; build it anew.")
-    settings = dict(model=name_of(model), options=getattr(model, "options", {}),
-                    weights_from_seed=getattr(model, "seed", None), data=data.name, fingerprint=data.fingerprint,
-                    batch_size=options.batch_size, lr=options.lr, weight_decay=options.weight_decay,
-                    decayed="what a batch trains" if options.weight_decay else "nothing",
-                    objective=options.objective, eval_every=options.eval_every, lazy=lazy, seed=options.seed,
-                    mixed_precision=accelerator.mixed_precision, device=accelerator.device.type,
-                    threads=torch.get_num_threads())
+    settings = dict(
+        model=name_of(model),
+        options=getattr(model, "options", {}),
+        weights_from_seed=getattr(model, "seed", None),
+        data=data.name,
+        fingerprint=data.fingerprint,
+        batch_size=options.batch_size,
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        decayed="what a batch trains" if options.weight_decay else "nothing",
+        objective=options.objective,
+        eval_every=options.eval_every,
+        lazy=lazy,
+        seed=options.seed,
+        mixed_precision=accelerator.mixed_precision,
+        device=accelerator.device.type,
+        threads=torch.get_num_threads(),
+    )
     return json.loads(json.dumps(settings))
 
 
-def resume(folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer],
-           device: torch.device) -> RunState:
+def resume(
+    folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], device: torch.device
+) -> RunState:
     """Bring model and optimisers to where the run in the folder stands, and return its state: a new one if it is empty.
 
     Raises CrocoError where the checkpoint is damaged or belongs to a run with other settings, or the folder is a file.
@@ -85,19 +98,26 @@ def resume(folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[
     # Checkpoints from before these two were noted stand for what was done then.
     old = {"mixed_precision": "no", "decayed": "all" if old["weight_decay"] else "nothing", **old}
     if changed := [key for key in settings if key not in MAY_CHANGE and settings[key] != old.get(key)]:
-        raise CrocoError(f"{folder} holds a run with another {', '.join(changed)} "
-                         f"({old.get(changed[0])!r}, now {settings[changed[0]]!r}). Give another folder.")
+        raise CrocoError(
+            f"{folder} holds a run with another {', '.join(changed)} "
+            f"({old.get(changed[0])!r}, now {settings[changed[0]]!r}). Give another folder."
+        )
     model.load_state_dict(saved["model"])
     for optimizer, values in zip(optimizers, saved["optimizers"], strict=True):
         optimizer.load_state_dict(values)
     return RunState(**json.loads(saved["state"]))
 
 
-def save(folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer],
-         state: RunState) -> None:
+def save(
+    folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], state: RunState
+) -> None:
     """Write the checkpoint, and for readers the history and the settings beside it."""
-    content = dict(model=model.state_dict(), optimizers=[optimizer.state_dict() for optimizer in optimizers],
-                   state=json.dumps(vars(state)), settings=json.dumps(settings))
+    content = dict(
+        model=model.state_dict(),
+        optimizers=[optimizer.state_dict() for optimizer in optimizers],
+        state=json.dumps(vars(state)),
+        settings=json.dumps(settings),
+    )
     write_whole(folder / "checkpoint.pt", lambda path: torch.save(content, path))
     write_whole(folder / "history.csv", lambda path: state.table().to_csv(path, index=False))
     write_text(folder / "settings.json", json.dumps(settings, indent=1))

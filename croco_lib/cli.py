@@ -17,8 +17,12 @@ from .options import TrainOptions
 from .site import commands as site
 from .study import commands as study
 
-app = typer.Typer(help="Crocodile, step by step: multi-domain click models from raw data to tables.",
-                  no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="Crocodile, step by step: multi-domain click models from raw data to tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 
 def _options(pairs: list[str]) -> dict:
@@ -35,8 +39,10 @@ def _load(data: str, label, domain, user, item, fields, option):
         return load(data, **options)
     columns = dict(label=label, domain=domain, user=user, item=item)
     if absent := [f"--{name}" for name, column in columns.items() if column is None]:
-        raise DataError(f"{data} is a file, so {', '.join(absent)} must name its columns "
-                        f"(a data set by name is one of: {', '.join(DATASETS)}).")
+        raise DataError(
+            f"{data} is a file, so {', '.join(absent)} must name its columns "
+            f"(a data set by name is one of: {', '.join(DATASETS)})."
+        )
     for name in options:
         known("option of a file", name, ("domains", "split", "time", "min_count", "missing", "seed", "separator"))
     listed = [f.strip() for f in fields.split(",") if f.strip()] if fields else []
@@ -137,14 +143,16 @@ def fit(
     data: Annotated[str, typer.Option(help="A data set's name (see `croco data`), or a CSV or Parquet file")] = "world",
     alpha: Annotated[float | None, typer.Option(help="Weight of CovLoss (crocodile).")] = None,
     sets: Annotated[int | None, typer.Option(help="Embedding sets and experts M (crocodile).")] = None,
-    seed: Annotated[int, typer.Option(
-        min=0, help="Fixes the weights and the rows' order, never the split.")] = TrainOptions.seed,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Fixes the weights and the rows' order, never the split.")
+    ] = TrainOptions.seed,
     epochs: Annotated[int, typer.Option(help="At most so many passes.")] = TrainOptions.epochs,
     batch_size: Annotated[int, typer.Option(help="Rows a step.")] = TrainOptions.batch_size,
     lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = TrainOptions.lr,
     weight_decay: Annotated[float, typer.Option(help="Adam's L2 regularisation.")] = TrainOptions.weight_decay,
-    objective: Annotated[str, typer.Option(
-        help="sample (plain mean) or domain (per-domain means summed).")] = TrainOptions.objective,
+    objective: Annotated[
+        str, typer.Option(help="sample (plain mean) or domain (per-domain means summed).")
+    ] = TrainOptions.objective,
     patience: Annotated[int, typer.Option(help="Validations without gain until it stops.")] = TrainOptions.patience,
     eval_every: Annotated[int | None, typer.Option(help="Steps between validations (default: an epoch).")] = None,
     lazy: Annotated[bool | None, typer.Option(help="Lazy Adam for the tables (default: for many ids).")] = None,
@@ -176,8 +184,9 @@ def fit(
     options_of(model)  # an unknown model is named before the data is read
     loaded = _load(data, label, domain, user, item, fields, option)
     options = TrainOptions(epochs, batch_size, lr, weight_decay, objective, patience, eval_every, lazy, seed)
-    run = train(build(model, loaded, seed=seed, **chosen), loaded, options, folder,
-                progress=not json_ and sys.stderr.isatty())
+    run = train(
+        build(model, loaded, seed=seed, **chosen), loaded, options, folder, progress=not json_ and sys.stderr.isatty()
+    )
     table = evaluate(run.model, loaded.test)
     is_main = PartialState().is_main_process
     PartialState().destroy_process_group()
@@ -195,8 +204,10 @@ def _print_run(run, table, data) -> None:
     """How the data was made and the run ended, then the metrics, a line a domain, and why one is missing."""
     for key, value in data.notes.items():
         typer.echo(f"# {key}: {value}")
-    typer.echo(f"# {run.settings['model']}, seed {run.settings['seed']}: {run.stopped}, best at step {run.best_step}, "
-               f"{run.seconds:.1f} s, {run.rows_per_second:,.0f} training rows a second")
+    typer.echo(
+        f"# {run.settings['model']}, seed {run.settings['seed']}: {run.stopped}, best at step {run.best_step}, "
+        f"{run.seconds:.1f} s, {run.rows_per_second:,.0f} training rows a second"
+    )
     wide = table.pivot(index="domain", columns="metric", values="value").loc[["all", *data.domains]]
     wide.insert(0, "rows", table.drop_duplicates("domain").set_index("domain").rows)
     typer.echo(wide.to_string(float_format="{:.5f}".format, na_rep="–"))
@@ -210,16 +221,25 @@ for command in (*study.COMMANDS, *online.COMMANDS, *site.COMMANDS):
 
 def as_json(run, table, data) -> dict:
     """The evaluation as one object: metrics overall and per domain (null: not defined), rows, seconds, versions."""
+
     def values(domain: str) -> dict:
         part = table[table.domain == domain]
         metrics = {r.metric: None if math.isnan(r.value) else r.value for r in part.itertuples()}
         notes = {r.metric: r.note for r in part.itertuples() if r.note}
         return {**metrics, "rows": int(part.rows.iloc[0]), **({"notes": notes} if notes else {})}
 
-    return {**values("all"), "domains": {d: values(d) for d in data.domains}, "seconds": round(run.seconds, 3),
-            "rows_per_second": round(run.rows_per_second), "train_rows": len(data.train), "best_step": run.best_step,
-            "stopped": run.stopped, "settings": run.settings, "data_notes": data.notes,
-            **made_with()}
+    return {
+        **values("all"),
+        "domains": {d: values(d) for d in data.domains},
+        "seconds": round(run.seconds, 3),
+        "rows_per_second": round(run.rows_per_second),
+        "train_rows": len(data.train),
+        "best_step": run.best_step,
+        "stopped": run.stopped,
+        "settings": run.settings,
+        "data_notes": data.notes,
+        **made_with(),
+    }
 
 
 def extra_of(module: str) -> str:

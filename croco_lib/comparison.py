@@ -31,8 +31,19 @@ def against(frame: pd.DataFrame, reference: str, by: str = "model") -> pd.DataFr
         mean, low, high = interval(gap) if len(gap) else (np.nan,) * 3
         spread = gap.std(ddof=1) if len(gap) > 1 else np.nan
         p = stats.ttest_1samp(gap, 0).pvalue if spread > 0 else np.nan
-        rows.append((name, wide[name].mean(), wide[name].std(), wide[name].count(), mean, low, high,
-                     mean / spread if spread > 0 else np.nan, p))
+        rows.append(
+            (
+                name,
+                wide[name].mean(),
+                wide[name].std(),
+                wide[name].count(),
+                mean,
+                low,
+                high,
+                mean / spread if spread > 0 else np.nan,
+                p,
+            )
+        )
     table = pd.DataFrame(rows, columns=[by, "mean", "std", "seeds", "difference", "low", "high", "d", "p"])
     tested = table.p.notna()
     table["p_corrected"] = np.nan

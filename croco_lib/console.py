@@ -19,6 +19,10 @@ def split_pairs(pairs: list[str], flag: str, form: str) -> list[tuple[str, str]]
 
 def made_with() -> dict:
     """The versions and the date that a figure is printed with."""
-    return {"versions": {"python": platform.python_version(),
-                         **{name: version(name) for name in ("croco-lib", "torch", "numpy", "polars")}},
-            "date": time.strftime("%Y-%m-%d")}
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("croco-lib", "torch", "numpy", "polars")},
+        },
+        "date": time.strftime("%Y-%m-%d"),
+    }

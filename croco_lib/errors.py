@@ -30,8 +30,10 @@ def known(kind: str, name: str, registry) -> str:
 def in_checkout(path: Path) -> Path:
     """A file or folder of the repository that no installed package brings. Raises CrocoError where it is not there."""
     if not path.exists():
-        raise CrocoError(f"This needs {path.relative_to(ROOT)} of the repository, which an installed package does not "
-                         "have. Clone the repository and run `make setup` there.")
+        raise CrocoError(
+            f"This needs {path.relative_to(ROOT)} of the repository, which an installed package does not "
+            "have. Clone the repository and run `make setup` there."
+        )
     return path
 
 
@@ -58,8 +60,10 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CrocoError(f"{path} could not be written ({reason}). Is the disk full, or the folder not writable? What "
-                         "stood there before is whole.") from error
+        raise CrocoError(
+            f"{path} could not be written ({reason}). Is the disk full, or the folder not writable? What "
+            "stood there before is whole."
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

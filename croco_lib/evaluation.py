@@ -32,8 +32,10 @@ def outputs(model: nn.Module, split: Split, batch_size: int = EVAL_BATCH) -> Ite
         for start in range(0, max(len(split), 1), batch_size):  # of no rows there is one empty output
             rows = slice(start, start + batch_size)
             # np.array copies: a memory-mapped split is read-only, and torch warns of tensors over such memory.
-            yield model(torch.from_numpy(np.array(split.features[rows])).to(device),
-                        torch.from_numpy(np.array(split.domain[rows])).to(device).long())
+            yield model(
+                torch.from_numpy(np.array(split.features[rows])).to(device),
+                torch.from_numpy(np.array(split.domain[rows])).to(device).long(),
+            )
 
 
 def predict(model: nn.Module, split: Split) -> np.ndarray:
@@ -80,8 +82,9 @@ def expert_scores(model: nn.Module, split: Split) -> tuple[np.ndarray, np.ndarra
         domain = torch.from_numpy(split.domain[rows]).to(device)
         with torch.inference_mode():
             # HiNet's towers read three mixtures side by side, so the expert's output takes all three places.
-            scores.append(torch.stack([model.towers(O.repeat(1, model.towers.inputs // O.shape[1]), domain)
-                                       for O in out.experts]))
+            scores.append(
+                torch.stack([model.towers(O.repeat(1, model.towers.inputs // O.shape[1]), domain) for O in out.experts])
+            )
         read.append(torch.ones_like(scores[-1], dtype=torch.bool) if out.gate is None else (out.gate > 0).any(-1))
         start = rows.stop
     return torch.cat(scores, 1).float().cpu().numpy(), torch.cat(read, 1).cpu().numpy()
@@ -98,8 +101,8 @@ def embedding_sets(model: nn.Module, data: MultiDomainData, field: str | None = 
     if field is None:
         return tables
     known("field", field, names := [f.name for f in data.fields])
-    start = sum(f.size for f in data.fields[:names.index(field)])
-    return tables[:, start:start + data.fields[names.index(field)].size]
+    start = sum(f.size for f in data.fields[: names.index(field)])
+    return tables[:, start : start + data.fields[names.index(field)].size]
 
 
 def probe(model: nn.Module, split: Split) -> list[tuple[str, str, float]]:
@@ -110,9 +113,13 @@ def probe(model: nn.Module, split: Split) -> list[tuple[str, str, float]]:
     values = []
     if out.experts is not None:
         experts = out.experts.float().cpu().numpy()
-        values = [("all", "covariance", float(covariance_loss(out.experts)) if len(experts) > 1 else float("nan")),
-                  ("all", "correlation", metrics.cross_correlation(experts))]
+        values = [
+            ("all", "covariance", float(covariance_loss(out.experts)) if len(experts) > 1 else float("nan")),
+            ("all", "correlation", metrics.cross_correlation(experts)),
+        ]
     if out.gate is not None:
         values.append(("all", "gate_entropy", metrics.gate_entropy(out.gate.float().cpu().numpy())))
-    return values + [(f"set {m + 1}", "information_abundance", metrics.information_abundance(table))
-                     for m, table in enumerate(_all_tables(model))]
+    return values + [
+        (f"set {m + 1}", "information_abundance", metrics.information_abundance(table))
+        for m, table in enumerate(_all_tables(model))
+    ]

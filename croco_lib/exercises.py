@@ -10,6 +10,7 @@ class _Open(Exception):
 
 def _watched(function: Callable) -> Callable:
     """The function, told apart from one whose body is still open."""
+
     @wraps(function)
     def call(*arguments, **named):
         value = function(*arguments, **named)

@@ -7,8 +7,19 @@ from . import metrics
 from .evaluation import embedding_sets, expert_outputs, expert_scores, has_experts, outputs, probe
 from .schema import MultiDomainData, Split
 
-__all__ = ["abundance", "diversity", "embedding_sets", "expert_aucs", "expert_outputs", "expert_scores", "measures",
-           "measures_at_start", "outputs", "own_abundance", "probe"]
+__all__ = [
+    "abundance",
+    "diversity",
+    "embedding_sets",
+    "expert_aucs",
+    "expert_outputs",
+    "expert_scores",
+    "measures",
+    "measures_at_start",
+    "outputs",
+    "own_abundance",
+    "probe",
+]
 
 TRIPLES = 100_000  # (user, a, b) drawn for the diversity index: its sampling error is then below .002
 AT_START = ("correlation", "diversity_index", "expert_auc", "abundance", "own_table_abundance")
@@ -54,9 +65,19 @@ def own_abundance(model: nn.Module, data: MultiDomainData) -> dict[str, float]:
         return {}
     tables, items = _item_tables(model, data), _items_read(data)
     fewest = min(len(ids) for ids in items if len(ids))
-    return {name: float(np.mean([metrics.information_abundance_at(table[items[s]], fewest)
-                                 for table in tables[s * each:(s + 1) * each]])) if len(items[s]) else float("nan")
-            for s, name in enumerate(data.domains)}
+    return {
+        name: float(
+            np.mean(
+                [
+                    metrics.information_abundance_at(table[items[s]], fewest)
+                    for table in tables[s * each : (s + 1) * each]
+                ]
+            )
+        )
+        if len(items[s])
+        else float("nan")
+        for s, name in enumerate(data.domains)
+    }
 
 
 def expert_aucs(scores: np.ndarray, read: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -64,8 +85,12 @@ def expert_aucs(scores: np.ndarray, read: np.ndarray, label: np.ndarray) -> np.n
 
     `scores` [M, N] and `read` bool [M, N] as `expert_scores` returns them, `label` 0/1 [N].
     """
-    return np.array([metrics.grouped_auc(label[rows], score[rows], np.zeros(rows.sum(), int), 1)[0][0]
-                     for score, rows in zip(scores, read, strict=True)])
+    return np.array(
+        [
+            metrics.grouped_auc(label[rows], score[rows], np.zeros(rows.sum(), int), 1)[0][0]
+            for score, rows in zip(scores, read, strict=True)
+        ]
+    )
 
 
 def measures(model: nn.Module, data: MultiDomainData) -> list[tuple[str, str, str, float]]:
@@ -84,12 +109,17 @@ def measures(model: nn.Module, data: MultiDomainData) -> list[tuple[str, str, st
     pairs = metrics.user_pairs(data.test.user, data.test.domain, TRIPLES)
     aucs = expert_aucs(scores, read, data.test.label)
     defined = aucs[np.isfinite(aucs)]
-    values += [("test", "all", "diversity_index", metrics.diversity_index(scores, pairs, read)),
-               ("test", "all", "expert_auc", float(defined.mean()) if len(defined) else float("nan"))]
+    values += [
+        ("test", "all", "diversity_index", metrics.diversity_index(scores, pairs, read)),
+        ("test", "all", "expert_auc", float(defined.mean()) if len(defined) else float("nan")),
+    ]
     return values + [("test", f"set {m + 1}", "expert_auc", float(auc)) for m, auc in enumerate(aucs)]
 
 
 def measures_at_start(model: nn.Module, data: MultiDomainData) -> list[tuple[str, str, str, float]]:
     """The measures of an untrained model that a trained one's mean something only beside: metric + "_start"."""
-    return [(split, part, f"{metric}_start", value) for split, part, metric, value in measures(model, data)
-            if metric in AT_START]
+    return [
+        (split, part, f"{metric}_start", value)
+        for split, part, metric, value in measures(model, data)
+        if metric in AT_START
+    ]

@@ -58,8 +58,14 @@ class MultiEmbedding(nn.Module):
         weight = weight / np.maximum(np.add.reduceat(weight, start), 1e-12).repeat(size)
         ids, start, weight = (torch.from_numpy(a).to(numbers.device) for a in (bag.ids[position], start, weight))
         # embedding_bag adds up within each bag without holding every value's vector at once.
-        return F.embedding_bag(ids + self.offset[i], self.table.weight, start.to(ids.dtype), mode="sum",
-                               per_sample_weights=weight, sparse=self.table.sparse)
+        return F.embedding_bag(
+            ids + self.offset[i],
+            self.table.weight,
+            start.to(ids.dtype),
+            mode="sum",
+            per_sample_weights=weight,
+            sparse=self.table.sparse,
+        )
 
     def weights(self) -> Tensor:
         """The M tables apart: [M, V, e]."""

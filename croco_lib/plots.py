@@ -16,18 +16,39 @@ SIGNED = "vlag"  # the diverging map for anything signed, always centred at 0
 LIT = "#d55e00"  # what is picked out among grey points
 # Models, domains and signs have colours of their own, so that none is taken for another; Crocodile's is the strongest.
 MODELS = {
-    "crocodile": "#b0005c", "crocodile, α = 0": "#e08ab8", "crocodile without CovLoss": "#e08ab8",
-    "shared-bottom": "#0173b2", "mmoe": "#de8f05", "ple": "#029e73", "me-ple": "#d55e00", "sdem": "#9467bd",
-    "me-mmoe": "#c9b037", "star": "#56b4e9", "hinet": "#8c564b", "pepnet": "#7f7f00", "adasparse": "#595959",
+    "crocodile": "#b0005c",
+    "crocodile, α = 0": "#e08ab8",
+    "crocodile without CovLoss": "#e08ab8",
+    "shared-bottom": "#0173b2",
+    "mmoe": "#de8f05",
+    "ple": "#029e73",
+    "me-ple": "#d55e00",
+    "sdem": "#9467bd",
+    "me-mmoe": "#c9b037",
+    "star": "#56b4e9",
+    "hinet": "#8c564b",
+    "pepnet": "#7f7f00",
+    "adasparse": "#595959",
     "single-domain": "#a6a6a6",
 }
 
 
 def style() -> None:
     """The house style for every figure. Call it once, at the top of a notebook."""
-    sns.set_theme(style="whitegrid", palette="colorblind", rc={
-        "figure.dpi": 96, "figure.constrained_layout.use": True, "axes.titlesize": 11, "axes.labelsize": 10,
-        "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "grid.alpha": 0.5})
+    sns.set_theme(
+        style="whitegrid",
+        palette="colorblind",
+        rc={
+            "figure.dpi": 96,
+            "figure.constrained_layout.use": True,
+            "axes.titlesize": 11,
+            "axes.labelsize": 10,
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "grid.alpha": 0.5,
+        },
+    )
 
 
 def domain_palette(domains) -> dict:
@@ -35,8 +56,9 @@ def domain_palette(domains) -> dict:
     return dict(zip(domains, sns.color_palette("crest_r", len(domains)), strict=True))
 
 
-def covariance_heatmaps(matrices: Mapping[str, np.ndarray], experts: int, label: str = "covariance",
-                        top: float | None = None) -> Figure:
+def covariance_heatmaps(
+    matrices: Mapping[str, np.ndarray], experts: int, label: str = "covariance", top: float | None = None
+) -> Figure:
     """Matrices [M·d, M·d] side by side on one signed scale, with lines between the experts' blocks.
 
     The scale ends at `top`, by default the 99.5th percentile of the cross-expert entries: the blocks on the diagonal
@@ -60,8 +82,12 @@ def covariance_heatmaps(matrices: Mapping[str, np.ndarray], experts: int, label:
     return figure
 
 
-def forest(table: pd.DataFrame, ax: plt.Axes | None = None, by: str = "model", strong: Collection[str] = ("crocodile",),
-           ) -> plt.Axes:
+def forest(
+    table: pd.DataFrame,
+    ax: plt.Axes | None = None,
+    by: str = "model",
+    strong: Collection[str] = ("crocodile",),
+) -> plt.Axes:
     """Differences with their intervals, a line each, best on top: `table` as `comparison.against` returns it.
 
     The row that all others are held against has no interval and marks zero. Names stand at the axis, so the colour only
@@ -93,8 +119,15 @@ def principal(table: np.ndarray) -> np.ndarray:
     return PCA(3, random_state=0).fit_transform(table)
 
 
-def linked(points: list[np.ndarray], chosen: int, lit: np.ndarray, names: list[str], colour: list | None = None,
-           dimensions: int = 2, home: int = 1) -> Figure:
+def linked(
+    points: list[np.ndarray],
+    chosen: int,
+    lit: np.ndarray,
+    names: list[str],
+    colour: list | None = None,
+    dimensions: int = 2,
+    home: int = 1,
+) -> Figure:
     """One panel a set: all ids pale, the chosen one a star, the `lit` ones numbered; `points` M times [V, 3]."""
     figure = plt.figure(figsize=(2.9 * len(points), 3.4), layout="none")  # a film: constrained layout draws twice
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.03, top=0.82, wspace=0.05)

@@ -79,19 +79,25 @@ class Bag:
 def check_domains(name: str, domains: tuple[str, ...], rows: np.ndarray, clicks: np.ndarray) -> None:
     """Raise DataError where a split lacks a domain, or one has a single class of label in train. Both [3, S] counts."""
     if len(set(domains)) < len(domains) or not all(domains) or "all" in domains:
-        raise DataError(f"{name}: domains need different names, none of them empty or 'all' (which names the "
-                        f"whole in every table), not {domains}.")
+        raise DataError(
+            f"{name}: domains need different names, none of them empty or 'all' (which names the "
+            f"whole in every table), not {domains}."
+        )
     for split, counts in zip(SPLITS, rows, strict=True):
         if not counts.any():
             raise DataError(f"{name}: the {split} split is empty. Give more rows or another split.")
         if not counts.all():
             missing = ", ".join(domains[i] for i in np.flatnonzero(counts == 0))
-            raise DataError(f"{name}: domain {missing} has no rows in the {split} split. "
-                            "Leave the domain out, join it with another, or split at random.")
+            raise DataError(
+                f"{name}: domain {missing} has no rows in the {split} split. "
+                "Leave the domain out, join it with another, or split at random."
+            )
     if (one := (clicks[0] == 0) | (clicks[0] == rows[0])).any():
         names = ", ".join(domains[i] for i in np.flatnonzero(one))
-        raise DataError(f"{name}: domain {names} has only one class of label in the train split, so there is nothing "
-                        "to learn there. Leave the domain out or join it with another.")
+        raise DataError(
+            f"{name}: domain {names} has only one class of label in the train split, so there is nothing "
+            "to learn there. Leave the domain out or join it with another."
+        )
 
 
 def fingerprint_of(fields: Iterable["Field"], domains: tuple[str, ...], buffers: Iterable) -> str:
@@ -126,8 +132,9 @@ class MultiDomainData:
             return
         splits, size = [getattr(self, name) for name in SPLITS], len(self.domains)
         rows = np.stack([np.bincount(s.domain, minlength=size) for s in splits])
-        check_domains(self.name, self.domains, rows,
-                      np.stack([np.bincount(s.domain, s.label, minlength=size) for s in splits]))
+        check_domains(
+            self.name, self.domains, rows, np.stack([np.bincount(s.domain, s.label, minlength=size) for s in splits])
+        )
         sizes = [f.size if f.bag is None else len(f.bag) for f in self.fields]
         for name, split in zip(SPLITS, splits, strict=True):
             if not np.isin(split.label, (0, 1)).all():
@@ -154,14 +161,17 @@ class MultiDomainData:
         if self.stored is not None:
             return pd.DataFrame(self.stored["describe"])
         parts = [getattr(self, name) for name in SPLITS]
-        frame = pd.DataFrame({
-            "domain": pd.Categorical.from_codes(np.concatenate([p.domain for p in parts]), list(self.domains)),
-            "label": np.concatenate([p.label for p in parts]),
-            "user": np.concatenate([p.user for p in parts]),
-            "item": np.concatenate([p.features[:, self.column("item")] for p in parts]),
-        })
+        frame = pd.DataFrame(
+            {
+                "domain": pd.Categorical.from_codes(np.concatenate([p.domain for p in parts]), list(self.domains)),
+                "label": np.concatenate([p.label for p in parts]),
+                "user": np.concatenate([p.user for p in parts]),
+                "item": np.concatenate([p.features[:, self.column("item")] for p in parts]),
+            }
+        )
         by = frame.groupby("domain", observed=False)
-        table = by.agg(rows=("label", "size"), click_rate=("label", "mean"),
-                       users=("user", "nunique"), items=("item", "nunique"))
+        table = by.agg(
+            rows=("label", "size"), click_rate=("label", "mean"), users=("user", "nunique"), items=("item", "nunique")
+        )
         table.insert(1, "share", table["rows"] / len(frame))
         return table.reset_index()

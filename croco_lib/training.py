@@ -26,8 +26,22 @@ from .options import TrainOptions
 from .schema import MultiDomainData, Split
 
 # What this room has, and what the lessons have always taken from it.
-__all__ = ["BUFFER", "Run", "adam", "buffer_rows", "embedding_sets", "evaluate", "expert_outputs", "fit",
-           "load_weights", "outputs", "predict", "tables_of", "train", "train_step"]
+__all__ = [
+    "BUFFER",
+    "Run",
+    "adam",
+    "buffer_rows",
+    "embedding_sets",
+    "evaluate",
+    "expert_outputs",
+    "fit",
+    "load_weights",
+    "outputs",
+    "predict",
+    "tables_of",
+    "train",
+    "train_step",
+]
 
 
 @dataclass
@@ -80,8 +94,13 @@ def fit(
     return train(model, data, options, folder, progress, watch)
 
 
-def train_step(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], objective: Callable[..., Tensor],
-               batch: Batch, backward: Callable[[Tensor], object] = Tensor.backward) -> Tensor:
+def train_step(
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    objective: Callable[..., Tensor],
+    batch: Batch,
+    backward: Callable[[Tensor], object] = Tensor.backward,
+) -> Tensor:
     """One step of every optimiser down the gradient of the batch's loss; returns that loss, without its graph."""
     model.train()
     out = model(batch.features, batch.domain)
@@ -134,12 +153,19 @@ def _load_best(model: nn.Module, kept: Path, accelerator: Accelerator) -> None:
 def _finished(model: nn.Module, state: RunState, settings: dict, options: TrainOptions) -> Run:
     impatient = state.waited >= options.patience
     stopped = f"no better for {options.patience} evaluations" if impatient else f"all {options.epochs} epochs done"
-    return Run(model, state.table(), settings, state.best_step, state.seconds, state.rows / max(state.trained, 1e-9),
-               stopped)
+    return Run(
+        model, state.table(), settings, state.best_step, state.seconds, state.rows / max(state.trained, 1e-9), stopped
+    )
 
 
-def train(model: nn.Module, data: MultiDomainData, options: TrainOptions, folder: str | Path | None = None,
-          progress: bool = True, watch: Callable[[int, nn.Module], object] | None = None) -> Run:
+def train(
+    model: nn.Module,
+    data: MultiDomainData,
+    options: TrainOptions,
+    folder: str | Path | None = None,
+    progress: bool = True,
+    watch: Callable[[int, nn.Module], object] | None = None,
+) -> Run:
     """What `fit` does, with the options as one object."""
     accelerator = Accelerator()  # takes its precision from the environment, where `accelerate config` left one
     rank, processes = accelerator.process_index, accelerator.num_processes
@@ -170,9 +196,12 @@ def train(model: nn.Module, data: MultiDomainData, options: TrainOptions, folder
             state.seconds = before + time.perf_counter() - started
             save(Path(folder), settings, model, optimizers, state)
 
-    with (TemporaryDirectory() if folder is None else nullcontext(folder) as place,
-          tqdm(total=last, initial=state.step, desc=name_of(model), unit="step",
-               disable=not progress or not is_main) as bar):
+    with (
+        TemporaryDirectory() if folder is None else nullcontext(folder) as place,
+        tqdm(
+            total=last, initial=state.step, desc=name_of(model), unit="step", disable=not progress or not is_main
+        ) as bar,
+    ):
         kept = Path(place)  # where the best weights lie
         if not state.history:
             record(float("nan"))  # before the first step, so that every curve starts at the start

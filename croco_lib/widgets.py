@@ -62,8 +62,9 @@ def covariances(snapshots: Mapping[str, Mapping], experts: int, label: str = "co
     For example a row a run and a column a step of its training. `names` may rename the controls: run=…, step=…. The
     title gives the mean |entry| between different experts. All pictures share one scale.
     """
-    every = np.concatenate([np.abs(metrics.cross_blocks(C, experts)) for row in snapshots.values()
-                            for C in row.values()])
+    every = np.concatenate(
+        [np.abs(metrics.cross_blocks(C, experts)) for row in snapshots.values() for C in row.values()]
+    )
     top = float(np.quantile(every, 0.995))
 
     def draw(run, step) -> Figure:
@@ -75,9 +76,11 @@ def covariances(snapshots: Mapping[str, Mapping], experts: int, label: str = "co
     first = next(iter(snapshots.values()))
     if any(list(row) != list(first) for row in snapshots.values()):
         raise CrocoError("covariances: every row of snapshots needs the same columns.")
-    return explore(draw, run=W.Dropdown(options=list(snapshots), description=names.get("run", "run")),
-                   step=W.SelectionSlider(options=list(first), value=list(first)[-1],
-                                          description=names.get("step", "step")))
+    return explore(
+        draw,
+        run=W.Dropdown(options=list(snapshots), description=names.get("run", "run")),
+        step=W.SelectionSlider(options=list(first), value=list(first)[-1], description=names.get("step", "step")),
+    )
 
 
 def projections(tables: np.ndarray, names: list[str], colour: list | None = None, neighbours: int = 5) -> W.VBox:
@@ -96,5 +99,9 @@ def projections(tables: np.ndarray, names: list[str], colour: list | None = None
         lit = np.argsort(-near)[:neighbours]
         return plots.linked(flat, of[chosen], lit, names, colour, dimensions, nearest_in)
 
-    return explore(draw, chosen=W.Dropdown(options=names), nearest_in=W.IntSlider(1, 1, len(tables),
-                   description="nearest in set"), dimensions=W.ToggleButtons(options=[2, 3]))
+    return explore(
+        draw,
+        chosen=W.Dropdown(options=names),
+        nearest_in=W.IntSlider(1, 1, len(tables), description="nearest in set"),
+        dimensions=W.ToggleButtons(options=[2, 3]),
+    )

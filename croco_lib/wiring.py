@@ -18,10 +18,20 @@ from .schema import MultiDomainData
 
 ROWS = 61  # of each domain in the batch: times the number of domains, this is no other size of a model
 OWN = ("towers", "maps", "norms", "own", "gates")  # what a part calls the things that it has one a domain of
-NAMES = {"embedding": "embedding sets", "levels": "experts", "PriorGate": "PEG", "DomainGate": "gates", "norm": "norm",
-         "epnet": "EPNet", "StarLayer": "layers W ⊙ W$_s$", "within": "gates, attention",
-         "auxiliary": "auxiliary network adds to the logit", "pruners": "a pruner before each layer",
-         "ppnet": "PPNet before each layer", "prior": "its own table of the prior fields"}
+NAMES = {
+    "embedding": "embedding sets",
+    "levels": "experts",
+    "PriorGate": "PEG",
+    "DomainGate": "gates",
+    "norm": "norm",
+    "epnet": "EPNet",
+    "StarLayer": "layers W ⊙ W$_s$",
+    "within": "gates, attention",
+    "auxiliary": "auxiliary network adds to the logit",
+    "pruners": "a pruner before each layer",
+    "ppnet": "PPNet before each layer",
+    "prior": "its own table of the prior fields",
+}
 ASIDE = ("auxiliary", "pruners", "ppnet")  # parts that join the chain from its side, at its last column
 
 
@@ -43,9 +53,11 @@ def batch(model: nn.Module, data: MultiDomainData) -> tuple[dict[str, Tensor], T
     """What each part gives for ROWS rows of each domain, what the towers are given, and domain, logits and gate."""
     seen, hooks = {}, []
     for name, part in model.named_children():
+
         def keep(_, given, output, name=name):
             seen[name] = output[0] if isinstance(output, tuple) else output
             seen[f"into {name}"] = given[0]
+
         hooks.append((part[-1] if isinstance(part, nn.ModuleList) else part).register_forward_hook(keep))
     rows = np.concatenate([np.resize(np.flatnonzero(data.train.domain == s), ROWS) for s in range(len(data.domains))])
     features, domain = (torch.from_numpy(np.array(a[rows])) for a in (data.train.features, data.train.domain))
@@ -94,23 +106,39 @@ def parts(model: nn.Module, data: MultiDomainData) -> list[Part]:
         O = seen[key]
         trains = reached(by_domain, O)  # [M, S]
         columns.append(Part(name(key), owners(trains), shape(O), 2 * reached(list(O), x)))
-        read = trains if weights is None else np.stack([(weights[:, domain == s] > 0).flatten(1).any(1).numpy()
-                                                        for s in range(S)], 1)  # [M, S]
+        read = (
+            trains
+            if weights is None
+            else np.stack([(weights[:, domain == s] > 0).flatten(1).any(1).numpy() for s in range(S)], 1)
+        )  # [M, S]
         lines, into = trains.astype(int) + read, shape(seen["into towers"])
         gate = next((k for k in ("gate", "levels", "within") if k in children), None)
         if gate:
             own = gate != "within" and one_each(children[gate])
-            columns.append(Part("gates" if gate == "levels" else name(gate), list(range(S)) if own else [None], into,
-                                lines if own else joined(len(O), 1),
-                                NAMES["prior"] if hasattr(children[gate], "prior") else ""))
+            columns.append(
+                Part(
+                    "gates" if gate == "levels" else name(gate),
+                    list(range(S)) if own else [None],
+                    into,
+                    lines if own else joined(len(O), 1),
+                    NAMES["prior"] if hasattr(children[gate], "prior") else "",
+                )
+            )
             lines = joined(len(columns[-1].owners), S)
         return [*columns, Part("towers", list(range(S)), shape(logits), lines)]
     aside = ", ".join(NAMES[k] for k in seen if k in ASIDE)
     chain = [k for k in seen if k in children and k != "embedding" and k not in ASIDE]
     for k in chain:
         boxes = list(range(S)) if one_each(children[k]) else [None]
-        columns.append(Part(name(k), boxes, shape(logits if k == chain[-1] else seen[k]),
-                            joined(len(columns[-1].owners), len(boxes)), aside if k == chain[-1] else ""))
+        columns.append(
+            Part(
+                name(k),
+                boxes,
+                shape(logits if k == chain[-1] else seen[k]),
+                joined(len(columns[-1].owners), len(boxes)),
+                aside if k == chain[-1] else "",
+            )
+        )
     return columns
 
 
@@ -128,22 +156,57 @@ def wiring(model: nn.Module, data: MultiDomainData) -> Figure:
     for x, part, ys, before in zip(step * np.arange(len(columns)), columns, heights, [[], *heights], strict=False):
         mixed = len(part.owners) == 1 or set(part.owners) != {None}
         for i, (owner, y) in enumerate(zip(part.owners, ys, strict=True)):
-            colour, word = ((0.85,) * 3, "shared" if mixed else i + 1) if owner is None else (palette[owner],
-                                                                                           data.domains[owner])
-            ax.add_patch(FancyBboxPatch((x - half, y - 0.32), 2 * half, 0.64, facecolor=colour, edgecolor="none",
-                                        boxstyle="round,pad=0,rounding_size=0.15", zorder=2))
-            ax.text(x, y, word, ha="center", va="center_baseline", fontsize=8, zorder=3,
-                    color="black" if sum(colour) > 1.5 else "white")
+            colour, word = (
+                ((0.85,) * 3, "shared" if mixed else i + 1) if owner is None else (palette[owner], data.domains[owner])
+            )
+            ax.add_patch(
+                FancyBboxPatch(
+                    (x - half, y - 0.32),
+                    2 * half,
+                    0.64,
+                    facecolor=colour,
+                    edgecolor="none",
+                    boxstyle="round,pad=0,rounding_size=0.15",
+                    zorder=2,
+                )
+            )
+            ax.text(
+                x,
+                y,
+                word,
+                ha="center",
+                va="center_baseline",
+                fontsize=8,
+                zorder=3,
+                color="black" if sum(colour) > 1.5 else "white",
+            )
             for start, kind in zip(before, part.lines[:, i], strict=True):
-                ax.plot([x - step + half, x - half], [start, y], linestyle=("", ":", "-")[kind], linewidth=0.9,
-                        zorder=1, color="0.7" if owner is None else colour)
+                ax.plot(
+                    [x - step + half, x - half],
+                    [start, y],
+                    linestyle=("", ":", "-")[kind],
+                    linewidth=0.9,
+                    zorder=1,
+                    color="0.7" if owner is None else colour,
+                )
         ax.text(x, top, part.name, ha="center", va="center", fontsize=9, weight="bold")
-        ax.annotate("", (x + step - 0.85, top - 0.4), (x + 0.85, top - 0.4),
-                    arrowprops=dict(arrowstyle="->", color="0.3", linewidth=0.9))
+        ax.annotate(
+            "",
+            (x + step - 0.85, top - 0.4),
+            (x + 0.85, top - 0.4),
+            arrowprops=dict(arrowstyle="->", color="0.3", linewidth=0.9),
+        )
         ax.text(x + step / 2, top, part.shape, ha="center", va="center", fontsize=8, color="0.3")
         if part.aside:
-            ax.annotate(part.aside, (x, ys[-1] - 0.32), (x, -tall / 2 - 0.5), ha="center", va="center", fontsize=8,
-                        arrowprops=dict(arrowstyle="->", color="0.3", linewidth=0.9))
+            ax.annotate(
+                part.aside,
+                (x, ys[-1] - 0.32),
+                (x, -tall / 2 - 0.5),
+                ha="center",
+                va="center",
+                fontsize=8,
+                arrowprops=dict(arrowstyle="->", color="0.3", linewidth=0.9),
+            )
     ax.text(len(columns) * step, top, "logits", ha="center", va="center", fontsize=9, weight="bold")
     ax.set(xlim=(-0.9, 4 * step + 0.45), ylim=(-tall / 2 - 0.8, top + 0.4))
     ax.set_title(model.name, pad=6)

@@ -29,8 +29,10 @@ def chromium():
         pytest.skip("no Chromium here; on Debian: apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
-    flags = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-             "--disable-component-update --disable-sync")
+    flags = (
+        "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync"
+    )
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=path, args=flags.split())
         yield browser

@@ -49,8 +49,10 @@ def tables(folder):
 
 
 def test_killed_and_started_again_it_ends_with_the_same_bytes(finished, tmp_path):
-    code = ("from croco_lib.study.first.benchmark import run_study; from pathlib import Path; import json, sys; "
-            "run_study('small', json.loads(sys.argv[1]), Path(sys.argv[2]), 1, False)")
+    code = (
+        "from croco_lib.study.first.benchmark import run_study; from pathlib import Path; import json, sys; "
+        "run_study('small', json.loads(sys.argv[1]), Path(sys.argv[2]), 1, False)"
+    )
     command = [sys.executable, "-c", code, json.dumps(STUDY), str(tmp_path)]
     for wanted in (1, 4):  # killed once in the search and once among the seeds
         process = subprocess.Popen(command, start_new_session=True)
@@ -68,8 +70,9 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(finished, tmp_path
 
 
 def test_a_failed_run_is_recorded_and_the_rest_goes_on(tmp_path):
-    study = dict(data=[DATA], models=["shared-bottom"], seeds=1,
-                 variants=[{"alpha": 0.1, "epochs": 1}, {"dim": 4, "epochs": 1}])
+    study = dict(
+        data=[DATA], models=["shared-bottom"], seeds=1, variants=[{"alpha": 0.1, "epochs": 1}, {"dim": 4, "epochs": 1}]
+    )
     run_study("bad", study, tmp_path, progress=False)
     runs = pd.read_csv(tmp_path / "bad.runs.csv", keep_default_na=False)
     assert runs.status.tolist() == ["failed", "done"]
@@ -109,8 +112,9 @@ def test_a_run_is_what_fit_and_evaluate_say(finished):
     data = load(name, **options)
     job = make_job(DATA, "mmoe", 3, {"dim": 4, "epochs": 1, "lr": 0.01}, final=True)
     result = run_job(job)
-    run = fit(build("mmoe", data, seed=3, dim=4), data, seed=3, progress=False,
-              **{**job["fit"], "epochs": 1, "lr": 0.01})
+    run = fit(
+        build("mmoe", data, seed=3, dim=4), data, seed=3, progress=False, **{**job["fit"], "epochs": 1, "lr": 0.01}
+    )
     expected = evaluate(run.model, data.test)
     got = pd.DataFrame(result["values"], columns=["split", "part", "metric", "value"])
     means = got[(got.split == "test") & (got.part == "mean of domains")]
@@ -125,16 +129,22 @@ def test_a_run_is_what_fit_and_evaluate_say(finished):
 
 def test_a_key_changes_with_whatever_fixes_the_outcome():
     job = make_job(DATA, "mmoe", 0, {}, final=True)
-    others = [make_job(DATA, "mmoe", 1, {}, True), make_job(DATA, "mmoe", 0, {"lr": 0.01}, True),
-              make_job("world", "mmoe", 0, {}, True), make_job(DATA, "mmoe", 0, {}, False),
-              {**job, "versions": {"torch": "0"}}]
+    others = [
+        make_job(DATA, "mmoe", 1, {}, True),
+        make_job(DATA, "mmoe", 0, {"lr": 0.01}, True),
+        make_job("world", "mmoe", 0, {}, True),
+        make_job(DATA, "mmoe", 0, {}, False),
+        {**job, "versions": {"torch": "0"}},
+    ]
     assert len({key_of(j) for j in [job, *others]}) == 6 and key_of(job) == key_of(json.loads(json.dumps(job)))
 
 
 def test_statistics_are_scipys():
     rng = np.random.default_rng(0)
-    frame = pd.DataFrame([(seed, model, rng.normal(mean)) for seed in range(6)
-                          for model, mean in (("a", 0.0), ("b", 1.0), ("c", 5.0))], columns=["seed", "model", "value"])
+    frame = pd.DataFrame(
+        [(seed, model, rng.normal(mean)) for seed in range(6) for model, mean in (("a", 0.0), ("b", 1.0), ("c", 5.0))],
+        columns=["seed", "model", "value"],
+    )
     table = against(frame, "a").set_index("model")
     wide = frame.pivot(index="seed", columns="model", values="value")
     for other in "bc":
@@ -165,16 +175,36 @@ def test_the_committed_studies_name_what_exists():
 
 
 def test_the_command_prints_the_tables(tmp_path):
-    out = CliRunner().invoke(app, ["benchmark", "--data", DATA, "--models", "crocodile", "--seeds", "2", "--grid",
-                                   "alpha=0;0.1", "--grid", "epochs=1", "--folder", str(tmp_path), "--workers", "1"])
+    out = CliRunner().invoke(
+        app,
+        [
+            "benchmark",
+            "--data",
+            DATA,
+            "--models",
+            "crocodile",
+            "--seeds",
+            "2",
+            "--grid",
+            "alpha=0;0.1",
+            "--grid",
+            "epochs=1",
+            "--folder",
+            str(tmp_path),
+            "--workers",
+            "1",
+        ],
+    )
     assert out.exit_code == 0, out.output
     assert "crocodile, alpha: 0.1, epochs: 1" in out.output and "own.runs.csv" in out.output
     frame = results("own", tmp_path)
     assert len(select(frame, DATA, "auc")) == 4
-    for arguments, message in ((["benchmark"], "either --study NAME or --data"),
-                               (["benchmark", "--data", DATA, "--name", "main"], "committed study"),
-                               (["benchmark", "--data", DATA, "--models", "mmo"], "Did you mean 'mmoe'"),
-                               (["benchmark", "--data", DATA, "--grid", "alpha"], "KEY=V1;V2")):
+    for arguments, message in (
+        (["benchmark"], "either --study NAME or --data"),
+        (["benchmark", "--data", DATA, "--name", "main"], "committed study"),
+        (["benchmark", "--data", DATA, "--models", "mmo"], "Did you mean 'mmoe'"),
+        (["benchmark", "--data", DATA, "--grid", "alpha"], "KEY=V1;V2"),
+    ):
         with pytest.raises(CrocoError, match=message):
             CliRunner().invoke(app, arguments, catch_exceptions=False)
     with pytest.raises(CrocoError, match="croco benchmark --study absent"):

@@ -22,8 +22,10 @@ from croco_lib.errors import ROOT
 from croco_lib.site.lessons import FOLDER
 
 pytestmark = pytest.mark.slow
-EXPLORERS = {name: len(re.findall(r"= (?:explore|covariances|projections)\(", "\n".join(c.source for c in book.cells)))
-             for name, book in LESSONS.items()}
+EXPLORERS = {
+    name: len(re.findall(r"= (?:explore|covariances|projections)\(", "\n".join(c.source for c in book.cells)))
+    for name, book in LESSONS.items()
+}
 SEEN = ROOT / "build" / "screenshots"
 
 
@@ -32,11 +34,19 @@ def copy(tmp_path_factory):
     """A folder with a copy of the lessons, and the environment that keeps Jupyter within it."""
     home = tmp_path_factory.mktemp("jupyter")
     shutil.copytree(FOLDER, home / "notebooks")
-    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR",
-             "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
+    names = (
+        "JUPYTER_CONFIG_DIR",
+        "JUPYTER_DATA_DIR",
+        "JUPYTER_RUNTIME_DIR",
+        "JUPYTERLAB_SETTINGS_DIR",
+        "JUPYTERLAB_WORKSPACES_DIR",
+        "IPYTHONDIR",
+    )
     settings = home / "JUPYTERLAB_SETTINGS_DIR" / "@jupyterlab"
-    for plugin, values in (("apputils-extension/notification", {"fetchNews": "false", "checkForUpdates": False}),
-                           ("notebook-extension/tracker", {"windowingMode": "none"})):
+    for plugin, values in (
+        ("apputils-extension/notification", {"fetchNews": "false", "checkForUpdates": False}),
+        ("notebook-extension/tracker", {"windowingMode": "none"}),
+    ):
         path = settings / f"{plugin}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
@@ -51,8 +61,13 @@ def serving(home, env, *command):
         port = free.getsockname()[1]
     log = home / f"{command[0]}.log"
     with open(log, "w") as out:
-        server = subprocess.Popen([sys.executable, "-m", *command, f"--port={port}", "--no-browser"], env=env,
-                                  stdout=out, stderr=subprocess.STDOUT, cwd=home / "notebooks")
+        server = subprocess.Popen(
+            [sys.executable, "-m", *command, f"--port={port}", "--no-browser"],
+            env=env,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            cwd=home / "notebooks",
+        )
     try:
         for _ in range(300):
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/"):
@@ -67,8 +82,13 @@ def serving(home, env, *command):
 
 @pytest.fixture(scope="module")
 def lab(copy):
-    flags = ("--ip=127.0.0.1", "--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True",
-             "--ServerApp.port_retries=0", "--allow-root")
+    flags = (
+        "--ip=127.0.0.1",
+        "--IdentityProvider.token=",
+        "--LabApp.expose_app_in_browser=True",
+        "--ServerApp.port_retries=0",
+        "--allow-root",
+    )
     with serving(*copy, "jupyterlab", *flags) as address:
         yield address
 
@@ -118,11 +138,15 @@ def test_explorers_follow_mouse_and_keyboard(name, lab, chromium):
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"{lab}/doc/tree/{name}")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-    page.wait_for_function("jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
-                           timeout=60_000)
+    page.wait_for_function(
+        "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'", timeout=60_000
+    )
     page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
-    cells = [c for c in page.evaluate("jupyterapp.shell.currentWidget.content.model.toJSON().cells")
-             if c["cell_type"] == "code"]
+    cells = [
+        c
+        for c in page.evaluate("jupyterapp.shell.currentWidget.content.model.toJSON().cells")
+        if c["cell_type"] == "code"
+    ]
     failed = [o for c in cells for o in c["outputs"] if o["output_type"] == "error"]
     assert not failed, "\n".join(failed[0]["traceback"])
     assert [c["execution_count"] for c in cells] == list(range(1, len(cells) + 1))

@@ -35,7 +35,11 @@ def test_verdicts():
         return [Check("d", "w", 1.0, 0.5, 1.5, h) for h in holds]
 
     assert [verdict(checks(*h)) for h in ((True, True), (True, False), (False, False), ())] == [
-        "reproduced", "partly", "not reproduced", "cannot be tested here"]
+        "reproduced",
+        "partly",
+        "not reproduced",
+        "cannot be tested here",
+    ]
     with pytest.raises(CrocoError, match="too few seeds"):
         verdict([check("d", "w", [0.1])])
 
@@ -59,8 +63,13 @@ def small(tmp_path_factory):
     monkeypatch.setattr(jobs, "FRESH_ROWS", 2_000)  # gAUC needs its users in every domain
     for name, study in fast_studies(studies()).items():
         models = [m for m in study["models"] if m in ("crocodile", "mmoe", "ple", "me-ple", "sdem", "shared-bottom")]
-        toy = {**study, "models": models, "data": ["world:rows=3000,users=100,items=200"], "seeds": 2,
-               "fixed": {"epochs": 1}}
+        toy = {
+            **study,
+            "models": models,
+            "data": ["world:rows=3000,users=100,items=200"],
+            "seeds": 2,
+            "fixed": {"epochs": 1},
+        }
         run_study(name, toy, folder, workers=1, progress=False)
     monkeypatch.undo()
     return folder
@@ -89,16 +98,19 @@ def test_every_claim_is_judged(small):
     assert card.verdict.iloc[-1] == "cannot be tested here"
 
 
-@pytest.mark.parametrize(("number", "study", "metric", "of", "all_up", "all_down"), [
-    (1, "main", "diversity_index", dict(model="crocodile"), "reproduced", "not reproduced"),
-    (3, "main", "auc", dict(model="ple"), "reproduced", "not reproduced"),
-    (4, "main", "auc", dict(model="crocodile"), "any", "any"),  # gAUC is left as it is
-    (6, "ablations", "correlation", dict(variant="alpha: 0.0"), "any", "any"),
-    (5, "main", "gauc", dict(model="crocodile"), "any", "any"),
-    (7, "regularisers", "auc", dict(variant="regulariser: cov"), "reproduced", "not reproduced"),
-    (8, "ablations", "auc", dict(variant=""), "reproduced", "not reproduced"),
-    (10, "sets", "auc", dict(variant="sets: 2"), "reproduced", "not reproduced"),
-])
+@pytest.mark.parametrize(
+    ("number", "study", "metric", "of", "all_up", "all_down"),
+    [
+        (1, "main", "diversity_index", dict(model="crocodile"), "reproduced", "not reproduced"),
+        (3, "main", "auc", dict(model="ple"), "reproduced", "not reproduced"),
+        (4, "main", "auc", dict(model="crocodile"), "any", "any"),  # gAUC is left as it is
+        (6, "ablations", "correlation", dict(variant="alpha: 0.0"), "any", "any"),
+        (5, "main", "gauc", dict(model="crocodile"), "any", "any"),
+        (7, "regularisers", "auc", dict(variant="regulariser: cov"), "reproduced", "not reproduced"),
+        (8, "ablations", "auc", dict(variant=""), "reproduced", "not reproduced"),
+        (10, "sets", "auc", dict(variant="sets: 2"), "reproduced", "not reproduced"),
+    ],
+)
 def test_a_doctored_result_changes_the_verdict(doctored, number, study, metric, of, all_up, all_down):
     high = doctored(study, metric, 30.0, **of)
     low = doctored(study, metric, -60.0, **of)
@@ -128,14 +140,17 @@ class Stub:
 NEAR, FAR = [0.5, 0.5001, 0.4999], [0.6, 0.601, 0.602]
 
 
-@pytest.mark.parametrize(("judge_", "results_", "expected"), [
-    (claims.collapse, Stub({"me-ple": NEAR, "sdem": FAR}, large=[0.1, 0.11, 0.1]), "reproduced"),
-    (claims.collapse, Stub({"me-ple": NEAR, "sdem": FAR}, small=[0.1, 0.11, 0.1]), "not reproduced"),
-    (claims.alpha_robust, Stub({"alpha: 1": NEAR, "alpha: 2": NEAR[::-1]}), "reproduced"),
-    (claims.alpha_robust, Stub({"alpha: 1": NEAR, "alpha: 2": FAR}), "not reproduced"),
-    (claims.sampled_as_good, Stub({"": NEAR, "sample: 32": NEAR[::-1]}), "reproduced"),
-    (claims.sampled_as_good, Stub({"": FAR, "sample: 32": NEAR}), "not reproduced"),
-])
+@pytest.mark.parametrize(
+    ("judge_", "results_", "expected"),
+    [
+        (claims.collapse, Stub({"me-ple": NEAR, "sdem": FAR}, large=[0.1, 0.11, 0.1]), "reproduced"),
+        (claims.collapse, Stub({"me-ple": NEAR, "sdem": FAR}, small=[0.1, 0.11, 0.1]), "not reproduced"),
+        (claims.alpha_robust, Stub({"alpha: 1": NEAR, "alpha: 2": NEAR[::-1]}), "reproduced"),
+        (claims.alpha_robust, Stub({"alpha: 1": NEAR, "alpha: 2": FAR}), "not reproduced"),
+        (claims.sampled_as_good, Stub({"": NEAR, "sample: 32": NEAR[::-1]}), "reproduced"),
+        (claims.sampled_as_good, Stub({"": FAR, "sample: 32": NEAR}), "not reproduced"),
+    ],
+)
 def test_rules_read_both_ways(judge_, results_, expected, monkeypatch):
     if judge_ is claims.collapse:  # parts are shifts of the frame here
         results_.parts = {k: np.array(v)[:, None] for k, v in results_.parts.items()}
@@ -144,6 +159,7 @@ def test_rules_read_both_ways(judge_, results_, expected, monkeypatch):
 
 def test_what_is_not_measured_is_nocheck():
     """gAUC on too few users is NaN in every run: no check, and no error."""
+
     class Unmeasured(Stub):
         def values(self, study, data, metric, part="all", split="test", by="model"):
             return self.frame * (np.nan if metric == "gauc" else 1.0)
@@ -195,8 +211,13 @@ def test_the_readmes_one_sentence_follows_from_the_results():
     text, R = " ".join((ROOT / "README.md").read_text().split()), Results()
     assert "best in the smallest domain of the made world" in text and "where ME-PLE is ahead" in text
     auc = R.values("main", "world", "auc", **R.smallest("world"))
-    assert all((auc.crocodile - auc[m]).mean() > 0 and check("", "", auc.crocodile - auc[m]).holds
-               for m in ("me-ple", "sdem")) and auc.mean().idxmax() == "crocodile"
+    assert (
+        all(
+            (auc.crocodile - auc[m]).mean() > 0 and check("", "", auc.crocodile - auc[m]).holds
+            for m in ("me-ple", "sdem")
+        )
+        and auc.mean().idxmax() == "crocodile"
+    )
     assert {R.values("main", data, "auc").mean().idxmax() for data in R.data("main")} == {"me-ple"}
 
 
@@ -206,15 +227,22 @@ def test_the_command_prints_the_committed_scorecard():
     card = scorecard(judge(RESULTS))
     assert out.exit_code == 0 and "made by: croco benchmark --study main" in out.output
     for row in card[card.number != 12].itertuples():  # 12 is measured anew each time
-        assert any(line.split()[0] == str(row.number) and row.verdict in line for line in out.output.splitlines()
-                   if line.strip())
+        assert any(
+            line.split()[0] == str(row.number) and row.verdict in line
+            for line in out.output.splitlines()
+            if line.strip()
+        )
 
 
 def test_a_simulated_claim_never_says_reproduced(tmp_path, monkeypatch):
-    rows = [("all", m, 0.01, 0.005, 0.015, how, "me-ple", "crocodile") for how in ("A/B test", "true, on this traffic")
-            for m in ("ctr", "revenue", "gmv")]
+    rows = [
+        ("all", m, 0.01, 0.005, 0.015, how, "me-ple", "crocodile")
+        for how in ("A/B test", "true, on this traffic")
+        for m in ("ctr", "revenue", "gmv")
+    ]
     pd.DataFrame(rows, columns="domain metric lift low high measured baseline test".split()).to_csv(
-        tmp_path / "online.csv", index=False)
+        tmp_path / "online.csv", index=False
+    )
     assert describe_simulation(Results(tmp_path / "nowhere")) == "cannot be tested here"
     (tmp_path / "online.json").write_text("{}")
     R = Results(tmp_path)

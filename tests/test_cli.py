@@ -14,19 +14,25 @@ COLUMNS = ["--label", "click", "--domain", "place", "--user", "who", "--item", "
 @pytest.fixture
 def croco(monkeypatch, capfd):
     """Run the command line; returns exit status, standard output and standard error."""
+
     def run(*words):
         monkeypatch.setattr("sys.argv", ["croco", *map(str, words)])
         with pytest.raises(SystemExit) as end:
             cli.main()
         return end.value.code or 0, *capfd.readouterr()
+
     return run
 
 
 @pytest.fixture
 def clicks():
     rng = np.random.default_rng(0)
-    return pd.DataFrame({c: rng.integers(0, n, 600) for c, n in
-                         (("click", 2), ("place", 2), ("who", 20), ("what", 20), ("kind", 4), ("when", 600))})
+    return pd.DataFrame(
+        {
+            c: rng.integers(0, n, 600)
+            for c, n in (("click", 2), ("place", 2), ("who", 20), ("what", 20), ("kind", 4), ("when", 600))
+        }
+    )
 
 
 def test_data_says_what_is_here_and_where_to_get_the_rest(croco, monkeypatch, tmp_path):
@@ -41,8 +47,9 @@ def test_data_says_what_is_here_and_where_to_get_the_rest(croco, monkeypatch, tm
 
 
 def test_fit_prints_one_json_object(croco):
-    code, out, err = croco("fit", "shared-bottom", "--data", "world", "--option", "rows=5000", "--epochs", "1",
-                           "--threads", "1", "--json")
+    code, out, err = croco(
+        "fit", "shared-bottom", "--data", "world", "--option", "rows=5000", "--epochs", "1", "--threads", "1", "--json"
+    )
     assert code == 0, err
     assert out.count("\n") == 1
     result = json.loads(out, parse_constant=pytest.fail)
@@ -62,8 +69,9 @@ def test_fit_prints_one_json_object(croco):
 
 
 def test_fit_prints_a_table_with_a_line_a_domain(croco):
-    code, out, err = croco("fit", "mmoe", "--option", "rows=5000", "--option", "conflict=0", "--epochs", "1",
-                           "--threads", "1")
+    code, out, err = croco(
+        "fit", "mmoe", "--option", "rows=5000", "--option", "conflict=0", "--epochs", "1", "--threads", "1"
+    )
     assert code == 0, err
     lines = [line for line in out.splitlines() if not line.startswith("#")]
     assert [line.split("  ")[0] for line in lines[-6:]] == ["all", "tab 0", "tab 1", "tab 2", "tab 4", "tab 6"]
@@ -75,8 +83,24 @@ def test_fit_prints_a_table_with_a_line_a_domain(croco):
 def test_fit_reads_a_file(croco, clicks, tmp_path, kind):
     path = tmp_path / f"clicks.{kind}"
     clicks.to_csv(path, index=False) if kind == "csv" else clicks.to_parquet(path)
-    code, out, err = croco("fit", "shared-bottom", "--data", path, *COLUMNS, "--epochs", "1", "--threads", "1",
-                           "--option", "split=time", "--option", "time=when", "--option", "domains=[1, 0]", "--json")
+    code, out, err = croco(
+        "fit",
+        "shared-bottom",
+        "--data",
+        path,
+        *COLUMNS,
+        "--epochs",
+        "1",
+        "--threads",
+        "1",
+        "--option",
+        "split=time",
+        "--option",
+        "time=when",
+        "--option",
+        "domains=[1, 0]",
+        "--json",
+    )
     assert code == 0, err
     result = json.loads(out)
     assert list(result["domains"]) == ["1", "0"]
@@ -84,19 +108,22 @@ def test_fit_reads_a_file(croco, clicks, tmp_path, kind):
     assert result["settings"]["data"] == "clicks"
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (["fit", "sharedbottom"], "Unknown model 'sharedbottom'. Did you mean 'shared-bottom'"),
-    (["fit", "mmoe", "--data", "wrld"], "Unknown data set 'wrld'. Did you mean 'world'"),
-    (["fit", "mmoe", "--option", "rowz=1"], "Unknown option of world 'rowz'. Did you mean 'rows'"),
-    (["fit", "mmoe", "--option", "rows"], "--option takes KEY=VALUE, not 'rows'"),
-    (["fit", "mmoe", "--option", "rows=many"], "an option has the wrong type"),
-    (["fit", "mmoe", "--option", "seed=-1"], "seed must lie between"),
-    (["fit", "mmoe", "--threads", "0"], "--threads must be 1 or more"),
-    (["fit", "mmoe", "--data", "a.csv", "--domain", "d", "--user", "u"], "--label, --item must name its columns"),
-    (["fit", "mmoe", "--data", "no-such.csv", *COLUMNS], "no-such.csv: there is no such file"),
-    (["fit", "mmoe", "--data", "no-such.csv", *COLUMNS, "--option", "splt=time"], "Did you mean 'split'"),
-    (["data", "get", "world"], "Unknown data set to fetch 'world'"),
-])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fit", "sharedbottom"], "Unknown model 'sharedbottom'. Did you mean 'shared-bottom'"),
+        (["fit", "mmoe", "--data", "wrld"], "Unknown data set 'wrld'. Did you mean 'world'"),
+        (["fit", "mmoe", "--option", "rowz=1"], "Unknown option of world 'rowz'. Did you mean 'rows'"),
+        (["fit", "mmoe", "--option", "rows"], "--option takes KEY=VALUE, not 'rows'"),
+        (["fit", "mmoe", "--option", "rows=many"], "an option has the wrong type"),
+        (["fit", "mmoe", "--option", "seed=-1"], "seed must lie between"),
+        (["fit", "mmoe", "--threads", "0"], "--threads must be 1 or more"),
+        (["fit", "mmoe", "--data", "a.csv", "--domain", "d", "--user", "u"], "--label, --item must name its columns"),
+        (["fit", "mmoe", "--data", "no-such.csv", *COLUMNS], "no-such.csv: there is no such file"),
+        (["fit", "mmoe", "--data", "no-such.csv", *COLUMNS, "--option", "splt=time"], "Did you mean 'split'"),
+        (["data", "get", "world"], "Unknown data set to fetch 'world'"),
+    ],
+)
 def test_a_users_error_is_one_line_and_status_1(croco, words, message):
     code, out, err = croco(*words)
     assert code == 1
@@ -134,8 +161,9 @@ def test_a_failed_fetch_says_what_to_do(croco, monkeypatch):
 
 
 def test_export_and_score_a_run(croco, tmp_path):
-    code, _, err = croco("fit", "shared-bottom", "--option", "rows=5000", "--epochs", "1", "--threads", "1",
-                         "--folder", tmp_path / "run")
+    code, _, err = croco(
+        "fit", "shared-bottom", "--option", "rows=5000", "--epochs", "1", "--threads", "1", "--folder", tmp_path / "run"
+    )
     assert code == 0, err
     code, out, err = croco("export", tmp_path / "run", "-o", tmp_path / "model")
     assert code == 0 and "model.onnx" in out, err
@@ -150,13 +178,24 @@ def test_export_and_score_a_run(croco, tmp_path):
 def test_scores_go_back_where_they_came_from(croco, tmp_path):
     """The user's own columns stay as they were written; the folder is made; Parquet for .parquet; lists are named."""
     rng = np.random.default_rng(0)
-    frame = pd.DataFrame({"click": rng.integers(0, 2, 400), "place": rng.choice(["a", "b"], 400),
-                          "who": rng.integers(0, 20, 400), "what": [f"{v:03d}" for v in rng.integers(0, 9, 400)],
-                          "score": rng.integers(1, 6, 400), "amount": ["1.50"] * 400})
+    frame = pd.DataFrame(
+        {
+            "click": rng.integers(0, 2, 400),
+            "place": rng.choice(["a", "b"], 400),
+            "who": rng.integers(0, 20, 400),
+            "what": [f"{v:03d}" for v in rng.integers(0, 9, 400)],
+            "score": rng.integers(1, 6, 400),
+            "amount": ["1.50"] * 400,
+        }
+    )
     frame.to_csv(tmp_path / "a.csv", index=False)
     columns = ["--label", "click", "--domain", "place", "--user", "who", "--item", "what"]
-    assert croco("fit", "shared-bottom", "--data", tmp_path / "a.csv", *columns, "--epochs", 1, "--folder",
-                 tmp_path / "run")[0] == 0
+    assert (
+        croco(
+            "fit", "shared-bottom", "--data", tmp_path / "a.csv", *columns, "--epochs", 1, "--folder", tmp_path / "run"
+        )[0]
+        == 0
+    )
     assert croco("export", tmp_path / "run", "-o", tmp_path / "model")[0] == 0
 
     def score(file: str, out: str):

@@ -23,10 +23,17 @@ COLUMNS = dict(label="click", domain="place", user="who", item="what")
 
 def table(rows=400, seed=0, **columns):
     rng = np.random.default_rng(seed)
-    return pd.DataFrame({
-        "click": rng.integers(0, 2, rows), "place": rng.integers(0, 2, rows), "who": rng.integers(0, 30, rows),
-        "what": rng.integers(0, 20, rows), "kind": rng.integers(0, 5, rows), "when": rng.permutation(rows), **columns,
-    })
+    return pd.DataFrame(
+        {
+            "click": rng.integers(0, 2, rows),
+            "place": rng.integers(0, 2, rows),
+            "who": rng.integers(0, 30, rows),
+            "what": rng.integers(0, 20, rows),
+            "kind": rng.integers(0, 5, rows),
+            "when": rng.permutation(rows),
+            **columns,
+        }
+    )
 
 
 def holed(values, row, hole=None):
@@ -60,7 +67,8 @@ def test_world_truth_equals_the_formula(small_world):
     user, item, s = split.features[:, 0] - 1, split.features[:, 3] - 1, split.domain
     for n in range(0, len(split), 200):
         logit = world.bias[s[n]] + sum(
-            world.weights[s[n], k] * world.users[k, user[n]] @ world.items[k, item[n]] for k in range(4))
+            world.weights[s[n], k] * world.users[k, user[n]] @ world.items[k, item[n]] for k in range(4)
+        )
         expected = 0.95 * expit(logit) + 0.05 * world.rates[s[n]]
         assert split.truth[n] == pytest.approx(expected)
 
@@ -119,21 +127,36 @@ def test_oracle_bears_certain_clicks():
     assert oracle(tiny_world(noise=0, strength=10, rows=20_000).train).value[0] > 0.9
 
 
-@pytest.mark.parametrize(("option", "value"), [
-    ("rows", 999), ("users", 3), ("items", 3), ("facets", 0), ("conflict", -0.1), ("conflict", 1.1),
-    ("conflict", float("nan")), ("tail", -1), ("noise", 1.5), ("strength", -1), ("seed", -1),
-])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("rows", 999),
+        ("users", 3),
+        ("items", 3),
+        ("facets", 0),
+        ("conflict", -0.1),
+        ("conflict", 1.1),
+        ("conflict", float("nan")),
+        ("tail", -1),
+        ("noise", 1.5),
+        ("strength", -1),
+        ("seed", -1),
+    ],
+)
 def test_world_refuses_values_out_of_range(option, value):
     with pytest.raises(CrocoError, match=f"world: {option} must lie between"):
         croco_lib.load("world", **{option: value})
 
 
-@pytest.mark.parametrize(("name", "options", "words"), [
-    ("wrold", {}, "Unknown data set 'wrold'. Did you mean 'world'"),
-    ("world", {"row": 5}, "Unknown option of world 'row'. Did you mean 'rows'"),
-    ("world", {"rows": "many"}, "world: an option has the wrong type"),
-    ("kuairand-pure", {"conflict": 1}, "Unknown option of kuairand-pure"),
-])
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("wrold", {}, "Unknown data set 'wrold'. Did you mean 'world'"),
+        ("world", {"row": 5}, "Unknown option of world 'row'. Did you mean 'rows'"),
+        ("world", {"rows": "many"}, "world: an option has the wrong type"),
+        ("kuairand-pure", {"conflict": 1}, "Unknown option of kuairand-pure"),
+    ],
+)
 def test_load_names_what_it_does_not_know(name, options, words):
     with pytest.raises(CrocoError, match=words):
         croco_lib.load(name, **options)
@@ -174,14 +197,19 @@ def test_roles_fields_and_unknown_shares():
     frame = table()
     data = load_table(frame, min_count=14)
     assert [(f.name, f.role, f.prior) for f in data.fields] == [
-        ("who", "user", True), ("what", "item", True), ("place", "domain", True), ("kind", "", False)]
+        ("who", "user", True),
+        ("what", "item", True),
+        ("place", "domain", True),
+        ("kind", "", False),
+    ]
     assert data.domains == ("0", "1")
     assert data.fields[2].size == 3
     assert 0 < data.notes["share of unknown ids"]["train"]["who"] < 1
     for split in SPLITS:
         part = getattr(data, split)
         assert data.notes["share of unknown ids"][split]["who"] == pytest.approx(
-            (part.features[:, 0] == 0).mean(), abs=1e-4)
+            (part.features[:, 0] == 0).mean(), abs=1e-4
+        )
         assert part.features.dtype == np.int32
         assert part.label.dtype == np.float32
     rare = data.train.features[:, 0] == 0
@@ -223,42 +251,52 @@ def test_time_split_tests_on_the_latest_rows():
     assert data.valid.label.mean() < 0.7
 
 
-@pytest.mark.parametrize(("columns", "options", "words"), [
-    ({}, {"user": "whom"}, "Unknown column 'whom'. Did you mean 'who'"),
-    ({}, {"fields": ["kinds"]}, "Did you mean 'kind'"),
-    ({}, {"split": "time", "time": "wen"}, "Did you mean 'when'"),
-    ({}, {"split": "time"}, "a time split needs the column of times"),
-    ({"when": [str(i) for i in range(400)]}, {"split": "time", "time": "when"}, "not numbers or dates"),
-    ({"when": holed(range(400), 3, np.nan)}, {"split": "time", "time": "when"}, "'when' has 1 missing values"),
-    ({"click": holed([0, 1] * 200, 5, 2)}, {}, r"must be 0 or 1, but data row 6 \(line 7 of a CSV\) has 2; 1 rows"),
-    ({"click": holed([0.0, 1.0] * 200, 5, np.nan)}, {}, "column 'click' has 1 missing values .* data row 6"),
-    ({"click": ["no", "yes"] * 200}, {}, "the label 'click' is String, not the numbers 0 and 1"),
-    ({"who": holed([1.0, 2.0] * 200, 9, np.nan)}, {"missing": "unknown"}, "'who' has 1 missing values .* data row 10"),
-    ({"kind": holed(["a", "b"] * 200, 2)}, {}, "'kind' has 1 missing values .* data row 3"),
-    ({"kind": np.linspace(0, 1, 400)}, {}, "'kind' holds fractions, .* categorical"),
-    ({"kind": [1.0, np.inf] * 200}, {}, "'kind' holds fractions"),
-    ({"kind": [1e300, 2.0] * 200}, {}, r"'kind' holds ids of 2\^53 or more"),
-    ({"kind": pd.Series(["a", 1] * 200, dtype=object)}, {}, "values of one type"),
-    ({}, {"domains": [0]}, "unknown domain 1 in column 'place'"),
-    ({}, {"domains": ["shop"]}, "domains=.'shop'. do not fit column 'place'"),
-    ({}, {"domains": [0, 1, 2]}, "domain 2 has no rows in the train split"),
-    ({"place": holed([0] * 400, 7, 1)}, {}, "domain 1 has no rows in the (train|valid|test)"),
-    ({"place": [0, 1] * 200, "click": [1, 0, 1, 0, 0, 0, 1, 0] * 50}, {}, "domain 1 has only one class"),
-    ({"place": [0, 1] * 200, "click": [1, 1, 1, 0, 1, 0, 1, 1] * 50}, {}, "domain 0 has only one class"),
-    ({}, {"fields": ["click"]}, "'click' is the label, so it cannot also be a field"),
-    ({}, {"item": "who"}, "three different columns"),
-])
+@pytest.mark.parametrize(
+    ("columns", "options", "words"),
+    [
+        ({}, {"user": "whom"}, "Unknown column 'whom'. Did you mean 'who'"),
+        ({}, {"fields": ["kinds"]}, "Did you mean 'kind'"),
+        ({}, {"split": "time", "time": "wen"}, "Did you mean 'when'"),
+        ({}, {"split": "time"}, "a time split needs the column of times"),
+        ({"when": [str(i) for i in range(400)]}, {"split": "time", "time": "when"}, "not numbers or dates"),
+        ({"when": holed(range(400), 3, np.nan)}, {"split": "time", "time": "when"}, "'when' has 1 missing values"),
+        ({"click": holed([0, 1] * 200, 5, 2)}, {}, r"must be 0 or 1, but data row 6 \(line 7 of a CSV\) has 2; 1 rows"),
+        ({"click": holed([0.0, 1.0] * 200, 5, np.nan)}, {}, "column 'click' has 1 missing values .* data row 6"),
+        ({"click": ["no", "yes"] * 200}, {}, "the label 'click' is String, not the numbers 0 and 1"),
+        (
+            {"who": holed([1.0, 2.0] * 200, 9, np.nan)},
+            {"missing": "unknown"},
+            "'who' has 1 missing values .* data row 10",
+        ),
+        ({"kind": holed(["a", "b"] * 200, 2)}, {}, "'kind' has 1 missing values .* data row 3"),
+        ({"kind": np.linspace(0, 1, 400)}, {}, "'kind' holds fractions, .* categorical"),
+        ({"kind": [1.0, np.inf] * 200}, {}, "'kind' holds fractions"),
+        ({"kind": [1e300, 2.0] * 200}, {}, r"'kind' holds ids of 2\^53 or more"),
+        ({"kind": pd.Series(["a", 1] * 200, dtype=object)}, {}, "values of one type"),
+        ({}, {"domains": [0]}, "unknown domain 1 in column 'place'"),
+        ({}, {"domains": ["shop"]}, "domains=.'shop'. do not fit column 'place'"),
+        ({}, {"domains": [0, 1, 2]}, "domain 2 has no rows in the train split"),
+        ({"place": holed([0] * 400, 7, 1)}, {}, "domain 1 has no rows in the (train|valid|test)"),
+        ({"place": [0, 1] * 200, "click": [1, 0, 1, 0, 0, 0, 1, 0] * 50}, {}, "domain 1 has only one class"),
+        ({"place": [0, 1] * 200, "click": [1, 1, 1, 0, 1, 0, 1, 1] * 50}, {}, "domain 0 has only one class"),
+        ({}, {"fields": ["click"]}, "'click' is the label, so it cannot also be a field"),
+        ({}, {"item": "who"}, "three different columns"),
+    ],
+)
 def test_a_table_that_cannot_be_used_says_why(columns, options, words):
     with pytest.raises(DataError, match=words):
         load_table(table(**columns), **options)
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    ({"split": "randon"}, "Unknown split 'randon'. Did you mean 'random'"),
-    ({"missing": "drop"}, "Unknown rule for missing values 'drop'"),
-    ({"min_count": -1}, "min_count must be a whole number of 0 or more"),
-    ({"seed": -1}, "seed must be a whole number of 0 or more"),
-])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"split": "randon"}, "Unknown split 'randon'. Did you mean 'random'"),
+        ({"missing": "drop"}, "Unknown rule for missing values 'drop'"),
+        ({"min_count": -1}, "min_count must be a whole number of 0 or more"),
+        ({"seed": -1}, "seed must be a whole number of 0 or more"),
+    ],
+)
 def test_an_option_that_cannot_be_used_says_why(options, words):
     with pytest.raises(CrocoError, match=words):
         load_table(table(), **options)
@@ -299,17 +337,20 @@ def test_missing_values_can_get_the_unknown_id():
     assert list(data.fields[3].values) == [1, 2]
 
 
-@pytest.mark.parametrize("change", [
-    lambda f: f.assign(kind=pd.Categorical(f.kind.astype(str))),
-    lambda f: f.assign(kind=f.kind.astype(str)),
-    lambda f: f.assign(kind=f.kind.astype(str).astype(object)),
-    lambda f: f.assign(kind=f.kind.astype(float)),
-    lambda f: f.assign(kind=f.kind.astype("uint64") + 2**63),
-    lambda f: f.assign(click=f.click == 1),
-    lambda f: f.assign(click=f.click.astype(np.float32)),
-    lambda f: f.set_index(f.index[::-1]),
-    pl.from_pandas,
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: f.assign(kind=pd.Categorical(f.kind.astype(str))),
+        lambda f: f.assign(kind=f.kind.astype(str)),
+        lambda f: f.assign(kind=f.kind.astype(str).astype(object)),
+        lambda f: f.assign(kind=f.kind.astype(float)),
+        lambda f: f.assign(kind=f.kind.astype("uint64") + 2**63),
+        lambda f: f.assign(click=f.click == 1),
+        lambda f: f.assign(click=f.click.astype(np.float32)),
+        lambda f: f.set_index(f.index[::-1]),
+        pl.from_pandas,
+    ],
+)
 def test_one_table_in_other_dtypes_gives_the_same_data(change):
     assert load_table(change(table())).fingerprint == load_table(table()).fingerprint
 
@@ -321,8 +362,9 @@ def test_true_and_false_are_a_field():
 
 def test_any_column_name_will_do():
     names = {"who": "id", "what": "count", "kind": "value", "click": "label", "place": "domain"}
-    data = from_frame(table().rename(columns=names), label="label", domain="domain", user="id", item="count",
-                      fields=["value"])
+    data = from_frame(
+        table().rename(columns=names), label="label", domain="domain", user="id", item="count", fields=["value"]
+    )
     plain = load_table(table())
     for split in SPLITS:
         np.testing.assert_array_equal(getattr(data, split).features, getattr(plain, split).features)
@@ -366,17 +408,20 @@ HEAD = "click,place,who,what,kind\n"
 LINE = "1,0,3,4,5\n"
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    (HEAD + LINE * 3 + "1,0,3\n" + LINE, "line 5: Expected 5 columns, got 3"),
-    (HEAD + LINE * 3 + "1,0,3,4,5,6\n", "line 5: Expected 5 columns, got 6"),
-    (HEAD + LINE * 3 + "x,0,3,4,5\n", "the label 'click' is String"),
-    (HEAD + LINE * 3 + "1,0,,4,5\n", r"'who' has 1 missing values .* \(line 5 of a CSV\)"),
-    (HEAD + LINE * 3 + "2,0,3,4,5\n", r"\(line 5 of a CSV\) has 2"),
-    (HEAD, "the table has no rows"),
-    ("", "the file is empty. Its first line must name the columns"),
-    ("click,place,who,what,what\n" + LINE, "two columns have the same name"),
-    ("click,place,who,that,kind\n" + LINE, "Unknown column 'what'. Did you mean 'that'"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (HEAD + LINE * 3 + "1,0,3\n" + LINE, "line 5: Expected 5 columns, got 3"),
+        (HEAD + LINE * 3 + "1,0,3,4,5,6\n", "line 5: Expected 5 columns, got 6"),
+        (HEAD + LINE * 3 + "x,0,3,4,5\n", "the label 'click' is String"),
+        (HEAD + LINE * 3 + "1,0,,4,5\n", r"'who' has 1 missing values .* \(line 5 of a CSV\)"),
+        (HEAD + LINE * 3 + "2,0,3,4,5\n", r"\(line 5 of a CSV\) has 2"),
+        (HEAD, "the table has no rows"),
+        ("", "the file is empty. Its first line must name the columns"),
+        ("click,place,who,what,what\n" + LINE, "two columns have the same name"),
+        ("click,place,who,that,kind\n" + LINE, "Unknown column 'what'. Did you mean 'that'"),
+    ],
+)
 def test_a_broken_csv_says_where(tmp_path, text, words):
     path = tmp_path / "clicks.csv"
     path.write_text(text)
@@ -406,23 +451,49 @@ def test_a_broken_parquet_file(tmp_path):
 
 # ------------------------------------------------------------------------------------------------ KuaiRand
 
-USER_COLUMNS = ("user_id user_active_degree is_lowactive_period is_live_streamer is_video_author follow_user_num "
-                "follow_user_num_range fans_user_num fans_user_num_range friend_user_num friend_user_num_range "
-                "register_days register_days_range " + " ".join(f"onehot_feat{i}" for i in range(18))).split()
-VIDEO_COLUMNS = ["video_id", "author_id", "video_type", "upload_dt", "upload_type", "visible_status", "video_duration",
-                 "server_width", "server_height", "music_id", "music_type", "tag"]
+USER_COLUMNS = (
+    "user_id user_active_degree is_lowactive_period is_live_streamer is_video_author follow_user_num "
+    "follow_user_num_range fans_user_num fans_user_num_range friend_user_num friend_user_num_range "
+    "register_days register_days_range " + " ".join(f"onehot_feat{i}" for i in range(18))
+).split()
+VIDEO_COLUMNS = [
+    "video_id",
+    "author_id",
+    "video_type",
+    "upload_dt",
+    "upload_type",
+    "visible_status",
+    "video_duration",
+    "server_width",
+    "server_height",
+    "music_id",
+    "music_type",
+    "tag",
+]
 LOG_FILE, USER_FILE, VIDEO_FILE = (
-    "log_standard_4_22_to_5_08_pure.csv", "user_features_pure.csv", "video_features_basic_pure.csv")
+    "log_standard_4_22_to_5_08_pure.csv",
+    "user_features_pure.csv",
+    "video_features_basic_pure.csv",
+)
 
 
 def raw_logs(rows=300):
     """Log rows as dicts of text: 50 for each of the tabs 0, 1, 2, 4, 6 and the foreign tab 3."""
     rng = np.random.default_rng(0)
-    return [dict.fromkeys(raw.LOG, "0") | {
-        "user_id": str(n % 11), "video_id": str(n % 7), "date": "20220425", "hourmin": str(100 * (n % 24)),
-        "time_ms": str(1_650_000_000_000 + n), "is_click": str(rng.integers(2)), "play_time_ms": str(n),
-        "tab": str([0, 1, 2, 4, 6, 3][n % 6]),
-    } for n in range(rows)]
+    return [
+        dict.fromkeys(raw.LOG, "0")
+        | {
+            "user_id": str(n % 11),
+            "video_id": str(n % 7),
+            "date": "20220425",
+            "hourmin": str(100 * (n % 24)),
+            "time_ms": str(1_650_000_000_000 + n),
+            "is_click": str(rng.integers(2)),
+            "play_time_ms": str(n),
+            "tab": str([0, 1, 2, 4, 6, 3][n % 6]),
+        }
+        for n in range(rows)
+    ]
 
 
 def write(path, columns, rows):
@@ -433,13 +504,29 @@ def write(path, columns, rows):
 def raw_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("CROCO_DATA", str(tmp_path))
     write(tmp_path / LOG_FILE, raw.LOG, raw_logs())
-    users = [dict.fromkeys(USER_COLUMNS, "1") | {
-        "user_id": str(u), "user_active_degree": "full_active" if u % 2 else "day_new",
-        "fans_user_num_range": '"[100,1k)"', "onehot_feat3": "" if u == 0 else "9"} for u in range(11)]
+    users = [
+        dict.fromkeys(USER_COLUMNS, "1")
+        | {
+            "user_id": str(u),
+            "user_active_degree": "full_active" if u % 2 else "day_new",
+            "fans_user_num_range": '"[100,1k)"',
+            "onehot_feat3": "" if u == 0 else "9",
+        }
+        for u in range(11)
+    ]
     write(tmp_path / USER_FILE, USER_COLUMNS, users)
-    videos = [dict.fromkeys(VIDEO_COLUMNS, "1") | {
-        "video_id": str(v), "video_type": "NORMAL", "upload_dt": "2022-04-10", "upload_type": "ShortImport",
-        "video_duration": f"{2000.0 * 4**v}", "tag": '"39,7"' if v == 0 else ""} for v in range(7)]
+    videos = [
+        dict.fromkeys(VIDEO_COLUMNS, "1")
+        | {
+            "video_id": str(v),
+            "video_type": "NORMAL",
+            "upload_dt": "2022-04-10",
+            "upload_type": "ShortImport",
+            "video_duration": f"{2000.0 * 4**v}",
+            "tag": '"39,7"' if v == 0 else "",
+        }
+        for v in range(7)
+    ]
     write(tmp_path / VIDEO_FILE, VIDEO_COLUMNS, videos)
     return tmp_path
 
@@ -451,8 +538,9 @@ def values_of(data, split, name):
 
 
 def test_kuairand_columns_are_the_published_ones(raw_folder):
-    assert [len((raw_folder / f).read_text().splitlines()[0].split(",")) for f in (LOG_FILE, USER_FILE, VIDEO_FILE)] \
-        == [19, 31, 12]
+    assert [
+        len((raw_folder / f).read_text().splitlines()[0].split(",")) for f in (LOG_FILE, USER_FILE, VIDEO_FILE)
+    ] == [19, 31, 12]
 
 
 def test_kuairand_rows_equal_the_raw_lines(raw_folder):
@@ -463,19 +551,37 @@ def test_kuairand_rows_equal_the_raw_lines(raw_folder):
     def coded(split):
         tabs = [f"tab {t}" for t in values_of(data, split, "tab")]
         assert tabs == [data.domains[d] for d in getattr(data, split).domain]
-        return list(zip(*(values_of(data, split, c) for c in ("user_id", "video_id", "hour")), tabs,
-                        getattr(data, split).label.astype(int), strict=True))
+        return list(
+            zip(
+                *(values_of(data, split, c) for c in ("user_id", "video_id", "hour")),
+                tabs,
+                getattr(data, split).label.astype(int),
+                strict=True,
+            )
+        )
 
-    lines = [(int(r["user_id"]), int(r["video_id"]), int(r["hourmin"]) // 100, f"tab {r['tab']}", int(r["is_click"]))
-             for r in raw_logs() if r["tab"] != "3"]
+    lines = [
+        (int(r["user_id"]), int(r["video_id"]), int(r["hourmin"]) // 100, f"tab {r['tab']}", int(r["is_click"]))
+        for r in raw_logs()
+        if r["tab"] != "3"
+    ]
     assert Counter(sum((coded(s) for s in SPLITS), [])) == Counter(lines)
 
 
 def test_kuairand_joins_user_and_video_tables(raw_folder):
     data = croco_lib.load("kuairand-pure", min_count=0)
-    columns = {c: values_of(data, "train", c) for c in
-               ("user_id", "video_id", "user_active_degree", "onehot_feat3", "tag", "duration_class",
-                "fans_user_num_range")}
+    columns = {
+        c: values_of(data, "train", c)
+        for c in (
+            "user_id",
+            "video_id",
+            "user_active_degree",
+            "onehot_feat3",
+            "tag",
+            "duration_class",
+            "fans_user_num_range",
+        )
+    }
     for row in map(dict, zip(*([(c, v) for v in values] for c, values in columns.items()), strict=True)):
         assert row["user_active_degree"] == ("full_active" if row["user_id"] % 2 else "day_new")
         assert row["onehot_feat3"] == (None if row["user_id"] == 0 else 9)
@@ -540,18 +646,21 @@ def edit(path, line, change):
     path.write_text("\n".join(lines) + "\n")
 
 
-@pytest.mark.parametrize(("file", "line", "change", "words"), [
-    (LOG_FILE, 9, lambda s: s.rsplit(",", 3)[0], "line 9: Expected 19 columns, got 16"),
-    (LOG_FILE, 9, lambda s: "me" + s, "line 9: .* int64: invalid value 'me"),
-    (LOG_FILE, 9, lambda s: s[:-1], r"'tab' has 1 missing values .* \(line 9 of a CSV\)"),
-    (LOG_FILE, 1, lambda s: s.replace("hourmin", "hour_min"), "Unknown column 'hourmin'. Did you mean 'hour_min'"),
-    (USER_FILE, 4, lambda s: s[:-4], "line 4: Expected 31 columns, got 29"),
-    (USER_FILE, 4, lambda s: "x" + s, "line 4: .* int64: invalid value 'x"),
-    (USER_FILE, 4, lambda s: s.replace("2,", "1,", 1), "1 rows repeat a user_id"),
-    (USER_FILE, 1, lambda s: s.replace("onehot_feat3", "other"), "Unknown column 'onehot_feat3'"),
-    (VIDEO_FILE, 4, lambda s: s.replace("32000.0", "long"), "line 4: .* double: invalid value 'long'"),
-    (VIDEO_FILE, 1, lambda s: s.replace("tag", "tags"), "Unknown column 'tag'. Did you mean 'tags'"),
-])
+@pytest.mark.parametrize(
+    ("file", "line", "change", "words"),
+    [
+        (LOG_FILE, 9, lambda s: s.rsplit(",", 3)[0], "line 9: Expected 19 columns, got 16"),
+        (LOG_FILE, 9, lambda s: "me" + s, "line 9: .* int64: invalid value 'me"),
+        (LOG_FILE, 9, lambda s: s[:-1], r"'tab' has 1 missing values .* \(line 9 of a CSV\)"),
+        (LOG_FILE, 1, lambda s: s.replace("hourmin", "hour_min"), "Unknown column 'hourmin'. Did you mean 'hour_min'"),
+        (USER_FILE, 4, lambda s: s[:-4], "line 4: Expected 31 columns, got 29"),
+        (USER_FILE, 4, lambda s: "x" + s, "line 4: .* int64: invalid value 'x"),
+        (USER_FILE, 4, lambda s: s.replace("2,", "1,", 1), "1 rows repeat a user_id"),
+        (USER_FILE, 1, lambda s: s.replace("onehot_feat3", "other"), "Unknown column 'onehot_feat3'"),
+        (VIDEO_FILE, 4, lambda s: s.replace("32000.0", "long"), "line 4: .* double: invalid value 'long'"),
+        (VIDEO_FILE, 1, lambda s: s.replace("tag", "tags"), "Unknown column 'tag'. Did you mean 'tags'"),
+    ],
+)
 def test_a_broken_kuairand_file_is_named_with_its_line(raw_folder, file, line, change, words):
     edit(raw_folder / file, line, change)
     with pytest.raises(DataError, match=words) as error:
@@ -584,7 +693,12 @@ def test_real_kuairand_has_the_counted_rows(kuairand):
         pytest.skip("the counts below are those of 25 April to 8 May only")
     described = kuairand.describe().set_index("domain")
     assert described["rows"].to_dict() == {
-        "tab 0": 20_239, "tab 1": 173_008, "tab 2": 6_909, "tab 4": 13_647, "tab 6": 5_659}
+        "tab 0": 20_239,
+        "tab 1": 173_008,
+        "tab 2": 6_909,
+        "tab 4": 13_647,
+        "tab 6": 5_659,
+    }
     assert kuairand.notes["rows"] == 219_462
     assert kuairand.notes["rows read"] == 228_329
     assert kuairand.notes["exact duplicates dropped"]["the five tabs"] == 225_026 - 219_860
@@ -615,8 +729,13 @@ def test_a_failed_download_says_what_to_fetch_and_where_to_put_it(monkeypatch, t
     monkeypatch.setattr("pooch.retrieve", refuse)
     with pytest.raises(DataError, match="the network is down\n") as error:
         raw.download("kuairand-pure")
-    for words in ("KuaiRand-Pure.tar.gz", "0820331067a3784d9691136f772b35a7", "zenodo.org/records/10439422",
-                  "data/raw/kuairand-pure/", "CROCO_DATA"):
+    for words in (
+        "KuaiRand-Pure.tar.gz",
+        "0820331067a3784d9691136f772b35a7",
+        "zenodo.org/records/10439422",
+        "data/raw/kuairand-pure/",
+        "CROCO_DATA",
+    ):
         assert words in str(error.value)
 
 
@@ -640,8 +759,14 @@ def test_an_archive_without_known_md5_is_not_fetched(monkeypatch):
 
 def clicks(rows=400):
     rng = np.random.default_rng(0)
-    return pd.DataFrame({"y": rng.integers(0, 2, rows), "d": rng.integers(0, 3, rows), "u": rng.integers(0, 20, rows),
-                         "i": rng.integers(0, 30, rows)})
+    return pd.DataFrame(
+        {
+            "y": rng.integers(0, 2, rows),
+            "d": rng.integers(0, 3, rows),
+            "u": rng.integers(0, 20, rows),
+            "i": rng.integers(0, 30, rows),
+        }
+    )
 
 
 ROLES = dict(label="y", domain="d", user="u", item="i")
@@ -652,13 +777,16 @@ def test_repeated_rows_are_counted():
     assert twice.notes["rows that repeat another, kept"] >= 400
 
 
-@pytest.mark.parametrize(("change", "options", "message"), [
-    (dict(d=lambda f: f.d.map({0: "all", 1: "b", 2: "c"})), {}, "none of them empty or 'all'"),
-    ({}, dict(domains={0: "a", 1: "a", 2: "c"}), "different names"),
-    ({}, dict(domains=1), "a list of values or a mapping"),
-    ({}, dict(domains="all"), "a list of values or a mapping"),
-    (dict(u=lambda f: (2**53 + f.u).astype(float)), {}, "2\\^53 or more as floating-point"),
-])
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (dict(d=lambda f: f.d.map({0: "all", 1: "b", 2: "c"})), {}, "none of them empty or 'all'"),
+        ({}, dict(domains={0: "a", 1: "a", 2: "c"}), "different names"),
+        ({}, dict(domains=1), "a list of values or a mapping"),
+        ({}, dict(domains="all"), "a list of values or a mapping"),
+        (dict(u=lambda f: (2**53 + f.u).astype(float)), {}, "2\\^53 or more as floating-point"),
+    ],
+)
 def test_more_bad_input_is_named(change, options, message):
     with pytest.raises(DataError, match=message):
         from_frame(clicks().assign(**change), **ROLES, **options)
@@ -680,8 +808,10 @@ def test_a_folder_is_not_a_file(tmp_path):
 def test_data_that_no_model_can_read_is_refused(small_world):
     from dataclasses import replace
 
-    for change, message in ((dict(label=small_world.train.label + 1), "not 0 or 1"),
-                            (dict(features=small_world.train.features + 1000), "beyond the size")):
+    for change, message in (
+        (dict(label=small_world.train.label + 1), "not 0 or 1"),
+        (dict(features=small_world.train.features + 1000), "beyond the size"),
+    ):
         with pytest.raises(DataError, match=message):
             replace(small_world, train=replace(small_world.train, **change))
 

@@ -10,19 +10,22 @@ def shape(x):
     return x > 0 or "it should be above zero."
 
 
-@pytest.mark.parametrize(("answer", "tests", "said"), [
-    (..., [shape], "Not answered yet"),
-    (3, [shape, lambda x: x == 3 or "not three."], "Right."),
-    (3, [lambda x: np.isclose(x, 3) or "not three."], "Right."),
-    (4, [lambda x: np.isclose(x, 3)], "Not yet: that is not it."),
-    (-3, [shape, lambda x: 1 / 0], "Not yet: it should be above zero."),
-    (4, [shape, lambda x: x == 3 or "not three."], "Not yet: not three."),
-    ("4", [shape], "Not yet: it stopped with TypeError"),
-    (lambda x: ..., [lambda f: f(2) == 4 or "twice two."], "Not answered yet"),
-    (lambda x: 2 * x, [lambda f: f(2) == 4 or "twice two."], "Right."),
-    (lambda x: x, [lambda f: f(2) == 4 or "twice two."], "Not yet: twice two."),
-    (lambda x: x.shape, [lambda f: f(2) == 4 or "twice two."], "Not yet: it stopped with AttributeError"),
-])
+@pytest.mark.parametrize(
+    ("answer", "tests", "said"),
+    [
+        (..., [shape], "Not answered yet"),
+        (3, [shape, lambda x: x == 3 or "not three."], "Right."),
+        (3, [lambda x: np.isclose(x, 3) or "not three."], "Right."),
+        (4, [lambda x: np.isclose(x, 3)], "Not yet: that is not it."),
+        (-3, [shape, lambda x: 1 / 0], "Not yet: it should be above zero."),
+        (4, [shape, lambda x: x == 3 or "not three."], "Not yet: not three."),
+        ("4", [shape], "Not yet: it stopped with TypeError"),
+        (lambda x: ..., [lambda f: f(2) == 4 or "twice two."], "Not answered yet"),
+        (lambda x: 2 * x, [lambda f: f(2) == 4 or "twice two."], "Right."),
+        (lambda x: x, [lambda f: f(2) == 4 or "twice two."], "Not yet: twice two."),
+        (lambda x: x.shape, [lambda f: f(2) == 4 or "twice two."], "Not yet: it stopped with AttributeError"),
+    ],
+)
 def test_what_is_said(capsys, answer, tests, said):
     assert check(answer, *tests) is (said == "Right.")
     assert capsys.readouterr().out.startswith(said)

@@ -17,9 +17,18 @@ def clicks(rows: int = 6000) -> pd.DataFrame:
     user, item = rng.integers(0, 60, rows), rng.integers(0, 40, rows)
     p = 1 / (1 + np.exp(-np.random.default_rng(1).normal(size=60)[user]))
     click = (rng.random(rows) < p).astype(int)
-    frame = pd.DataFrame({"member": user, "sku": [f"{v:05d}" for v in item], "ts": 1_650_000_000 + np.arange(rows),
-                          "place": rng.choice(["feed", "search", "tiny"], rows, p=[0.7, 0.29, 0.01]),
-                          "hour": rng.integers(0, 24, rows), "watched": click * 9, "empty": None, "click": click})
+    frame = pd.DataFrame(
+        {
+            "member": user,
+            "sku": [f"{v:05d}" for v in item],
+            "ts": 1_650_000_000 + np.arange(rows),
+            "place": rng.choice(["feed", "search", "tiny"], rows, p=[0.7, 0.29, 0.01]),
+            "hour": rng.integers(0, 24, rows),
+            "watched": click * 9,
+            "empty": None,
+            "click": click,
+        }
+    )
     return pd.concat([frame, frame[:70]])
 
 
@@ -40,8 +49,12 @@ def test_it_names_roles_kinds_and_faults(file):
     assert {d: v["rows"] for d, v in about["domains"].items()} == frame.place.value_counts().to_dict()
     assert about["users_with_both_labels"] == (frame.groupby("member").click.nunique() == 2).sum()
     said = "\n".join(about["warnings"])
-    for words in ("sku: 6070 values with leading zeros", "70 rows repeat", "watched: alone it tells the label",
-                  "too small to measure well: search, tiny"):
+    for words in (
+        "sku: 6070 values with leading zeros",
+        "70 rows repeat",
+        "watched: alone it tells the label",
+        "too small to measure well: search, tiny",
+    ):
         assert words in said
     assert "watched" not in about["next"] and "empty" not in about["next"]
 
@@ -52,8 +65,9 @@ def test_csv_and_parquet_look_alike_in_any_pieces(file, tmp_path, monkeypatch):
     monkeypatch.setattr(room, "BLOCK", 5_000)
     three = first_look(file)
     for other in (two, three):
-        assert {k: other[k] for k in ("rows", "repeated_rows", "columns", "roles", "domains", "alone")} == \
-            {k: one[k] for k in ("rows", "repeated_rows", "columns", "roles", "domains", "alone")}
+        assert {k: other[k] for k in ("rows", "repeated_rows", "columns", "roles", "domains", "alone")} == {
+            k: one[k] for k in ("rows", "repeated_rows", "columns", "roles", "domains", "alone")
+        }
 
 
 def test_a_sample_stands_for_a_large_file(file, monkeypatch):
@@ -74,9 +88,13 @@ def test_what_is_known_only_after_the_click_is_found(tmp_path):
     frame = clicks()[["member", "sku", "ts", "place", "hour", "click"]].iloc[:6000]
     rng, click = np.random.default_rng(2), frame.click.to_numpy()
     chance = rng.random(len(frame))
-    frame = frame.assign(is_like=(click == 1) & (chance < 0.03), long_view=((click == 1) & (chance < 0.6)).astype(int),
-                         play_time=np.where(click == 1, 5_000, 100) + rng.permutation(len(frame)),
-                         noise=rng.integers(0, 2, len(frame)), score=rng.permutation(len(frame)))
+    frame = frame.assign(
+        is_like=(click == 1) & (chance < 0.03),
+        long_view=((click == 1) & (chance < 0.6)).astype(int),
+        play_time=np.where(click == 1, 5_000, 100) + rng.permutation(len(frame)),
+        noise=rng.integers(0, 2, len(frame)),
+        score=rng.permutation(len(frame)),
+    )
     frame.to_csv(tmp_path / "a.csv", index=False)
     about = first_look(tmp_path / "a.csv")
     assert about["alone"]["is_like"] < 0.6 and about["alone"]["long_view"] < 0.9  # so it is not AUC that finds them
@@ -99,8 +117,9 @@ def test_twins_that_differ_in_one_column_are_found(tmp_path):
 
 def test_what_is_not_found_is_asked_for(tmp_path):
     pd.DataFrame({"a": ["x", "y"], "b": ["1.5", "2.5"]}).to_csv(tmp_path / "a.csv", index=False)
-    assert any("no column looks like the label; name it with --label" in w
-               for w in first_look(tmp_path / "a.csv")["warnings"])
+    assert any(
+        "no column looks like the label; name it with --label" in w for w in first_look(tmp_path / "a.csv")["warnings"]
+    )
     with pytest.raises(ValueError, match="Unknown column 'c'"):
         first_look(tmp_path / "a.csv", label="c")
     (tmp_path / "b.csv").write_text("a,b\n")

@@ -13,9 +13,40 @@ from croco_lib.data.tables import read_table
 
 SECONDS = float(os.environ.get("CROCO_FUZZ_SECONDS", 4))
 COLUMNS = dict(label="click", domain="place", user="who", item="what", fields=["q"])
-PIECES = [b"\n", b"\r\n", b"\r", b",", b";", b"\t", b"|", b'"', b'""', b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xe9",
-          b"007", b"1E+14", b"1.08775E+14", b"nan", b"NULL", b"-", b"1e999", b"9" * 40, b"true", b" ", b"0.1234567",
-          "é".encode(), b"click", b"=1+1", b"\x1f\x8b", b"PAR1", b"place,place", b"\n\n\n", b"x" * 300]
+PIECES = [
+    b"\n",
+    b"\r\n",
+    b"\r",
+    b",",
+    b";",
+    b"\t",
+    b"|",
+    b'"',
+    b'""',
+    b"\x00",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"\xe9",
+    b"007",
+    b"1E+14",
+    b"1.08775E+14",
+    b"nan",
+    b"NULL",
+    b"-",
+    b"1e999",
+    b"9" * 40,
+    b"true",
+    b" ",
+    b"0.1234567",
+    "é".encode(),
+    b"click",
+    b"=1+1",
+    b"\x1f\x8b",
+    b"PAR1",
+    b"place,place",
+    b"\n\n\n",
+    b"x" * 300,
+]
 
 
 def table(rng: np.random.Generator) -> bytes:
@@ -23,8 +54,18 @@ def table(rng: np.random.Generator) -> bytes:
     rows = int(rng.integers(3, 200))
     cut = rng.choice([",", ";", "\t", "|"])
     lines = [cut.join(["click", "place", "who", "what", "q"])]
-    lines += [cut.join([str(rng.integers(0, 2)), rng.choice(["a", "b"]), f"{rng.integers(0, 9):03d}",
-                        str(rng.integers(0, 9)), rng.choice(['"two\nlines"', "x", "", '"a""b"'])]) for _ in range(rows)]
+    lines += [
+        cut.join(
+            [
+                str(rng.integers(0, 2)),
+                rng.choice(["a", "b"]),
+                f"{rng.integers(0, 9):03d}",
+                str(rng.integers(0, 9)),
+                rng.choice(['"two\nlines"', "x", "", '"a""b"']),
+            ]
+        )
+        for _ in range(rows)
+    ]
     text = rng.choice(["\n", "\r\n"]).join(lines) + rng.choice(["", "\n"])
     return text.encode(rng.choice(["utf-8", "utf-8-sig", "utf-16", "cp1252"]))
 
@@ -37,9 +78,9 @@ def spoiled(rng: np.random.Generator, data: bytes) -> bytes:
         if kind == 0:
             data = data[:at] + PIECES[rng.integers(len(PIECES))] + data[at:]
         elif kind == 1:
-            data = data[:at] + data[at + int(rng.integers(1, 30)):]
+            data = data[:at] + data[at + int(rng.integers(1, 30)) :]
         elif kind == 2 and at < len(data):
-            data = data[:at] + bytes([int(rng.integers(256))]) + data[at + 1:]
+            data = data[:at] + bytes([int(rng.integers(256))]) + data[at + 1 :]
         else:
             data = data[:at] if rng.random() < 0.3 else data
     return data
@@ -49,10 +90,15 @@ def test_any_bytes_give_words_or_a_result(tmp_path):
     seed, end, refused, read = 0, time.monotonic() + SECONDS, 0, 0
     while time.monotonic() < end or not (refused and read):
         rng = np.random.default_rng(seed)
-        path = tmp_path / rng.choice(["a.csv", "a.tsv", "A.CSV", "a.csv.gz", "a.parquet"], p=[.7, .1, .1, .05, .05])
+        path = tmp_path / rng.choice(
+            ["a.csv", "a.tsv", "A.CSV", "a.csv.gz", "a.parquet"], p=[0.7, 0.1, 0.1, 0.05, 0.05]
+        )
         path.write_bytes(spoiled(rng, table(rng)))
-        for use in (lambda p: read_table(p, text=True), first_look,
-                    lambda p: croco_lib.from_frame(p, **COLUMNS, min_count=0, missing="unknown")):
+        for use in (
+            lambda p: read_table(p, text=True),
+            first_look,
+            lambda p: croco_lib.from_frame(p, **COLUMNS, min_count=0, missing="unknown"),
+        ):
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")

@@ -35,10 +35,17 @@ def test_whatever_a_lesson_takes_from_a_room_is_there(name):
     code = ast.parse("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
     imports = [node for node in ast.walk(code) if isinstance(node, ast.ImportFrom)]
     rooms = {alias.name for node in imports if node.module == "croco_lib" for alias in node.names} & ROOMS
-    wanted = {(node.value.id, node.attr) for node in ast.walk(code)
-              if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in rooms}
-    wanted |= {(room, alias.name) for node in imports for alias in node.names
-               if (room := (node.module or "").removeprefix("croco_lib.")) in ROOMS}
+    wanted = {
+        (node.value.id, node.attr)
+        for node in ast.walk(code)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in rooms
+    }
+    wanted |= {
+        (room, alias.name)
+        for node in imports
+        for alias in node.names
+        if (room := (node.module or "").removeprefix("croco_lib.")) in ROOMS
+    }
     assert not [(room, attr) for room, attr in wanted if not hasattr(import_module(f"croco_lib.{room}"), attr)]
 
 
@@ -50,7 +57,8 @@ def test_abundance_is_on_the_same_rows_for_every_model(small_world):
         model = build(name, small_world)
         tables = inside.embedding_sets(model, small_world, small_world.fields[item].name)
         assert inside.abundance(model, small_world) == pytest.approx(
-            np.mean([metrics.information_abundance(E[items]) for E in tables]))
+            np.mean([metrics.information_abundance(E[items]) for E in tables])
+        )
 
 
 @pytest.mark.parametrize(("name", "options"), [("sdem", {}), ("me-ple", {"per_stream": 2})])
@@ -61,14 +69,17 @@ def test_own_tables_are_compared_at_equal_rows(small_world, name, options):
     items = [np.unique(small_world.train.features[small_world.train.domain == s, item]) for s in range(5)]
     tables = inside.embedding_sets(model, small_world, small_world.fields[item].name)
     each = options.get("per_stream", 1)
-    at_all = [np.mean([metrics.information_abundance(E[items[s]]) for E in tables[each * s:each * (s + 1)]])
-              for s in range(5)]
+    at_all = [
+        np.mean([metrics.information_abundance(E[items[s]]) for E in tables[each * s : each * (s + 1)]])
+        for s in range(5)
+    ]
     fewest = min(map(len, items))
     own = inside.own_abundance(model, small_world)
     assert list(own) == list(small_world.domains)
     for s, value in enumerate(own.values()):
-        assert value == pytest.approx(np.mean([metrics.information_abundance_at(E[items[s]], fewest)
-                                               for E in tables[each * s:each * (s + 1)]]))
+        assert value == pytest.approx(
+            np.mean([metrics.information_abundance_at(E[items[s]], fewest) for E in tables[each * s : each * (s + 1)]])
+        )
     assert np.ptp(at_all) > 1.5 > 1 > np.ptp(list(own.values()))
     assert inside.own_abundance(build("crocodile", small_world), small_world) == {}
 
@@ -119,5 +130,5 @@ def test_a_model_without_experts_has_an_abundance_and_no_diversity():
 
 def test_measuring_changes_no_result():
     with_, without = (run_job(make_job(DATA, "crocodile", 0, {"epochs": 1}, True, i)) for i in (True, False))
-    assert table(without["values"]).equals(table(with_["values"])[:len(without["values"])])
+    assert table(without["values"]).equals(table(with_["values"])[: len(without["values"])])
     assert with_["valid_auc"] == without["valid_auc"]

@@ -134,8 +134,10 @@ def hsic(X, Y, widths=None):
     """`widths` of the two kernels; without them, the median distances."""
     N = len(X)
     H = np.eye(N) - 1 / N
-    K, L = (np.exp(-(centred_distances(Z)[0] / width) ** 2 / 2)
-            for Z, width in zip((X, Y), widths or (median_distance(X), median_distance(Y)), strict=True))
+    K, L = (
+        np.exp(-((centred_distances(Z)[0] / width) ** 2) / 2)
+        for Z, width in zip((X, Y), widths or (median_distance(X), median_distance(Y)), strict=True)
+    )
     return np.trace(K @ H @ L @ H) / (N - 1) ** 2
 
 
@@ -152,8 +154,9 @@ FORMULAS = {
     "cov": formula,
     "correlation": lambda O: sum(corr(X, Y) for X, Y in pairs_of(O)),
     "dot": lambda O: sum(abs((X * Y).sum(1)).mean() / X.shape[1] for X, Y in pairs_of(O)),
-    "cos": lambda O: sum(abs((X * Y).sum(1) / np.linalg.norm(X, axis=1) / np.linalg.norm(Y, axis=1)).mean()
-                         for X, Y in pairs_of(O)),
+    "cos": lambda O: sum(
+        abs((X * Y).sum(1) / np.linalg.norm(X, axis=1) / np.linalg.norm(Y, axis=1)).mean() for X, Y in pairs_of(O)
+    ),
     "dcorr": lambda O: sum(dcor(X, Y) for X, Y in pairs_of(O)),
     "hsic": lambda O: sum(hsic(X, Y) for X, Y in pairs_of(O)),
     "ole": lambda O: (sum(max(1, nuclear(X)) for X in O) - nuclear(np.concatenate(O))) / O.shape[1],

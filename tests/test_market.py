@@ -19,8 +19,9 @@ def place(small_world):
 
 @pytest.fixture(scope="module")
 def model(small_world):
-    return fit(build("shared-bottom", small_world), small_world, epochs=4, batch_size=512, lr=0.01,
-               progress=False).model
+    return fit(
+        build("shared-bottom", small_world), small_world, epochs=4, batch_size=512, lr=0.01, progress=False
+    ).model
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +71,13 @@ def test_the_truth_earns_the_most_and_the_same_arm_nothing_more(place, asked, ar
 def test_the_ab_test_covers_the_true_lift(place, asked, arm, truth):
     best = market.serve(place, asked, truth)
     true = abtest.compare(arm, best, place).set_index(["domain", "metric"]).lift["all", "revenue"]
-    tables = [abtest.compare(arm, best, place, abtest.assign(place.users, seed=s)).query("domain == 'all'")
-              .set_index("metric").loc["revenue"] for s in range(200)]
+    tables = [
+        abtest.compare(arm, best, place, abtest.assign(place.users, seed=s))
+        .query("domain == 'all'")
+        .set_index("metric")
+        .loc["revenue"]
+        for s in range(200)
+    ]
     assert np.mean([t.low < true < t.high for t in tables]) > 0.88
 
 
@@ -128,7 +134,7 @@ def good_days(place, model):
 
 def test_sound_days_raise_no_more_alarms_than_stated(good_days):
     _, history, _ = good_days
-    alarms = [bool(faults.failed_tests(h[t], h[t - 10:t], level=0.05)) for h in history for t in range(10, 90)]
+    alarms = [bool(faults.failed_tests(h[t], h[t - 10 : t], level=0.05)) for h in history for t in range(10, 90)]
     assert 0 < np.mean(alarms) < 0.05 + 2 * np.sqrt(0.05 * 0.95 / len(alarms))
 
 
@@ -142,21 +148,38 @@ def test_each_fault_is_caught(good_days, place, model, fault):
 def test_fields_that_an_id_decides_are_found(place):
     names = [f.name for f in place.data.fields]
     assert [(names[k], names[c]) for k, c, _ in faults.decided_by_ids(place.data)] == [
-        ("user", "group"), ("user", "activity"), ("item", "author"), ("item", "category")]
+        ("user", "group"),
+        ("user", "activity"),
+        ("item", "author"),
+        ("item", "category"),
+    ]
 
 
 @pytest.mark.parametrize(("tolerance", "harm"), [(False, True), (True, False)])
 def test_with_tolerance_a_flipped_domain_does_no_harm(place, model, few, tolerance, harm):
-    days = faults.simulate_fault(deepcopy(model), place, "labels flipped", requests=few, tolerance=tolerance,
-                                 domain=0, days=5, when=range(1, 4), rows=6_000)
+    days = faults.simulate_fault(
+        deepcopy(model),
+        place,
+        "labels flipped",
+        requests=few,
+        tolerance=tolerance,
+        domain=0,
+        days=5,
+        when=range(1, 4),
+        rows=6_000,
+    )
     assert days.alarm[1:4].str.contains("tab 0").all() == tolerance
     assert not days.alarm[4:].str.contains("tab 0").any()  # taken back
     assert (days.auc_faulty[3] < days.auc_faulty[0] - 0.1) == harm
 
 
 def test_a_missing_feed_stops_training_only_without_tolerance(place, model, few):
-    done = [faults.simulate_fault(deepcopy(model), place, "feed missing", requests=few, tolerance=t, days=2,
-                                  when=range(1, 2), rows=6_000).done[1] for t in (False, True)]
+    done = [
+        faults.simulate_fault(
+            deepcopy(model), place, "feed missing", requests=few, tolerance=t, days=2, when=range(1, 2), rows=6_000
+        ).done[1]
+        for t in (False, True)
+    ]
     assert done[0] == "lost" and "without tab 2" in done[1]
 
 

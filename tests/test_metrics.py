@@ -11,8 +11,11 @@ from croco_lib import CrocoError, metrics
 
 SCORES = st.sampled_from([-1e30, -2.5, -1.0, -1e-30, -0.0, 0.0, 1e-30, 0.5, 1.0, 3.0, 1e30])
 DTYPES = st.sampled_from([np.float32, np.float64])
-ROWS = st.lists(st.tuples(st.integers(0, 1), SCORES | st.floats(-5, 5, width=32), st.integers(0, 3), st.integers(0, 2)),
-                min_size=1, max_size=40)
+ROWS = st.lists(
+    st.tuples(st.integers(0, 1), SCORES | st.floats(-5, 5, width=32), st.integers(0, 3), st.integers(0, 2)),
+    min_size=1,
+    max_size=40,
+)
 
 
 def arrays(rows, dtype=np.float64):
@@ -99,8 +102,11 @@ def test_domain_with_one_class_has_nan_and_a_note():
     table = metrics.evaluate_scores([0, 1, 1, 1], np.arange(4.0), [0, 0, 1, 1], [0, 0, 1, 1], ("a", "b", "c"))
     by = table.set_index(["domain", "metric"])
     assert by.value["a", "auc"] == 1
-    for place, note in ((("b", "auc"), "not defined: one class"), (("c", "logloss"), "not defined: no rows"),
-                        (("b", "gauc"), "not defined: no user with both classes")):
+    for place, note in (
+        (("b", "auc"), "not defined: one class"),
+        (("c", "logloss"), "not defined: no rows"),
+        (("b", "gauc"), "not defined: no user with both classes"),
+    ):
         assert np.isnan(by.value[place])
         assert by.note[place] == note
     assert np.isfinite(by.value["b", "logloss"])
@@ -166,11 +172,14 @@ def test_scores_that_are_not_finite_raise(bad):
         metrics.evaluate_scores([0, 1], np.array([0.0, bad], np.float32), [0, 0], [0, 1], ("a",))
 
 
-@pytest.mark.parametrize(("label", "group", "words"), [
-    ([0, 2], [0, 0], "labels must be 0 or 1"),
-    ([0, 1, 1], [0, 0], "not one each"),
-    ([0, 1], [-1, 0], "numbered from 0"),
-])
+@pytest.mark.parametrize(
+    ("label", "group", "words"),
+    [
+        ([0, 2], [0, 0], "labels must be 0 or 1"),
+        ([0, 1, 1], [0, 0], "not one each"),
+        ([0, 1], [-1, 0], "numbered from 0"),
+    ],
+)
 def test_grouped_auc_refuses_bad_input(label, group, words):
     with pytest.raises(CrocoError, match=words):
         metrics.grouped_auc(label, np.zeros(2), np.array(group))
@@ -181,7 +190,9 @@ def test_covariance_and_correlation_equal_numpy():
     flat = np.concatenate(experts, axis=1)
     np.testing.assert_allclose(metrics.covariance_matrix(experts), np.cov(flat, rowvar=False), rtol=1e-6)
     np.testing.assert_allclose(metrics.correlation_matrix(experts), np.corrcoef(flat, rowvar=False), atol=1e-6)
-    blocks = [np.corrcoef(flat, rowvar=False)[4 * p:4 * p + 4, 4 * q:4 * q + 4] for p, q in ((1, 0), (2, 0), (2, 1))]
+    blocks = [
+        np.corrcoef(flat, rowvar=False)[4 * p : 4 * p + 4, 4 * q : 4 * q + 4] for p, q in ((1, 0), (2, 0), (2, 1))
+    ]
     assert metrics.cross_correlation(experts) == pytest.approx(np.abs(blocks).mean(), rel=1e-5)
 
 
@@ -221,7 +232,8 @@ def test_information_abundance_at_equal_rows():
     draws = np.random.default_rng(3)
     subsets = [draws.choice(3000, 40, replace=False) for _ in range(2)]
     assert metrics.information_abundance_at(large, 40, 2, seed=3) == pytest.approx(
-        np.mean([metrics.information_abundance(large[rows]) for rows in subsets]))
+        np.mean([metrics.information_abundance(large[rows]) for rows in subsets])
+    )
     for rows in (0, 151):
         with pytest.raises(CrocoError, match=f"at {rows} rows of a table of 150"):
             metrics.information_abundance_at(small, rows)
@@ -256,9 +268,13 @@ def test_diversity_index_equals_a_slow_loop(experts, seed):
     scores, pairs = rng.integers(0, 3, (experts, 12)).astype(float), rng.integers(0, 12, (2, 30))
     read = rng.random((experts, 12)) < 0.7
     for mask in (np.ones_like(read), read):
-        conflicts = [(scores[p, a] - scores[p, b]) * (scores[q, a] - scores[q, b]) < 0
-                     for p in range(experts) for q in range(p) for a, b in pairs.T
-                     if mask[p, a] and mask[p, b] and mask[q, a] and mask[q, b]]
+        conflicts = [
+            (scores[p, a] - scores[p, b]) * (scores[q, a] - scores[q, b]) < 0
+            for p in range(experts)
+            for q in range(p)
+            for a, b in pairs.T
+            if mask[p, a] and mask[p, b] and mask[q, a] and mask[q, b]
+        ]
         assert metrics.diversity_index(scores, pairs, mask) == pytest.approx(np.mean(conflicts) if conflicts else 0)
     assert metrics.diversity_index(scores, pairs) == metrics.diversity_index(scores, pairs, np.ones_like(read))
 
@@ -305,5 +321,3 @@ def users_and_scores(rng, users=40, rows=8):
     label = (taste + rng.normal(size=len(user)) > 0).astype(int)
     a, b = (taste + 0.7 * rng.normal(size=users)[user] + 0.1 * rng.normal(size=len(user)) for _ in range(2))
     return label, a, b, user, rng.integers(0, 2, len(user))
-
-

@@ -94,7 +94,7 @@ def test_prediction_depends_on_the_row_alone(small_world, batch, name, options):
         assert all_rows.shape == (600,)
         assert torch.allclose(model(features.flip(0), domain.flip(0)).logits.flip(0), all_rows, atol=1e-5)
         for n in (0, 17):
-            alone = model(features[n:n + 1], domain[n:n + 1])
+            alone = model(features[n : n + 1], domain[n : n + 1])
             assert torch.allclose(alone.logits[0], all_rows[n], atol=1e-5)
             assert np.isfinite(float(alone.penalty))
 
@@ -194,7 +194,7 @@ def dense(p, at, x):
 
 def part_of(x, data, role):
     width = len(x) // len(data.fields)
-    return x[data.column(role) * width:][:width]
+    return x[data.column(role) * width :][:width]
 
 
 def star(model, data, x, s):
@@ -364,7 +364,7 @@ def test_sdem_reads_all_tables_forward(small_world, batch):
     features, domain, _ = batch
     before = model(features, domain).logits
     with torch.no_grad():
-        model.embedding.table.weight[:, 2 * 16:3 * 16] += 1.0  # domain 2's own set
+        model.embedding.table.weight[:, 2 * 16 : 3 * 16] += 1.0  # domain 2's own set
     assert (model(features, domain).logits[domain == 0] != before[domain == 0]).all()
 
 
@@ -428,9 +428,14 @@ def test_adasparse_closes_neurons_and_is_drawn_to_its_sparsity(small_world, batc
 
 
 def test_options_are_checked_by_kind(small_world):
-    for options, message in ((dict(gate="pg"), "Did you mean 'peg'"), (dict(gate="all"), "peg.*peg-domain.*domain"),
-                             (dict(regulariser="covv"), "Did you mean 'cov'"),
-                             (dict(multi_embedding=1), "true or false"), (dict(sample=0), "whole numbers"),
-                             (dict(alpha=True), "0 or more"), (dict(gate=3), "a name")):
+    for options, message in (
+        (dict(gate="pg"), "Did you mean 'peg'"),
+        (dict(gate="all"), "peg.*peg-domain.*domain"),
+        (dict(regulariser="covv"), "Did you mean 'cov'"),
+        (dict(multi_embedding=1), "true or false"),
+        (dict(sample=0), "whole numbers"),
+        (dict(alpha=True), "0 or more"),
+        (dict(gate=3), "a name"),
+    ):
         with pytest.raises(CrocoError, match=message):
             build("crocodile", small_world, **options)

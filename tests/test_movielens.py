@@ -51,8 +51,12 @@ def test_the_loader_agrees_with_the_raw_lines(folder, ending):
     assert data.notes["rows read"] == {"ratings.dat": 420, "users.dat": 14, "movies.dat": 30}
     seen = set()
     for split in SPLITS:
-        rows = zip(getattr(data, split).label, getattr(data, split).domain,
-                   *(raw_values(data, split, f.name) for f in data.fields), strict=True)
+        rows = zip(
+            getattr(data, split).label,
+            getattr(data, split).domain,
+            *(raw_values(data, split, f.name) for f in data.fields),
+            strict=True,
+        )
         for label, domain, user, movie, age, gender, occupation, zipped, genre in rows:
             u, m = int(user), int(movie)
             assert label == (1 + (u + m) % 5 > 3)
@@ -84,23 +88,26 @@ def test_a_time_split_needs_timestamps(folder):
     assert len(croco_lib.load("movielens-1m").train) == 336
 
 
-@pytest.mark.parametrize(("file", "line", "change", "words"), [
-    ("ratings.dat", 7, lambda s: s.rsplit("::", 1)[0], "line 7: 3 parts between '::', not the 4 of user::movie"),
-    ("ratings.dat", 7, lambda s: "", "line 7: 1 parts"),
-    ("ratings.dat", 7, lambda s: s + "::1", "line 7: 5 parts"),
-    ("ratings.dat", 7, lambda s: "1::7::6::7", "line 7: rating is '6', not one of 1 to 5"),
-    ("ratings.dat", 7, lambda s: "1::7::0::7", "line 7: rating is '0'"),
-    ("ratings.dat", 7, lambda s: "1::7::3.5::7", "line 7: rating is '3.5'"),
-    ("ratings.dat", 7, lambda s: "x::7::3::7", "line 7: user is 'x', not a whole number"),
-    ("ratings.dat", 7, lambda s: "99::7::3::7", "line 7: user 99 does not stand in users.dat. 1 lines"),
-    ("ratings.dat", 7, lambda s: "1::99::3::7", "line 7: movie 99 does not stand in movies.dat"),
-    ("users.dat", 3, lambda s: s.rsplit("::", 1)[0], "line 3: 4 parts"),
-    ("users.dat", 3, lambda s: "3::F::30::1::0", "line 3: age is '30', not one of the classes 1, 18"),
-    ("users.dat", 3, lambda s: "3::X::25::1::0", "line 3: gender is 'X', not F or M"),
-    ("users.dat", 3, lambda s: "2::F::25::1::0", "line 3: user 2 stands there a second time"),
-    ("movies.dat", 4, lambda s: s.replace(": part", ":: part"), "line 4: 4 parts"),
-    ("movies.dat", 4, lambda s: "4::Title::", "line 4: genres is '', not genres joined by"),
-])
+@pytest.mark.parametrize(
+    ("file", "line", "change", "words"),
+    [
+        ("ratings.dat", 7, lambda s: s.rsplit("::", 1)[0], "line 7: 3 parts between '::', not the 4 of user::movie"),
+        ("ratings.dat", 7, lambda s: "", "line 7: 1 parts"),
+        ("ratings.dat", 7, lambda s: s + "::1", "line 7: 5 parts"),
+        ("ratings.dat", 7, lambda s: "1::7::6::7", "line 7: rating is '6', not one of 1 to 5"),
+        ("ratings.dat", 7, lambda s: "1::7::0::7", "line 7: rating is '0'"),
+        ("ratings.dat", 7, lambda s: "1::7::3.5::7", "line 7: rating is '3.5'"),
+        ("ratings.dat", 7, lambda s: "x::7::3::7", "line 7: user is 'x', not a whole number"),
+        ("ratings.dat", 7, lambda s: "99::7::3::7", "line 7: user 99 does not stand in users.dat. 1 lines"),
+        ("ratings.dat", 7, lambda s: "1::99::3::7", "line 7: movie 99 does not stand in movies.dat"),
+        ("users.dat", 3, lambda s: s.rsplit("::", 1)[0], "line 3: 4 parts"),
+        ("users.dat", 3, lambda s: "3::F::30::1::0", "line 3: age is '30', not one of the classes 1, 18"),
+        ("users.dat", 3, lambda s: "3::X::25::1::0", "line 3: gender is 'X', not F or M"),
+        ("users.dat", 3, lambda s: "2::F::25::1::0", "line 3: user 2 stands there a second time"),
+        ("movies.dat", 4, lambda s: s.replace(": part", ":: part"), "line 4: 4 parts"),
+        ("movies.dat", 4, lambda s: "4::Title::", "line 4: genres is '', not genres joined by"),
+    ],
+)
 def test_a_malformed_line_is_named(folder, file, line, change, words):
     edit(folder / file, line, change)
     with pytest.raises(DataError, match=words) as error:
@@ -182,6 +189,10 @@ def test_the_real_set_has_the_counted_rows():
         pytest.skip("the counts below are those of a copy without the 257 rarest movies")
     described = data.describe().set_index("domain")
     assert described["rows"].to_dict() | {"all": 0} == {
-        "under 25": 210_599, "25–34": 395_435, "35 and over": 393_680, "all": 0}
+        "under 25": 210_599,
+        "25–34": 395_435,
+        "35 and over": 393_680,
+        "all": 0,
+    }
     positive = np.concatenate([getattr(data, s).label for s in SPLITS])
     assert positive.mean() == pytest.approx(0.575, abs=5e-4)

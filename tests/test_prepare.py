@@ -63,8 +63,13 @@ def test_prepared_kuairand_is_the_data_of_the_other_path(raw, monkeypatch, optio
     for a, b in zip(plain.fields, mapped.fields, strict=True):
         assert a.values.tolist() == b.values.tolist()
     told = ("exact duplicates dropped", "further twins dropped", "further twins of another label")
-    for note in (*told, "rows of other tabs dropped", "share of unknown ids", "rows",
-                 "missing values given the unknown id"):
+    for note in (
+        *told,
+        "rows of other tabs dropped",
+        "share of unknown ids",
+        "rows",
+        "missing values given the unknown id",
+    ):
         assert mapped.notes[note] == plain.notes[note], note
     assert all(plain.notes[note]["all tabs"] > plain.notes[note]["the five tabs"] > 0 for note in told)
     a, b = plain.describe().set_index("domain"), mapped.describe().set_index("domain")
@@ -162,8 +167,10 @@ def test_real_skeleton_lines_are_read(split):
     check_read(mended, heads, aliccp.ITEM, aliccp.ITEM_MANY)
 
 
-features = st.lists(st.tuples(st.sampled_from([*aliccp.ITEM, *aliccp.ITEM_MANY]), st.integers(0, 10**7),
-                              st.floats(0, 9, width=32)), max_size=12)
+features = st.lists(
+    st.tuples(st.sampled_from([*aliccp.ITEM, *aliccp.ITEM_MANY]), st.integers(0, 10**7), st.floats(0, 9, width=32)),
+    max_size=12,
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -197,8 +204,10 @@ def test_prepared_aliccp_equals_the_raw_lines(raw, monkeypatch, multi):
                 if name in bags:
                     bag = bags[name]
                     here = slice(bag.offsets[i], bag.offsets[i + 1])
-                    row[name] = [(raw_value[name][j], round(float(w), 4))
-                                 for j, w in zip(bag.ids[here], bag.weights[here], strict=True)]
+                    row[name] = [
+                        (raw_value[name][j], round(float(w), 4))
+                        for j, w in zip(bag.ids[here], bag.weights[here], strict=True)
+                    ]
                 else:
                     row[name] = raw_value[name][i]
             rows.append((row, int(label)))
@@ -216,8 +225,9 @@ def test_prepared_aliccp_equals_the_raw_lines(raw, monkeypatch, multi):
             fields = fields | users.get(head[3], {})
             row = {}
             for name in names:
-                found = [(i if i in known[name] else None, round(float(np.float32(w)), 4))
-                         for i, w in fields.get(name, [])]
+                found = [
+                    (i if i in known[name] else None, round(float(np.float32(w)), 4)) for i, w in fields.get(name, [])
+                ]
                 row[name] = (found or [(None, 1.0)]) if name in bags else found[-1][0] if found else None
             expected.append((row, int(head[1])))
         got = sum((coded(s) for s in splits), [])
@@ -232,8 +242,11 @@ def test_a_value_of_a_bag_is_known_where_enough_rows_of_train_have_it(raw):
     prepare("ali-ccp", min_count=least, multi="mean")
     data = croco_lib.load("ali-ccp", min_count=least, multi="mean")
     users = {head[0]: fields for head, fields in by_hand((folder / "common_features_train.csv").open())}
-    kept = [(head[3], fields) for head, fields in by_hand((folder / "sample_skeleton_train.csv").open())
-            if head[1:3] != ["0", "1"]]
+    kept = [
+        (head[3], fields)
+        for head, fields in by_hand((folder / "sample_skeleton_train.csv").open())
+        if head[1:3] != ["0", "1"]
+    ]
     train = np.random.default_rng(0).random(len(kept)) >= 0.1
     counts = defaultdict(Counter)
     for (key, fields), here in zip(kept, train, strict=True):
@@ -329,17 +342,20 @@ def test_a_part_that_is_there_is_not_made_again(raw, monkeypatch):
 GOOD = "1,0,0,00000000000000ab,2,205\x021\x031.0\x01301\x029351665\x031.0"
 
 
-@pytest.mark.parametrize(("line", "reason"), [
-    ("", "fewer than 6 columns"),
-    ("1,0,0,00000000000000ab", "fewer than 6 columns"),
-    (GOOD.replace("ab,", "xy,"), "index is not as it should be"),
-    (GOOD.replace("1,0,", "1,2,", 1), "click is not as it should be"),
-    (GOOD[:-20], "cut short"),
-    (GOOD[:-3], "a feature is not field, id and value"),
-    (GOOD.replace("\x021\x03", "\x02one\x03"), "a feature is not field, id and value"),
-    (GOOD.replace("301", "302"), "dropped: no domain"),
-    ("\ufffd" + GOOD, "sample_id is not as it should be"),
-])
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("", "fewer than 6 columns"),
+        ("1,0,0,00000000000000ab", "fewer than 6 columns"),
+        (GOOD.replace("ab,", "xy,"), "index is not as it should be"),
+        (GOOD.replace("1,0,", "1,2,", 1), "click is not as it should be"),
+        (GOOD[:-20], "cut short"),
+        (GOOD[:-3], "a feature is not field, id and value"),
+        (GOOD.replace("\x021\x03", "\x02one\x03"), "a feature is not field, id and value"),
+        (GOOD.replace("301", "302"), "dropped: no domain"),
+        ("\ufffd" + GOOD, "sample_id is not as it should be"),
+    ],
+)
 def test_a_bad_line_is_named(line, reason):
     heads = ["sample_id", "click", "conversion"]
     table, why = aliccp.read_lines(pl.Series([GOOD, line, GOOD]), heads, aliccp.ITEM, aliccp.ITEM_MANY, 0)
@@ -368,14 +384,20 @@ def test_bad_lines_are_counted_and_quoted_up_to_the_share_that_may_pass(raw, mon
 def test_the_peak_of_memory_does_not_grow_with_the_rows(tmp_path):
     if not Path("/proc/self/status").is_file():
         pytest.skip("the peak of a process's own memory is read from /proc")
-    script = ("from croco_lib.data import parts, prepare; parts.CHUNK = 1 << 21\n"
-              "prepare('ali-ccp'); print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])")
+    script = (
+        "from croco_lib.data import parts, prepare; parts.CHUNK = 1 << 21\n"
+        "prepare('ali-ccp'); print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    )
     peak = []
     for rows in (40_000, 240_000):
         folder = tmp_path / str(rows)
         write_aliccp(folder / "raw" / "ali-ccp", rows=rows, profiles=200, items=500, values=0.2)
-        env = os.environ | {"CROCO_DATA": str(folder / "raw"), "CROCO_PREPARED": str(folder / "prepared"),
-                            "PYTHONPATH": str(ROOT), "POLARS_MAX_THREADS": "1"}
+        env = os.environ | {
+            "CROCO_DATA": str(folder / "raw"),
+            "CROCO_PREPARED": str(folder / "prepared"),
+            "PYTHONPATH": str(ROOT),
+            "POLARS_MAX_THREADS": "1",
+        }
         run = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
         peak.append(int(run.stdout.split()[-1]) / 1024)
     raw_bytes = sum(p.stat().st_size for p in (tmp_path / "240000" / "raw" / "ali-ccp").iterdir()) / 2**20

@@ -33,19 +33,33 @@ def test_every_version_is_pinned_in_pyproject_and_installed():
 
 
 def test_the_command_line_answers_without_torch_or_pandas():
-    script = ("import sys; from croco_lib import cli; import typer.testing as t\n"
-              "assert t.CliRunner().invoke(cli.app, ['--help']).exit_code == 0\n"
-              "assert not {'torch', 'pandas', 'polars', 'sklearn', 'matplotlib'} & set(sys.modules), 'slow to start'")
+    script = (
+        "import sys; from croco_lib import cli; import typer.testing as t\n"
+        "assert t.CliRunner().invoke(cli.app, ['--help']).exit_code == 0\n"
+        "assert not {'torch', 'pandas', 'polars', 'sklearn', 'matplotlib'} & set(sys.modules), 'slow to start'"
+    )
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_the_library_needs_no_extra():
     """What only lessons or serving need is imported by them alone."""
-    extra = {"bs4", "IPython", "ipywidgets", "matplotlib", "nbclient", "nbconvert", "nbformat", "onnx", "onnxruntime",
-             "seaborn"}
-    script = (f"import sys, croco_lib; from croco_lib import build, fit, load, evaluate, cli\n"
-              f"import croco_lib.study.verdicts, croco_lib.data.first_look, croco_lib.study.first.scorecard\n"
-              f"assert not {extra!r} & set(sys.modules), {extra!r} & set(sys.modules)")
+    extra = {
+        "bs4",
+        "IPython",
+        "ipywidgets",
+        "matplotlib",
+        "nbclient",
+        "nbconvert",
+        "nbformat",
+        "onnx",
+        "onnxruntime",
+        "seaborn",
+    }
+    script = (
+        f"import sys, croco_lib; from croco_lib import build, fit, load, evaluate, cli\n"
+        f"import croco_lib.study.verdicts, croco_lib.data.first_look, croco_lib.study.first.scorecard\n"
+        f"assert not {extra!r} & set(sys.modules), {extra!r} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
@@ -104,8 +118,13 @@ def test_tidy_drops_views_progress_bars_and_state():
     still = nbformat.v4.new_output("display_data", {VIEW: {"model_id": "a"}, "image/png": "b", "text/plain": "c"})
     bar = nbformat.v4.new_output("display_data", {VIEW: {"model_id": "a"}, "text/plain": "0%"})
     warning = nbformat.v4.new_output("stream", name="stderr", text="slow")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(
-        "1", outputs=[still, bar, warning], metadata={"execution": {"start": "now"}, "tags": ["t"]})])
+    notebook = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_code_cell(
+                "1", outputs=[still, bar, warning], metadata={"execution": {"start": "now"}, "tags": ["t"]}
+            )
+        ]
+    )
     notebook.metadata["widgets"] = {"state": {}}
     cell = tidy(notebook).cells[0]
     assert [set(o.data) for o in cell.outputs] == [{"image/png", "text/plain"}]
@@ -138,8 +157,10 @@ def test_the_glossary_explains_the_terms_of_the_lessons():
     """Each term stands in the lesson that it names, and what 00 to 05 print in bold to define it is a term."""
     glossary = (ROOT / "notebooks/GLOSSARY.md").read_text()
     lines = re.findall(r"^- \*\*(.+?)\*\* \(\[(\d\d)\]\((.+?)\)\): (.+)$", glossary, re.MULTILINE)
-    prose = {name: " ".join(" ".join(c.source for c in lesson.cells if c.cell_type == "markdown").split()).lower()
-             for name, lesson in LESSONS.items()}
+    prose = {
+        name: " ".join(" ".join(c.source for c in lesson.cells if c.cell_type == "markdown").split()).lower()
+        for name, lesson in LESSONS.items()
+    }
     for term, number, name, text in lines:
         assert name.startswith(number) and term.lower() in prose[name] and text.endswith("."), term
     terms = {term.lower() for term, *_ in lines}
@@ -174,24 +195,41 @@ def installed(tmp_path_factory):
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--no-deps", "--no-build-isolation", "--target", folder / "site", source],
-                   check=True)
+    subprocess.run(
+        [*pip, "install", "--no-deps", "--no-build-isolation", "--target", folder / "site", source], check=True
+    )
     return folder / "site"
 
 
-@pytest.mark.parametrize(("words", "needs"), [
-    ("lessons", "notebooks"), ("lessons --html site --as-saved", "notebooks"), ("claims", "data/results"),
-    ("verdicts", "data/verdicts/studies.toml"), ("study main", "data/verdicts/studies.toml"),
-    ("benchmark --study main", "data/results/studies.toml"),
-])
+@pytest.mark.parametrize(
+    ("words", "needs"),
+    [
+        ("lessons", "notebooks"),
+        ("lessons --html site --as-saved", "notebooks"),
+        ("claims", "data/results"),
+        ("verdicts", "data/verdicts/studies.toml"),
+        ("study main", "data/verdicts/studies.toml"),
+        ("benchmark --study main", "data/results/studies.toml"),
+    ],
+)
 def test_without_a_checkout_a_command_says_what_it_needs(installed, tmp_path, words, needs):
-    done = subprocess.run([sys.executable, "-m", "croco_lib", *words.split()], cwd=tmp_path, text=True,
-                          capture_output=True, env={**os.environ, "PYTHONPATH": str(installed)})
+    done = subprocess.run(
+        [sys.executable, "-m", "croco_lib", *words.split()],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+    )
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
     assert f"croco: This needs {needs} of the repository" in done.stderr
 
 
 def test_without_a_checkout_the_rest_works(installed, tmp_path):
-    done = subprocess.run([sys.executable, "-m", "croco_lib", "data"], cwd=tmp_path, text=True, capture_output=True,
-                          env={**os.environ, "PYTHONPATH": str(installed)})
+    done = subprocess.run(
+        [sys.executable, "-m", "croco_lib", "data"],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+    )
     assert done.returncode == 0 and "world: made on the spot" in done.stdout, done.stderr

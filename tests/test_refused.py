@@ -20,15 +20,24 @@ MODULES = ("data/tables.py", "data/frame.py", "data/ids.py", "data/first_look.py
 
 def table(rows=400, **columns):
     rng = np.random.default_rng(0)
-    return pd.DataFrame({"click": rng.integers(0, 2, rows), "place": rng.integers(0, 2, rows),
-                         "who": rng.integers(0, 30, rows), "what": rng.integers(0, 20, rows), **columns})
+    return pd.DataFrame(
+        {
+            "click": rng.integers(0, 2, rows),
+            "place": rng.integers(0, 2, rows),
+            "who": rng.integers(0, 30, rows),
+            "what": rng.integers(0, 20, rows),
+            **columns,
+        }
+    )
 
 
 def file(text, name="a.csv"):
     """A refusal of a file that holds these bytes or this text."""
+
     def provoke(folder, read=lambda path: from_frame(path, **ROLES)):
         (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
         read(folder / name)
+
     return provoke
 
 
@@ -46,11 +55,13 @@ def looked(text):
 
 def broken(**changes):
     """Data put together by hand, its train split changed."""
+
     def provoke(folder):
         from dataclasses import replace
 
         data = from_frame(table(), **ROLES)
         replace(data, train=replace(data.train, **{k: getattr(data.train, k) + v for k, v in changes.items()}))
+
     return provoke
 
 
@@ -114,7 +125,8 @@ def test_the_list_is_that_of_the_code():
     for module in MODULES:
         for node in ast.walk(ast.parse((ROOT / "croco_lib" / module).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-                said = "".join(c.value for c in ast.walk(node.exc) if isinstance(c, ast.Constant)
-                               and isinstance(c.value, str))
+                said = "".join(
+                    c.value for c in ast.walk(node.exc) if isinstance(c, ast.Constant) and isinstance(c.value, str)
+                )
                 plain = said.strip(": ")
                 assert not plain or any(words in said for words in PROVOKED), (module, node.lineno, said)

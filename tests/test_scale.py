@@ -102,8 +102,13 @@ def test_the_first_lazy_step_is_adams_on_the_rows_it_reads(small_world):
     seen = []
     for lazy in (False, True):
         model = build("mmoe", small_world)
-        fit(model, small_world, lazy=lazy, watch=lambda step, m: seen.append(m.embedding.table.weight.detach().clone()),
-            **given)
+        fit(
+            model,
+            small_world,
+            lazy=lazy,
+            watch=lambda step, m: seen.append(m.embedding.table.weight.detach().clone()),
+            **given,
+        )
     start, dense, _, sparse = seen
     read = np.zeros(len(start), bool)
     read[np.unique(small_world.train.features + model.embedding.offset.numpy())] = True
@@ -119,11 +124,20 @@ def test_the_first_lazy_step_is_adams_on_the_rows_it_reads(small_world):
 def test_weight_decay_leaves_rows_alone_that_no_batch_reads(small_world, lazy, weight_decay):
     model = build("crocodile", small_world)
     seen = []
-    fit(model, small_world, epochs=3, batch_size=2_000, lazy=lazy, weight_decay=weight_decay, progress=False,
-        watch=lambda step, m: seen.append([t.weight.detach().clone() for t in optimizers.tables_of(m)]))
+    fit(
+        model,
+        small_world,
+        epochs=3,
+        batch_size=2_000,
+        lazy=lazy,
+        weight_decay=weight_decay,
+        progress=False,
+        watch=lambda step, m: seen.append([t.weight.detach().clone() for t in optimizers.tables_of(m)]),
+    )
     assert len(seen) == 4
-    for first, last, columns, layer in zip(seen[0], seen[-1], [slice(None), model.gate.columns],
-                                           [model.embedding, model.gate.prior], strict=True):
+    for first, last, columns, layer in zip(
+        seen[0], seen[-1], [slice(None), model.gate.columns], [model.embedding, model.gate.prior], strict=True
+    ):
         read = np.zeros(len(first), bool)
         read[np.unique(small_world.train.features[:, columns] + layer.offset.numpy())] = True
         assert 0 < read.sum() < len(read)
@@ -184,9 +198,25 @@ def test_a_run_that_decayed_everything_is_not_gone_on_with(small_world, tmp_path
 
 
 def test_lazy_adam_is_as_accurate_as_the_dense_reference(small_world):
-    aucs = {lazy: [evaluate(fit(build("crocodile", small_world, seed=s), small_world, lazy=lazy, seed=s, epochs=6,
-                                batch_size=500, lr=0.01, progress=False).model, small_world.test).value[0]
-                   for s in range(3)] for lazy in (False, True)}
+    aucs = {
+        lazy: [
+            evaluate(
+                fit(
+                    build("crocodile", small_world, seed=s),
+                    small_world,
+                    lazy=lazy,
+                    seed=s,
+                    epochs=6,
+                    batch_size=500,
+                    lr=0.01,
+                    progress=False,
+                ).model,
+                small_world.test,
+            ).value[0]
+            for s in range(3)
+        ]
+        for lazy in (False, True)
+    }
     assert min(map(min, aucs.values())) > 0.6
     assert abs(np.mean(aucs[True]) - np.mean(aucs[False])) < 0.02
 
@@ -211,7 +241,7 @@ def test_a_bag_is_the_weighted_mean_of_its_vectors(lazy):
     E = layer.weights().detach().numpy()  # [M, V, e]
     rows = []
     for a, b, c in features.numpy():
-        ids, w = (x[bag.offsets[b]:bag.offsets[b + 1]] for x in (bag.ids, bag.weights))
+        ids, w = (x[bag.offsets[b] : bag.offsets[b + 1]] for x in (bag.ids, bag.weights))
         mean = (w[:, None] * E[:, 4 + ids]).sum(1) / w.sum()
         rows.append(np.concatenate([E[:, a], mean, E[:, 9 + c]], 1))
     got = layer(features)
@@ -225,8 +255,26 @@ def test_a_bag_is_the_weighted_mean_of_its_vectors(lazy):
 
 # ---------------------------------------------------------------------------------------------- kills, processes
 
-FIT = [sys.executable, "-m", "croco_lib", "fit", "crocodile", "--option", "rows=20000", "--option", "users=300",
-       "--option", "items=400", "--batch-size", "500", "--threads", "1", "--lr", "0.01", "--json"]
+FIT = [
+    sys.executable,
+    "-m",
+    "croco_lib",
+    "fit",
+    "crocodile",
+    "--option",
+    "rows=20000",
+    "--option",
+    "users=300",
+    "--option",
+    "items=400",
+    "--batch-size",
+    "500",
+    "--threads",
+    "1",
+    "--lr",
+    "0.01",
+    "--json",
+]
 
 
 def test_a_run_killed_at_any_moment_goes_on(tmp_path):
@@ -252,10 +300,17 @@ def test_a_run_killed_at_any_moment_goes_on(tmp_path):
 @pytest.mark.parametrize("lazy", ["--lazy", "--no-lazy"])
 def test_two_processes_train_to_the_metrics_of_one(lazy):
     """Tolerance: 0.01 of AUC. The batches and the objective are the same; CovLoss is estimated on each half."""
+
     def run(*launcher):
         command = [*launcher, "-m", "croco_lib", *FIT[3:], "--epochs", "4", lazy]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300,
-                              env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"})
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            timeout=300,
+            env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]  # one process speaks
         return json.loads(line)
@@ -290,10 +345,20 @@ accelerator.end_training()
 
 def test_evaluation_gathers_each_row_once_and_in_order(tmp_path):
     (tmp_path / "gather.py").write_text(GATHER)
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "3",
-                           tmp_path / "gather.py"], capture_output=True, text=True,
-                          env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
-                               "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            "3",
+            tmp_path / "gather.py",
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -48,8 +48,10 @@ def test_same_scores_as_in_training(name, small_world, tmp_path):
 def test_unknown_and_missing_get_the_unknown_id_and_are_counted(small_world, exported):
     model, folder = exported
     table = raw(small_world, small_world.test, 10)
-    table = table.with_columns(item=pl.when(pl.int_range(10) < 3).then(999_999).otherwise("item"),
-                               group=pl.when(pl.int_range(10) < 2).then(None).otherwise("group")).drop("author")
+    table = table.with_columns(
+        item=pl.when(pl.int_range(10) < 3).then(999_999).otherwise("item"),
+        group=pl.when(pl.int_range(10) < 2).then(None).otherwise("group"),
+    ).drop("author")
     got, counts = serving.score(folder, table)
     counts = counts.set_index("field")
     assert counts.loc[["item", "group", "author"]].to_numpy().tolist() == [[3, 0], [0, 2], [0, 10]]
@@ -63,8 +65,10 @@ def test_a_domain_must_be_known(small_world, exported):
     with pytest.raises(DataError, match="'domain'.*tab 0.*5 rows"):
         serving.score(exported[1], table.drop("domain"))
     with pytest.raises(DataError, match="1 rows, the first data row 2"):
-        serving.score(exported[1], table.with_columns(
-            domain=pl.when(pl.int_range(5) == 1).then(pl.lit("tab 9")).otherwise("domain")))
+        serving.score(
+            exported[1],
+            table.with_columns(domain=pl.when(pl.int_range(5) == 1).then(pl.lit("tab 9")).otherwise("domain")),
+        )
 
 
 def test_schema_comes_back(small_world, tmp_path):
@@ -77,8 +81,9 @@ def test_schema_comes_back(small_world, tmp_path):
 
 
 def test_a_run_is_exported_with_its_best_weights(small_world, tmp_path):
-    run = fit(build("shared-bottom", small_world, dim=4), small_world, epochs=1, folder=tmp_path / "run",
-              progress=False)
+    run = fit(
+        build("shared-bottom", small_world, dim=4), small_world, epochs=1, folder=tmp_path / "run", progress=False
+    )
     with pytest.raises(CrocoError, match="schema"):
         serving.export_run(tmp_path / "run", tmp_path / "out")
     serving.save_schema(small_world, tmp_path / "run")

@@ -52,12 +52,15 @@ def test_exercises_are_open_and_their_solutions_right(path, monkeypatch):
             strange = odd(opened[name][0].source)
             for says, answers in (("Not yet: ", wrong.get(name, []) + strange), ("Right.", right[name])):
                 for answer in answers:  # after the open check, so that an answer can use what that has prepared
-                    cells += [nbformat.v4.new_code_cell(answer.source),
-                              nbformat.v4.new_code_cell(cell.source, metadata={"says": says, "of": name})]
+                    cells += [
+                        nbformat.v4.new_code_cell(answer.source),
+                        nbformat.v4.new_code_cell(cell.source, metadata={"says": says, "of": name}),
+                    ]
             name = None
     lesson.cells = cells
-    NotebookClient(lesson, timeout=300, kernel_name="python3",
-                   resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(
+        lesson, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+    ).execute()
     for cell in lesson.cells:
         if "says" in cell.metadata:
             said = text(cell)

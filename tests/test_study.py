@@ -16,16 +16,24 @@ from croco_lib.study import cost, figures, jobs, rules, space, tables, verdicts
 from croco_lib.study import studies as room
 
 DATA = "world:rows=20000,users=200,items=200"
-SMALL = dict(models=["crocodile", "crocodile without CovLoss", "shared-bottom"], search=4, seeds=2, more_seeds=3,
-             inside=True, fixed={"epochs": 1})
+SMALL = dict(
+    models=["crocodile", "crocodile without CovLoss", "shared-bottom"],
+    search=4,
+    seeds=2,
+    more_seeds=3,
+    inside=True,
+    fixed={"epochs": 1},
+)
 
 KEYS = ["217efa657a0eaea5", "e91860203c10908e", "36307bbf04682a56"]  # written down when the first jobs were run
 
 
 def test_the_keys_of_jobs_stay_so_that_finished_ones_are_found():
-    given = [("world", "crocodile", 0, {}, True),
-             ("movielens-1m", "sdem", 1_000, {"patience": 3, "start": 0.01}, False),
-             ("kuairand-pure", "crocodile without CovLoss", 3, {"lr": 1e-3, "expert": (32, 16)}, True, True)]
+    given = [
+        ("world", "crocodile", 0, {}, True),
+        ("movielens-1m", "sdem", 1_000, {"patience": 3, "start": 0.01}, False),
+        ("kuairand-pure", "crocodile without CovLoss", 3, {"lr": 1e-3, "expert": (32, 16)}, True, True),
+    ]
     made = [{**jobs.make_job(*job), "versions": {}} for job in given]
     assert [jobs.key_of(job) for job in made] == KEYS
 
@@ -65,8 +73,10 @@ def contents(folder):
 
 
 def test_a_killed_study_ends_with_the_same_bytes(folder, tmp_path):
-    script = (f"from croco_lib.study.studies import run_study; import pathlib\n"
-              f"run_study('main', {SMALL!r}, {DATA!r}, pathlib.Path({str(tmp_path)!r}), progress=False)")
+    script = (
+        f"from croco_lib.study.studies import run_study; import pathlib\n"
+        f"run_study('main', {SMALL!r}, {DATA!r}, pathlib.Path({str(tmp_path)!r}), progress=False)"
+    )
     killed = 0
     while killed < 3:
         process = subprocess.Popen([sys.executable, "-c", script])

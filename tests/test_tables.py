@@ -25,8 +25,14 @@ NAMES = dict(label="click", domain="place", user="who", item="what")
 
 def table(rows: int = 400, items=lambda v: str(v)) -> pd.DataFrame:
     rng = np.random.default_rng(0)
-    return pd.DataFrame({"click": rng.integers(0, 2, rows), "place": rng.choice(["a", "b"], rows),
-                         "who": rng.integers(0, 20, rows), "what": [items(v) for v in rng.integers(0, 12, rows)]})
+    return pd.DataFrame(
+        {
+            "click": rng.integers(0, 2, rows),
+            "place": rng.choice(["a", "b"], rows),
+            "who": rng.integers(0, 20, rows),
+            "what": [items(v) for v in rng.integers(0, 12, rows)],
+        }
+    )
 
 
 def load(source, **options):
@@ -37,11 +43,19 @@ def known_items(data) -> set[str]:
     return set(map(str, data.fields[data.column("item")].values))
 
 
-@pytest.mark.parametrize("items", [
-    lambda v: f"{v:04d}", lambda v: ["7", "007"][v % 2] + str(v // 2), lambda v: str(2**63 + int(v)),
-    lambda v: f"97831614841{v:02d}" if v % 3 else f"X{v}", lambda v: f"2.{v}0", lambda v: ["True", "False", "x"][v % 3],
-    lambda v: f"2022-04-{v + 1:02d}",
-], ids=["leading zeros", "padded and not", "beyond 2^63", "ISBNs among codes", "versions", "booleans", "dates"])
+@pytest.mark.parametrize(
+    "items",
+    [
+        lambda v: f"{v:04d}",
+        lambda v: ["7", "007"][v % 2] + str(v // 2),
+        lambda v: str(2**63 + int(v)),
+        lambda v: f"97831614841{v:02d}" if v % 3 else f"X{v}",
+        lambda v: f"2.{v}0",
+        lambda v: ["True", "False", "x"][v % 3],
+        lambda v: f"2022-04-{v + 1:02d}",
+    ],
+    ids=["leading zeros", "padded and not", "beyond 2^63", "ISBNs among codes", "versions", "booleans", "dates"],
+)
 def test_ids_stay_what_was_written(items, tmp_path):
     frame = table(items=items)
     frame.to_csv(tmp_path / "a.csv", index=False)
@@ -71,8 +85,11 @@ def test_models_saved_before_still_match():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.one_of(st.integers(-50, 50), st.sampled_from([-(2**63), -(2**62), 2**62, 2**63 - 1])), unique=True),
-       st.lists(st.one_of(st.none(), st.integers(-60, 60), st.integers(-(2**63), 2**63 - 1))), st.booleans())
+@given(
+    st.lists(st.one_of(st.integers(-50, 50), st.sampled_from([-(2**63), -(2**62), 2**62, 2**63 - 1])), unique=True),
+    st.lists(st.one_of(st.none(), st.integers(-60, 60), st.integers(-(2**63), 2**63 - 1))),
+    st.booleans(),
+)
 def test_an_id_is_the_place_in_the_vocabulary(kept, values, text):
     """Whatever the values' type, their order, and how far apart the numbers lie."""
     kept_as = pl.Series(kept, dtype=pl.Int64).cast(pl.String if text else pl.Int64)
@@ -93,9 +110,10 @@ def test_values_seen_often_enough_are_kept_in_order(pieces, min_count):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\x00\r\n"), min_size=1),
-                min_size=1, max_size=30),
-       st.sampled_from(",;\t|"))
+@given(
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\x00\r\n"), min_size=1), min_size=1, max_size=30),
+    st.sampled_from(",;\t|"),
+)
 def test_text_in_text_out(tmp_path_factory, values, separator):
     path = tmp_path_factory.mktemp("text") / "a.csv"
     frame = pl.DataFrame({"a": values, "b": ["1"] * len(values), "c": ["x"] * len(values)})
@@ -109,17 +127,22 @@ def dressed(frame: pd.DataFrame, path, how: str):
         path = path.with_suffix(".csv.gz")
         path.write_bytes(gzip.compress(text.encode()))
         return path
-    text = {"tabs": text.replace(",", "\t"), "semicolons": text.replace(",", ";"), "bars": text.replace(",", "|"),
-            "crlf": text.replace("\n", "\r\n"), "blank": text.replace("\n", "\n\n", 5),
-            "quoted": "\n".join(",".join(f'"{c}"' for c in line.split(",")) for line in text.split("\n") if line)
-            }.get(how, text)
+    text = {
+        "tabs": text.replace(",", "\t"),
+        "semicolons": text.replace(",", ";"),
+        "bars": text.replace(",", "|"),
+        "crlf": text.replace("\n", "\r\n"),
+        "blank": text.replace("\n", "\n\n", 5),
+        "quoted": "\n".join(",".join(f'"{c}"' for c in line.split(",")) for line in text.split("\n") if line),
+    }.get(how, text)
     path = path.with_suffix(".CSV" if how == "capitals" else ".csv")
     path.write_bytes(text.encode({"bom": "utf-8-sig", "utf-16": "utf-16"}.get(how, "utf-8")))
     return path
 
 
-@pytest.mark.parametrize("how", ["gz", "tabs", "semicolons", "bars", "crlf", "blank", "quoted", "capitals", "bom",
-                                 "utf-16"])
+@pytest.mark.parametrize(
+    "how", ["gz", "tabs", "semicolons", "bars", "crlf", "blank", "quoted", "capitals", "bom", "utf-16"]
+)
 def test_files_in_every_dress(how, tmp_path):
     frame = table()
     plain = dressed(frame, tmp_path / "plain", "plain")
@@ -170,11 +193,17 @@ def test_a_line_number_is_the_files(tmp_path):
         read_table(tmp_path / "b.csv")
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("Export of 3 May\nclick,place,who,what\n1,a,2,3\n", "Remove what stands above the line that names the columns"),
-    ("click,place,who,what\n1,a,2,1.08775E+14\n", r"'what' holds '1.08775E\+14' in data row 1 .* spreadsheet"),
-    ("click,place,who,what\n1,a,2,0.1234\n", "'what' holds fractions"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "Export of 3 May\nclick,place,who,what\n1,a,2,3\n",
+            "Remove what stands above the line that names the columns",
+        ),
+        ("click,place,who,what\n1,a,2,1.08775E+14\n", r"'what' holds '1.08775E\+14' in data row 1 .* spreadsheet"),
+        ("click,place,who,what\n1,a,2,0.1234\n", "'what' holds fractions"),
+    ],
+)
 def test_what_cannot_be_read_is_said(text, words, tmp_path):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(DataError, match=words):

@@ -33,8 +33,15 @@ def test_the_same_seed_gives_the_same_run(small_world):
 
 @pytest.mark.parametrize(("epochs", "patience"), [(3, 9), (30, 1)])
 def test_the_best_weights_are_kept_however_it_ends(small_world, epochs, patience):
-    run = fit(build("shared-bottom", small_world), small_world, epochs=epochs, patience=patience, batch_size=500,
-              lr=0.01, progress=False)
+    run = fit(
+        build("shared-bottom", small_world),
+        small_world,
+        epochs=epochs,
+        patience=patience,
+        batch_size=500,
+        lr=0.01,
+        progress=False,
+    )
     aucs = value(run.history, "auc")
     assert value(evaluate(run.model, small_world.valid), "auc")[0] == aucs.max()
     assert ("epochs done" in run.stopped) == (patience == 9)
@@ -46,7 +53,8 @@ def test_the_history_holds_what_every_plot_needs(small_world):
     run = fit(build("crocodile", small_world, sets=3), small_world, **FAST)
     start = run.history.query("step == 0")
     assert {"auc", "gauc", "logloss", "covariance", "correlation", "gate_entropy", "information_abundance"} <= set(
-        start.metric)
+        start.metric
+    )
     assert set(start.query("metric == 'auc'").part) == {"all", *small_world.domains}
     assert set(start.query("metric == 'information_abundance'").part) == {"set 1", "set 2", "set 3"}
     assert len(value(run.history, "loss")) == 3 and run.history.epoch.max() == 3
@@ -105,10 +113,16 @@ def test_a_folder_with_another_run_is_refused(small_world, tmp_path):
         fit(build("ple", small_world), small_world, folder=tmp_path, **FAST)
 
 
-@pytest.mark.parametrize(("wrong", "words"), [
-    (dict(epochs=0), "epochs must be a whole number of 1"), (dict(batch_size=0), "batch_size must be a whole"),
-    (dict(lr=0), "lr must be"), (dict(patience=0), "patience must be a whole number of 1"),
-    (dict(objective="domian"), "Did you mean 'domain'")])
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (dict(epochs=0), "epochs must be a whole number of 1"),
+        (dict(batch_size=0), "batch_size must be a whole"),
+        (dict(lr=0), "lr must be"),
+        (dict(patience=0), "patience must be a whole number of 1"),
+        (dict(objective="domian"), "Did you mean 'domain'"),
+    ],
+)
 def test_settings_out_of_range_are_named(small_world, wrong, words):
     with pytest.raises(CrocoError, match=words):
         fit(build("mmoe", small_world), small_world, **{**FAST, **wrong})
@@ -131,8 +145,10 @@ def test_training_leaves_the_data_alone(small_world):
 
 
 def test_covloss_decorrelates_experts(small_world):
-    kept = [expert_outputs(fit(build("crocodile", small_world, alpha=a), small_world, **FAST).model,
-                                    small_world.test) for a in (0.0, 1.0)]
+    kept = [
+        expert_outputs(fit(build("crocodile", small_world, alpha=a), small_world, **FAST).model, small_world.test)
+        for a in (0.0, 1.0)
+    ]
     assert metrics.cross_correlation(kept[1]) < metrics.cross_correlation(kept[0]) / 2
 
 
@@ -176,8 +192,10 @@ def test_a_folder_of_another_start_or_a_damaged_one_is_refused(small_world, tmp_
     with pytest.raises(CrocoError, match="another weights_from_seed"):
         fit(build("shared-bottom", small_world, seed=7), small_world, folder=tmp_path, **settings)
     model = build("shared-bottom", small_world)
-    for name, act in (("checkpoint.pt", lambda: fit(model, small_world, folder=tmp_path, **settings)),
-                      ("best.safetensors", lambda: load_weights(model, tmp_path))):
+    for name, act in (
+        ("checkpoint.pt", lambda: fit(model, small_world, folder=tmp_path, **settings)),
+        ("best.safetensors", lambda: load_weights(model, tmp_path)),
+    ):
         path = tmp_path / name
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         with pytest.raises(CrocoError, match=f"{name} is damaged"):
@@ -186,8 +204,18 @@ def test_a_folder_of_another_start_or_a_damaged_one_is_refused(small_world, tmp_
         fit(build("shared-bottom", small_world), small_world, folder=tmp_path / "history.csv", **settings)
 
 
-@pytest.mark.parametrize("bad", [dict(eval_every=0), dict(epochs=1.5), dict(batch_size=2.5), dict(seed=-1),
-                                 dict(weight_decay=-1), dict(lr="a"), dict(lr=0)])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        dict(eval_every=0),
+        dict(epochs=1.5),
+        dict(batch_size=2.5),
+        dict(seed=-1),
+        dict(weight_decay=-1),
+        dict(lr="a"),
+        dict(lr=0),
+    ],
+)
 def test_settings_of_the_wrong_kind_are_named(small_world, bad):
     with pytest.raises(CrocoError, match=f"fit: {next(iter(bad))} must be"):
         fit(build("shared-bottom", small_world), small_world, **bad)
@@ -238,7 +266,7 @@ def test_the_feed_goes_on_in_the_next_epoch_and_at_any_step(small_world):
     two = list(islice(batches.feed(small_world.train, 1_000, 4, 0, steps, cpu), 2 * steps))
     expected = [b for epoch in (0, 1) for b in batches.epoch_batches(small_world.train, 1_000, 4, epoch, 0, cpu)]
     later = list(islice(batches.feed(small_world.train, 1_000, 4, steps + 3, steps, cpu), steps - 3))
-    for one, other in (*zip(two, expected, strict=True), *zip(later, two[steps + 3:], strict=True)):
+    for one, other in (*zip(two, expected, strict=True), *zip(later, two[steps + 3 :], strict=True)):
         assert torch.equal(one.features, other.features) and torch.equal(one.label, other.label)
         assert torch.equal(one.counts, one.domain.bincount())
 
@@ -253,9 +281,14 @@ def test_a_model_of_other_data_is_refused(small_world):
 
 def test_watch_sees_the_model_at_every_evaluation_and_changes_nothing(small_world):
     seen = []
-    run = fit(build("crocodile", small_world, sets=2), small_world, **FAST,
-              watch=lambda step, model: seen.append((step, metrics.cross_correlation(
-                  expert_outputs(model, small_world.valid)))))
+    run = fit(
+        build("crocodile", small_world, sets=2),
+        small_world,
+        **FAST,
+        watch=lambda step, model: seen.append(
+            (step, metrics.cross_correlation(expert_outputs(model, small_world.valid)))
+        ),
+    )
     expected = run.history.query("metric == 'correlation'")
     assert [step for step, _ in seen] == expected.step.tolist()
     np.testing.assert_allclose([r for _, r in seen], expected.value, rtol=1e-4)  # 2,000 rows: the probe takes them all

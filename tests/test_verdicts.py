@@ -42,21 +42,41 @@ def plant(folder, data, truth, noise=5e-4, users=3e-4, rows=ROWS, fail=(), seeds
                 luck = {part: rng.normal(0, users / 2**0.5) for part in parts}  # the test users that were drawn
                 for seed in range(seeds):
                     key, failed = f"{study}{model}{label}{seed}", (study, model) in fail
-                    runs.append(dict(
-                        key=key, stage="final", data=data, model=model, variant=label, seed=seed, settings="{}",
-                        status="failed" if failed else "done", error="diverged" if failed else "", valid_auc=own["all"],
-                        fingerprint="f", versions=room.label_of(VERSIONS), rules=rules.RULES_HASH))
+                    runs.append(
+                        dict(
+                            key=key,
+                            stage="final",
+                            data=data,
+                            model=model,
+                            variant=label,
+                            seed=seed,
+                            settings="{}",
+                            status="failed" if failed else "done",
+                            error="diverged" if failed else "",
+                            valid_auc=own["all"],
+                            fingerprint="f",
+                            versions=room.label_of(VERSIONS),
+                            rules=rules.RULES_HASH,
+                        )
+                    )
                     costs.append((key, model, 1, 1, "2026-01-01"))
                     for part in parts:
-                        values += [(key, "test", part, m, own[part] + luck[part] + rng.normal(0, noise))
-                                   for m in ("auc", "gauc")]
+                        values += [
+                            (key, "test", part, m, own[part] + luck[part] + rng.normal(0, noise))
+                            for m in ("auc", "gauc")
+                        ]
                     values += inside(key, model, label, truth, rows, rng)
-                resampled += [("test", part, model, label, draw, *rng.normal(0.78, users / 2**0.5, 2))
-                              for part in parts for draw in range(200)]
+                resampled += [
+                    ("test", part, model, label, draw, *rng.normal(0.78, users / 2**0.5, 2))
+                    for part in parts
+                    for draw in range(200)
+                ]
         for kind, columns, table in (
-                ("runs", None, runs), ("values", ["key", "split", "part", "metric", "value"], values),
-                ("users", ["split", "part", "model", "variant", "draw", "auc", "gauc"], resampled),
-                ("costs", ["key", "model", "seconds", "rows_per_second", "date"], costs)):
+            ("runs", None, runs),
+            ("values", ["key", "split", "part", "metric", "value"], values),
+            ("users", ["split", "part", "model", "variant", "draw", "auc", "gauc"], resampled),
+            ("costs", ["key", "model", "seconds", "rows_per_second", "date"], costs),
+        ):
             pd.DataFrame(table, columns=columns).to_csv(room.file_of(study, data, kind, folder), index=False)
 
 
@@ -64,14 +84,19 @@ def inside(key, model, label, truth, rows, rng):
     """What is measured inside a model: diverse and uncorrelated with CovLoss, own tables poor in small domains."""
     croc = truth if model == "crocodile" else -truth
     values = [(key, "train", part, "rows", count) for part, count in rows.items()]
-    values += [(key, "test", "all", "diversity_index", 0.3 + 0.1 * croc + rng.normal(0, 0.01)),
-               (key, "test", "all", "diversity_index_start", 0.5), (key, "test", "all", "expert_auc", 0.7),
-               (key, "valid", "all", "covariance", 10.0 ** (-croc + rng.normal(0, 0.1))),
-               (key, "valid", "all", "correlation", 0.3 - 0.2 * croc + rng.normal(0, 0.01))]
+    values += [
+        (key, "test", "all", "diversity_index", 0.3 + 0.1 * croc + rng.normal(0, 0.01)),
+        (key, "test", "all", "diversity_index_start", 0.5),
+        (key, "test", "all", "expert_auc", 0.7),
+        (key, "valid", "all", "covariance", 10.0 ** (-croc + rng.normal(0, 0.1))),
+        (key, "valid", "all", "correlation", 0.3 - 0.2 * croc + rng.normal(0, 0.01)),
+    ]
     if model in ("me-ple", "sdem"):
         for place, part in enumerate(rows):
-            values += [(key, "train", part, "own_table_abundance", 8 - truth * place + rng.normal(0, 0.1)),
-                       (key, "train", part, "own_table_abundance_start", 12.0)]
+            values += [
+                (key, "train", part, "own_table_abundance", 8 - truth * place + rng.normal(0, 0.1)),
+                (key, "train", part, "own_table_abundance_start", 12.0),
+            ]
     return values
 
 
@@ -140,8 +165,10 @@ def test_the_detectable_effect_is_seen_four_times_in_five(seeds):
     assert abs((stats.ttest_1samp(d, 0, axis=1).pvalue < 0.05).mean() - 0.8) < 0.03
 
 
-@pytest.mark.parametrize(("values", "outcome"), [([0.01, 0.011, 0.012], HOLDS), ([-0.01, -0.011, -0.012], CONTRADICTED),
-                                                 ([0.01, -0.01, 0.002], NOISY)])
+@pytest.mark.parametrize(
+    ("values", "outcome"),
+    [([0.01, 0.011, 0.012], HOLDS), ([-0.01, -0.011, -0.012], CONTRADICTED), ([0.01, -0.01, 0.002], NOISY)],
+)
 def test_a_sign_is_never_hidden(values, outcome):
     check = rules.above("x", intervals.gap(pd.Series(values)))
     assert check.outcome == outcome
@@ -155,6 +182,8 @@ def test_a_sign_is_never_hidden(values, outcome):
 
 def test_many_checks_of_no_difference_are_seldom_a_contradiction():
     rng = np.random.default_rng(0)
-    said = [rules.verdict([rules.above("", intervals.gap(pd.Series(rng.normal(size=6)))) for _ in range(6)])
-            for _ in range(1000)]
+    said = [
+        rules.verdict([rules.above("", intervals.gap(pd.Series(rng.normal(size=6)))) for _ in range(6)])
+        for _ in range(1000)
+    ]
     assert np.mean([s == "contradicted" for s in said]) < 0.04

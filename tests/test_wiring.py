@@ -14,15 +14,18 @@ matplotlib.use("Agg")
 DOMAINS = [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize(("name", "sets", "experts", "gates"), [
-    ("shared-bottom", [None], [None], None),
-    ("mmoe", [None], [None] * 5, DOMAINS),
-    ("ple", [None], [*DOMAINS, None], DOMAINS),
-    ("me-ple", [*DOMAINS, None], [*DOMAINS, None], DOMAINS),
-    ("sdem", [*DOMAINS, None], [*DOMAINS, None], DOMAINS),
-    ("single-domain", DOMAINS, DOMAINS, None),
-    ("crocodile", [None] * 5, [None] * 5, [None]),
-])
+@pytest.mark.parametrize(
+    ("name", "sets", "experts", "gates"),
+    [
+        ("shared-bottom", [None], [None], None),
+        ("mmoe", [None], [None] * 5, DOMAINS),
+        ("ple", [None], [*DOMAINS, None], DOMAINS),
+        ("me-ple", [*DOMAINS, None], [*DOMAINS, None], DOMAINS),
+        ("sdem", [*DOMAINS, None], [*DOMAINS, None], DOMAINS),
+        ("single-domain", DOMAINS, DOMAINS, None),
+        ("crocodile", [None] * 5, [None] * 5, [None]),
+    ],
+)
 def test_a_box_belongs_to_the_domains_that_train_it(small_world, name, sets, experts, gates):
     embedding, *middle, towers = parts(build(name, small_world), small_world)
     assert embedding.owners == sets and middle[0].owners == experts and towers.owners == DOMAINS

@@ -13,8 +13,12 @@ from .store import home
 from .world import make_world
 
 _KUAIRAND = tuple(kuairand.ARCHIVES)
-DATASETS = {"world": make_world, **{name: partial(kuairand.load, name) for name in _KUAIRAND},
-            "movielens-1m": movielens.load, "ali-ccp": aliccp.load}
+DATASETS = {
+    "world": make_world,
+    **{name: partial(kuairand.load, name) for name in _KUAIRAND},
+    "movielens-1m": movielens.load,
+    "ali-ccp": aliccp.load,
+}
 PREPARE = {**{name: partial(kuairand.prepare, name) for name in _KUAIRAND}, "ali-ccp": aliccp.prepare}
 DOWNLOAD = {**{name: partial(kuairand.download, name) for name in _KUAIRAND}, "movielens-1m": movielens.download}
 RAW = {  # sets that are read from raw files: where they are, and how to get them in words
@@ -23,8 +27,19 @@ RAW = {  # sets that are read from raw files: where they are, and how to get the
     "ali-ccp": (lambda: next((path.parent for path in aliccp.files()), None), aliccp.how_to_get),
 }
 
-__all__ = ["DATASETS", "DOWNLOAD", "PREPARE", "RAW", "download", "find", "from_frame", "how_to_get", "load", "prepare",
-           "present"]
+__all__ = [
+    "DATASETS",
+    "DOWNLOAD",
+    "PREPARE",
+    "RAW",
+    "download",
+    "find",
+    "from_frame",
+    "how_to_get",
+    "load",
+    "prepare",
+    "present",
+]
 
 
 def load(name: str, **options) -> MultiDomainData:

@@ -30,12 +30,22 @@ FIELDS = ["101", "205", "301", *USER[1:], *USER_MANY, *(f for f in ITEM if f not
 ROLES = {"101": "user", "205": "item", "301": "domain"}
 MULTI = {"last": 1, "mean": 2}  # what is made of multi-valued fields, and the version of that rule: see `prepared`
 NONE = np.iinfo(np.int64).min  # stands for a missing id
-HEADS = {"sample_id": r"^\d+$", "click": "^[01]$", "conversion": "^[01]$", "index": "^[0-9a-f]{16}$",
-         "feature_num": r"^\d+$"}
+HEADS = {
+    "sample_id": r"^\d+$",
+    "click": "^[01]$",
+    "conversion": "^[01]$",
+    "index": "^[0-9a-f]{16}$",
+    "feature_num": r"^\d+$",
+}
 
 
-def read_lines(lines: pl.Series, columns: list[str], single: list[str], many: list[str], half: int,
-               ) -> tuple[pl.DataFrame, pl.Series]:
+def read_lines(
+    lines: pl.Series,
+    columns: list[str],
+    single: list[str],
+    many: list[str],
+    half: int,
+) -> tuple[pl.DataFrame, pl.Series]:
     """Lines whose last three columns are index, feature_num and feature_list → table, and a reason or null a line.
 
     Ids are whole numbers, null where a field is missing. A field in `many` becomes a list of ids and one of weights. Of
@@ -46,20 +56,27 @@ def read_lines(lines: pl.Series, columns: list[str], single: list[str], many: li
     head = lines.str.splitn(",", len(names)).struct.rename_fields(names).struct.unnest()
     feature = head.select(f=pl.col("list").str.split("\x01")).with_row_index("row").explode("f")
     feature = feature.with_columns(pl.col("f").str.splitn("\x02", 2).struct.rename_fields(["field", "rest"]))
-    feature = feature.unnest("f").with_columns(
-        pl.col("rest").str.splitn("\x03", 2).struct.rename_fields(["id", "value"])).unnest("rest").with_columns(
-        pl.col("id").cast(pl.Int64, strict=False), pl.col("value").cast(pl.Float32, strict=False))
+    feature = (
+        feature.unnest("f")
+        .with_columns(pl.col("rest").str.splitn("\x03", 2).struct.rename_fields(["id", "value"]))
+        .unnest("rest")
+        .with_columns(pl.col("id").cast(pl.Int64, strict=False), pl.col("value").cast(pl.Float32, strict=False))
+    )
     row, ids, weight = (feature[c].fill_null(0).to_numpy() for c in ("row", "id", "value"))
     broken = np.zeros(len(lines), bool)
     broken[row[(feature["id"].is_null() | ~feature["value"].is_finite().fill_null(False)).to_numpy()]] = True
     count = pl.Series(np.bincount(row, minlength=len(lines)))
-    wrong = [pl.when(~pl.col(c).str.contains(HEADS[c])).then(pl.lit(f"{c} is not as it should be"))
-             for c in names[:-1]]
-    why = head.select(pl.coalesce(
-        pl.when(pl.col("list").is_null()).then(pl.lit(f"fewer than {len(names)} columns")), *wrong,
-        pl.when(pl.col("feature_num").cast(pl.Int64, strict=False) != count).then(
-            pl.lit("feature_num is not the number of features: cut short?")),
-        pl.when(pl.Series(broken)).then(pl.lit("a feature is not field, id and value")))).to_series()
+    wrong = [pl.when(~pl.col(c).str.contains(HEADS[c])).then(pl.lit(f"{c} is not as it should be")) for c in names[:-1]]
+    why = head.select(
+        pl.coalesce(
+            pl.when(pl.col("list").is_null()).then(pl.lit(f"fewer than {len(names)} columns")),
+            *wrong,
+            pl.when(pl.col("feature_num").cast(pl.Int64, strict=False) != count).then(
+                pl.lit("feature_num is not the number of features: cut short?")
+            ),
+            pl.when(pl.Series(broken)).then(pl.lit("a feature is not field, id and value")),
+        )
+    ).to_series()
 
     place = feature["field"].replace_strict({f: i for i, f in enumerate([*single, *many])}, default=-1).to_numpy()
     table = {c: head[c].cast(pl.Int8, strict=False) for c in columns if c != "sample_id"}
@@ -75,14 +92,20 @@ def read_lines(lines: pl.Series, columns: list[str], single: list[str], many: li
         length = np.bincount(row[here], minlength=len(lines))
         ends = np.append(0, length.cumsum())
         for column, values in ((f, ids[here]), (f"{f}.weight", weight[here])):
-            table[column] = pl.from_arrow(pa.LargeListArray.from_arrays(
-                pa.array(ends, pa.int64()), pa.array(values), mask=pa.array(length == 0)))
+            table[column] = pl.from_arrow(
+                pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), pa.array(values), mask=pa.array(length == 0))
+            )
     table = pl.DataFrame(table)
     if columns:
-        why = pl.select(pl.coalesce(
-            why, pl.when((table["click"] == 0) & (table["conversion"] == 1)).then(
-                pl.lit(DROPPED + "click 0 and conversion 1")),
-            pl.when(table["301"].is_null()).then(pl.lit(DROPPED + "no domain (field 301)")))).to_series()
+        why = pl.select(
+            pl.coalesce(
+                why,
+                pl.when((table["click"] == 0) & (table["conversion"] == 1)).then(
+                    pl.lit(DROPPED + "click 0 and conversion 1")
+                ),
+                pl.when(table["301"].is_null()).then(pl.lit(DROPPED + "no domain (field 301)")),
+            )
+        ).to_series()
     return table.filter(why.is_null()), why
 
 
@@ -99,9 +122,11 @@ def files() -> list[Path]:
 
 def folders() -> list[Path]:
     """Where the files may lie: in each root, a folder whose name begins with ali-ccp in any case, or the root."""
-    return [folder for root in filter(Path.is_dir, roots())
-            for folder in (*sorted(p for p in root.iterdir() if p.is_dir() and p.name.lower().startswith("ali-ccp")),
-                           root)]
+    return [
+        folder
+        for root in filter(Path.is_dir, roots())
+        for folder in (*sorted(p for p in root.iterdir() if p.is_dir() and p.name.lower().startswith("ali-ccp")), root)
+    ]
 
 
 def located(folder: Path, name: str) -> Path | None:
@@ -119,8 +144,10 @@ def missing(folder: Path) -> list[str]:
 def how_to_get() -> str:
     parts = [(folder, lacks) for folder in folders() if 0 < len(lacks := missing(folder)) < len(NAMES)]
     here = f"{parts[0][0]} lacks {', '.join(parts[0][1])}" if parts else "ali-ccp is not here"
-    return (f"{here}. Fetch it from https://tianchi.aliyun.com/dataset/408 (log in there first) and unpack "
-            "its four files common_features_*.csv and sample_skeleton_*.csv into data/raw/ali-ccp/.")
+    return (
+        f"{here}. Fetch it from https://tianchi.aliyun.com/dataset/408 (log in there first) and unpack "
+        "its four files common_features_*.csv and sample_skeleton_*.csv into data/raw/ali-ccp/."
+    )
 
 
 def load(multi: str = "last", min_count: int = 5, seed: int = 0) -> MultiDomainData:
@@ -131,8 +158,10 @@ def load(multi: str = "last", min_count: int = 5, seed: int = 0) -> MultiDomainD
     known("rule for multi-valued fields", multi, MULTI)
     found = prepared("ali-ccp", dict(multi=multi, min_count=min_count, seed=seed), files(), MULTI[multi])
     if isinstance(found, str):
-        raise DataError(f"{found} Run `croco data prepare ali-ccp --multi {multi} --min-count {min_count} "
-                        f"--seed {seed}` first." + ("" if files() else f" {how_to_get()}"))
+        raise DataError(
+            f"{found} Run `croco data prepare ali-ccp --multi {multi} --min-count {min_count} "
+            f"--seed {seed}` first." + ("" if files() else f" {how_to_get()}")
+        )
     return found
 
 
@@ -148,10 +177,13 @@ def prepare(multi: str = "last", min_count: int = 5, seed: int = 0, max_bad_shar
     if not (raw := files()):
         raise DataError(how_to_get())
     lines = [plain(path, home("ali-ccp") / "raw") for path in raw]
-    common = [(path, partial(read_lines, columns=[], single=USER, many=USER_MANY, half=i))
-              for i, path in enumerate(lines[:2])]
-    skeleton = [(path, partial(read_lines, columns=["sample_id", "click", "conversion"], single=ITEM, many=ITEM_MANY,
-                               half=i)) for i, path in enumerate(lines[2:])]
+    common = [
+        (path, partial(read_lines, columns=[], single=USER, many=USER_MANY, half=i)) for i, path in enumerate(lines[:2])
+    ]
+    skeleton = [
+        (path, partial(read_lines, columns=["sample_id", "click", "conversion"], single=ITEM, many=ITEM_MANY, half=i))
+        for i, path in enumerate(lines[2:])
+    ]
     (common_0, common_1, *rows_of), notes = read_raw("ali-ccp", common + skeleton, max_bad_share)
     commons = common_0 + common_1
 
@@ -161,11 +193,18 @@ def prepare(multi: str = "last", min_count: int = 5, seed: int = 0, max_bad_shar
             yield frame.with_columns(pl.col("210").list.last()) if multi == "last" and not columns else frame
 
     heights = [pl.scan_parquet(group).select(pl.len()).collect().item() for group in rows_of]
-    part = np.append((np.random.default_rng(seed).random(heights[0]) < 0.1).astype(np.int8),
-                     np.full(heights[1], 2, np.int8))
+    part = np.append(
+        (np.random.default_rng(seed).random(heights[0]) < 0.1).astype(np.int8), np.full(heights[1], 2, np.int8)
+    )
     lists = pl.col(USER_MANY)
-    table = pl.concat([pl.read_parquet(p, columns=["index", *USER, *USER_MANY]).with_columns(
-        lists.list.last() if multi == "last" else lists.is_not_null()) for p in commons])
+    table = pl.concat(
+        [
+            pl.read_parquet(p, columns=["index", *USER, *USER_MANY]).with_columns(
+                lists.list.last() if multi == "last" else lists.is_not_null()
+            )
+            for p in commons
+        ]
+    )
     if multi == "mean":  # bag 0 stands for a missing field
         table = table.with_columns(pl.when(lists).then(lists.cum_sum()).name.keep())
     unique = table.unique("index", keep="first").sort("index")
@@ -179,9 +218,18 @@ def prepare(multi: str = "last", min_count: int = 5, seed: int = 0, max_bad_shar
 
     many = {f: partial(bags, f) for f in USER_MANY} | {"210": None}
     domains = sorted(set().union(*(frame["301"].unique() for frame in rows(["301"]))))
-    notes |= {"split": "the publisher's train and test files; valid: a random tenth of train", "files": [
-        path.name for path in raw]}
-    kept = KeptRows("ali-ccp", rows, part, {f: ROLES.get(f, "") for f in FIELDS}, [unique], "click",
-                    {int(d): str(d) for d in domains}, many if multi == "mean" else {})
-    return write_columns(kept, min_count, notes, dict(multi=multi, min_count=min_count, seed=seed), raw,
-                         MULTI[multi])
+    notes |= {
+        "split": "the publisher's train and test files; valid: a random tenth of train",
+        "files": [path.name for path in raw],
+    }
+    kept = KeptRows(
+        "ali-ccp",
+        rows,
+        part,
+        {f: ROLES.get(f, "") for f in FIELDS},
+        [unique],
+        "click",
+        {int(d): str(d) for d in domains},
+        many if multi == "mean" else {},
+    )
+    return write_columns(kept, min_count, notes, dict(multi=multi, min_count=min_count, seed=seed), raw, MULTI[multi])

@@ -27,8 +27,9 @@ class BagWriter:
         frame = frame.filter(pl.col(self.name).is_not_null())
         ends = self.end + frame[self.name].list.len().to_numpy().astype(np.int64).cumsum()
         self.end = int(ends[-1]) if len(ends) else self.end
-        self._write(ends, self.vocabulary.code(frame[self.name].explode()),
-                    frame[f"{self.name}.weight"].explode().to_numpy())
+        self._write(
+            ends, self.vocabulary.code(frame[self.name].explode()), frame[f"{self.name}.weight"].explode().to_numpy()
+        )
 
     def _write(self, *arrays: np.ndarray) -> None:
         for file, array, dtype in zip(self.files, arrays, BAG_DTYPES.values(), strict=True):

@@ -73,13 +73,19 @@ class Totals:
     def describe(self, names: tuple[str, ...]) -> dict[str, list]:
         """What `MultiDomainData.describe` says of the set."""
         rows = self.rows.sum(0)
-        return {"domain": names, "rows": rows.tolist(), "share": (rows / rows.sum()).tolist(),
-                "click_rate": (self.clicks.sum(0) / rows).tolist(), "users": self.users.sum(1).tolist(),
-                "items": self.items.sum(1).tolist()}
+        return {
+            "domain": names,
+            "rows": rows.tolist(),
+            "share": (rows / rows.sum()).tolist(),
+            "click_rate": (self.clicks.sum(0) / rows).tolist(),
+            "users": self.users.sum(1).tolist(),
+            "items": self.items.sum(1).tolist(),
+        }
 
 
-def write_columns(kept: KeptRows, min_count: int, notes: dict, options: dict, raw: list[Path],
-                  version: int = 1) -> Path:
+def write_columns(
+    kept: KeptRows, min_count: int, notes: dict, options: dict, raw: list[Path], version: int = 1
+) -> Path:
     """Count, code and write the kept rows, with the figures of `from_frame` on their join; returns the folder.
 
     `notes`, `options`, the sizes of the `raw` files and the `version` of their reading go into the manifest. Raises
@@ -90,8 +96,13 @@ def write_columns(kept: KeptRows, min_count: int, notes: dict, options: dict, ra
     tables = [Table(frame, kept.name) for frame in kept.tables]
     coders = {name: kept.coder(name, tables, folder) for name in kept.fields}
     people = kept.coder(kept.of_role("user"), tables, folder, every=True)  # gAUC keeps rare users apart
-    with tqdm(total=2 * len(kept.part), desc=f"{kept.name}: counting and coding", unit="row", unit_scale=True,
-              disable=not sys.stderr.isatty()) as bar:
+    with tqdm(
+        total=2 * len(kept.part),
+        desc=f"{kept.name}: counting and coding",
+        unit="row",
+        unit_scale=True,
+        disable=not sys.stderr.isatty(),
+    ) as bar:
         for block in blocks(kept, tables, bar):
             for counted in (*tables, *coders.values(), people):
                 counted.count(block)
@@ -106,21 +117,32 @@ def write_columns(kept: KeptRows, min_count: int, notes: dict, options: dict, ra
         values = values if values.dtype != object else values.astype(str)
         write_whole(folder / f"field.{name}.npy", partial(save_array, values))
     lengths = np.bincount(kept.part, minlength=3)
-    notes |= {"rows": len(kept.part), "split rows": dict(zip(SPLITS, lengths.tolist(), strict=True)),
-              "rows whose key is not in its table": {table.key: int(table.seen[1, 0]) for table in tables},
-              "unknown id 0": f"values seen fewer than {min_count} times in train, or not at all",
-              "missing values given the unknown id": {name: c.gaps for name, c in coders.items() if c.gaps},
-              "share of unknown ids": {s: dict(zip(coders, (u / max(1, n)).round(4).tolist(), strict=True))
-                                       for s, u, n in zip(SPLITS, totals.unknown, lengths, strict=True)}}
+    notes |= {
+        "rows": len(kept.part),
+        "split rows": dict(zip(SPLITS, lengths.tolist(), strict=True)),
+        "rows whose key is not in its table": {table.key: int(table.seen[1, 0]) for table in tables},
+        "unknown id 0": f"values seen fewer than {min_count} times in train, or not at all",
+        "missing values given the unknown id": {name: c.gaps for name, c in coders.items() if c.gaps},
+        "share of unknown ids": {
+            s: dict(zip(coders, (u / max(1, n)).round(4).tolist(), strict=True))
+            for s, u, n in zip(SPLITS, totals.unknown, lengths, strict=True)
+        },
+    }
     made = [Field(name, coder.vocabulary.size, kept.fields[name]) for name, coder in coders.items()]
     written = [folder / f"{s}.{c}.npy" for s in SPLITS for c in DTYPES]
     written += [folder / f"bag.{name}.{n}.npy" for name in kept.many for n in BAG_DTYPES]
     manifest = {
-        "version": version, "options": options, "raw": sizes(raw), "domains": names, "bags": list(kept.many),
-        "notes": notes, "fields": [{"name": f.name, "size": f.size, "role": f.role} for f in made],
+        "version": version,
+        "options": options,
+        "raw": sizes(raw),
+        "domains": names,
+        "bags": list(kept.many),
+        "notes": notes,
+        "fields": [{"name": f.name, "size": f.size, "role": f.role} for f in made],
         "fingerprint": fingerprint_of(made, names, (block for path in written for block in data_of(path))),
         "describe": totals.describe(names),
-        "files": sizes([*written, *(folder / f"field.{name}.npy" for name in coders)])}
+        "files": sizes([*written, *(folder / f"field.{name}.npy" for name in coders)]),
+    }
     write_text(folder / "manifest.json", json.dumps(manifest, indent=1))
     return folder
 
@@ -139,17 +161,22 @@ def blocks(kept: KeptRows, tables: list[Table], bar: tqdm) -> Iterator[Block]:
         bar.update(len(frame))
 
 
-def write_rows(folder: Path, kept: KeptRows, coders: dict[str, Coder], people: RowField | TableField,
-               rows: Iterator[Block]) -> Totals:
+def write_rows(
+    folder: Path, kept: KeptRows, coders: dict[str, Coder], people: RowField | TableField, rows: Iterator[Block]
+) -> Totals:
     """Code the blocks into the columns of the three splits, and the bags; returns what was counted on the way."""
     names = list(coders)
     domain_at, item_at = names.index(kept.of_role("domain")), names.index(kept.of_role("item"))
     item = coders[names[item_at]].vocabulary
     totals = Totals(len(kept.domains), len(names), people.vocabulary.size, item.size)
     lengths = np.bincount(kept.part, minlength=3).tolist()
-    files = {(s, column): create(folder / f"{split}.{column}.npy", dtype,
-                                 (lengths[s], len(names)) if column == "features" else (lengths[s],))
-             for s, split in enumerate(SPLITS) for column, dtype in DTYPES.items()}
+    files = {
+        (s, column): create(
+            folder / f"{split}.{column}.npy", dtype, (lengths[s], len(names)) if column == "features" else (lengths[s],)
+        )
+        for s, split in enumerate(SPLITS)
+        for column, dtype in DTYPES.items()
+    }
     for block in rows:
         features = np.column_stack([coder.code(block) for coder in coders.values()])  # int32 [n, F]
         domain = features[:, domain_at].astype(np.int64) - 1

@@ -74,18 +74,22 @@ class Column:
 def text_batches(path: Path, progress: bool) -> Iterator[pl.DataFrame]:
     """The table in pieces, every value as text; lists and structs are left out. Raises DataError."""
     parts, is_csv = parts_of(path)
-    bar = tqdm(total=sum(p.stat().st_size for p in parts), desc=path.name, unit="B", unit_scale=True,
-               disable=not progress)
+    bar = tqdm(
+        total=sum(p.stat().st_size for p in parts), desc=path.name, unit="B", unit_scale=True, disable=not progress
+    )
     try:
         for part in parts:
             if is_csv:
                 encoding, separator, names = dialect(part)
                 with part.open("rb") as raw, open_bytes(part, raw) as source:
                     reader = pa_csv.open_csv(
-                        source, pa_csv.ReadOptions(encoding=encoding, block_size=BLOCK),
+                        source,
+                        pa_csv.ReadOptions(encoding=encoding, block_size=BLOCK),
                         pa_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-                        pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), null_values=[""],
-                                              strings_can_be_null=True))
+                        pa_csv.ConvertOptions(
+                            column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True
+                        ),
+                    )
                     for batch in reader:
                         yield pl.from_arrow(pa.table(batch))
                         bar.update(raw.tell() - bar.n)
@@ -150,9 +154,23 @@ def first_look(path: str | Path, progress: bool = False, **given: str) -> dict:
         raise DataError(f"{path}: the table has no rows.")
     repeated = rows - pl.Series(np.concatenate(hashes)).n_unique()
     roles = guess(columns, rows, given)
-    about = dict(file=str(path), rows=rows, repeated_rows=repeated, rows_sampled=len(sample), columns={
-        name: dict(kind=c.kind(rows), gaps=c.gaps, distinct=None if c.values is None else len(c.values),
-                   leading_zeros=c.leading_zeros, scientific=c.scientific) for name, c in columns.items()}, roles=roles)
+    about = dict(
+        file=str(path),
+        rows=rows,
+        repeated_rows=repeated,
+        rows_sampled=len(sample),
+        columns={
+            name: dict(
+                kind=c.kind(rows),
+                gaps=c.gaps,
+                distinct=None if c.values is None else len(c.values),
+                leading_zeros=c.leading_zeros,
+                scientific=c.scientific,
+            )
+            for name, c in columns.items()
+        },
+        roles=roles,
+    )
     if parts_of(path)[1]:
         about["encoding"], about["separator"], _ = dialect(parts_of(path)[0][0])
     about["near_twins"] = near_twins(sample, roles)
@@ -175,8 +193,10 @@ def _with_label(sample: pl.DataFrame, columns: dict[str, Column], roles: dict[st
         by = sample.with_columns(y=pl.Series(label)).group_by(roles["domain"]).agg(clicks=pl.col("y").sum(), n=pl.len())
         rare = {d: min(c, n - c) * scale / 10 for d, c, n in by.iter_rows()}
         counts = columns[roles["domain"]].counts or {}
-        made["domains"] = {d: dict(rows=n, rarer_label_in_test=round(rare.get(d, 0)))
-                           for d, n in sorted(counts.items(), key=lambda dn: -dn[1])}
+        made["domains"] = {
+            d: dict(rows=n, rarer_label_in_test=round(rare.get(d, 0)))
+            for d, n in sorted(counts.items(), key=lambda dn: -dn[1])
+        }
     if "user" in roles:
         two = sample.with_columns(y=pl.Series(label)).group_by(roles["user"]).agg(pl.col("y").n_unique() == 2)
         made["users_with_both_labels"] = int(two["y"].sum())
@@ -191,17 +211,23 @@ def _warnings(about: dict) -> Iterator[str]:
         if c["leading_zeros"]:
             yield f"{name}: {c['leading_zeros']} values with leading zeros; they are kept as text, 007 is not 7."
     if about["repeated_rows"]:
-        yield (f"{about['repeated_rows']} rows repeat another in every column; a random split lets such twins leak "
-               "into the test.")
+        yield (
+            f"{about['repeated_rows']} rows repeat another in every column; a random split lets such twins leak "
+            "into the test."
+        )
     for name, auc in about.get("alone", {}).items():
         if auc > LEAK:
             yield f"{name}: alone it tells the label (AUC {auc}); was it written after the click? Leave it out."
     for name in _late(about):
-        yield (f"{name}: where it is above 0, {about['above_zero'][name]:.0%} of the rows are clicks, of all rows "
-               f"{about['click_rate']:.0%}; is it known only after the click? Leave it out.")
+        yield (
+            f"{name}: where it is above 0, {about['above_zero'][name]:.0%} of the rows are clicks, of all rows "
+            f"{about['click_rate']:.0%}; is it known only after the click? Leave it out."
+        )
     for name, count in about["near_twins"].items():
-        yield (f"{count} of {about['rows_sampled']} rows equal another in every column but {name}: one showing, "
-               "logged twice? A random split lets such twins leak into the test.")
+        yield (
+            f"{count} of {about['rows_sampled']} rows equal another in every column but {name}: one showing, "
+            "logged twice? A random split lets such twins leak into the test."
+        )
     small = [d for d, c in about.get("domains", {}).items() if c["rarer_label_in_test"] < SMALL]
     if small:
         yield f"domains too small to measure well: {', '.join(small[:10])}{' …' if len(small) > 10 else ''}."
@@ -221,10 +247,17 @@ def _late(about: dict) -> list[str]:
 def _next(about: dict) -> str:
     """The command that trains on the file: suspected leaks, spoiled and single-valued columns are left out."""
     roles, told, late = about["roles"], about.get("alone", {}), _late(about)
-    fields = [n for n, c in about["columns"].items() if n not in roles.values() and told.get(n, 0) <= LEAK
-              and n not in late
-              and not c["scientific"] and c["kind"] not in ("numbers", "empty") and (c["distinct"] or 2) > 1
-              and (c["distinct"] or about["rows"]) < about["rows"] / 2]
+    fields = [
+        n
+        for n, c in about["columns"].items()
+        if n not in roles.values()
+        and told.get(n, 0) <= LEAK
+        and n not in late
+        and not c["scientific"]
+        and c["kind"] not in ("numbers", "empty")
+        and (c["distinct"] or 2) > 1
+        and (c["distinct"] or about["rows"]) < about["rows"] / 2
+    ]
     words = ["croco", "fit", "crocodile", "--data", about["file"]]
     for role in ("label", "domain", "user", "item"):
         words += [f"--{role}", roles.get(role, role.upper())]

@@ -26,8 +26,10 @@ def as_table(frame: object, where: str | Path, ids: list[str], separator: str | 
     try:
         table = pl.from_pandas(plain_columns(frame), nan_to_null=False) if isinstance(frame, pd.DataFrame) else frame
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise DataError(f"{where}: not a plain table ({str(error).splitlines()[0]}). "
-                        "Give every column its own name and values of one type.") from error
+        raise DataError(
+            f"{where}: not a plain table ({str(error).splitlines()[0]}). "
+            "Give every column its own name and values of one type."
+        ) from error
     if not isinstance(table, pl.DataFrame):
         raise DataError(f"{where}: give a pandas or polars table or a file's path, not {type(frame).__name__}.")
     return table
@@ -39,8 +41,11 @@ def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
     objects = [c for c in frame if isinstance(frame[c], pd.Series) and frame[c].dtype == object]
     # pandas' gap in a column of text is a NaN among the strings.
     frame = frame.assign(**{c: frame[c].astype(object).where(frame[c].notna(), None) for c in objects})
-    wide = [c for c in objects if pd.api.types.infer_dtype(frame[c], skipna=True) == "integer"
-            and frame[c].dropna().abs().max() >= 2**63]
+    wide = [
+        c
+        for c in objects
+        if pd.api.types.infer_dtype(frame[c], skipna=True) == "integer" and frame[c].dropna().abs().max() >= 2**63
+    ]
     return frame.assign(**{c: frame[c].map(str, na_action="ignore") for c in wide})
 
 
@@ -53,8 +58,9 @@ def check_options(split: str, missing: str, min_count: int, seed: int, where: st
             raise CrocoError(f"{where}: {option} must be a whole number of 0 or more, not {value!r}.")
 
 
-def check_columns(table: pl.DataFrame, label: str, roles: Sequence[str], fields: Sequence[str], time: str | None,
-                  where: str | Path) -> None:
+def check_columns(
+    table: pl.DataFrame, label: str, roles: Sequence[str], fields: Sequence[str], time: str | None, where: str | Path
+) -> None:
     """Raise DataError where a column is not there, one stands for two of user, item and domain, or there is no row."""
     need(table, [label, *roles, *fields, *([time] if time else [])], where)
     if label in (*roles, *fields):
@@ -72,13 +78,16 @@ def check_label(label: pl.Series, where: str | Path) -> np.ndarray:
     number = label.cast(pl.Float64)
     if (bad := (number != 0) & (number != 1)).any():
         row = int(bad.arg_max())
-        raise DataError(f"{where}: the label {label.name!r} must be 0 or 1, but {row_at(where, row)} has "
-                        f"{label[row]!r}; {int(bad.sum())} rows are like that.")
+        raise DataError(
+            f"{where}: the label {label.name!r} must be 0 or 1, but {row_at(where, row)} has "
+            f"{label[row]!r}; {int(bad.sum())} rows are like that."
+        )
     return label.cast(pl.Float32).to_numpy()
 
 
-def code_domains(ids: pl.Series, domains: Sequence | Mapping | None,
-                 where: str | Path) -> tuple[np.ndarray, pl.Series, tuple[str, ...]]:
+def code_domains(
+    ids: pl.Series, domains: Sequence | Mapping | None, where: str | Path
+) -> tuple[np.ndarray, pl.Series, tuple[str, ...]]:
     """The domain's ids, in the order of `domains`: int32 [N] from 1 on, the S values behind them and their S names.
 
     Raises DataError for `domains` that are no list or mapping or do not fit the column, and for a row of another
@@ -90,12 +99,15 @@ def code_domains(ids: pl.Series, domains: Sequence | Mapping | None,
     try:
         allowed = pl.Series(ids.name, listed).cast(ids.dtype)
     except (TypeError, pl.exceptions.PolarsError):
-        raise DataError(f"{where}: domains={listed!r} do not fit column {ids.name!r}, which holds "
-                        f"{ids.dtype} values.") from None
+        raise DataError(
+            f"{where}: domains={listed!r} do not fit column {ids.name!r}, which holds {ids.dtype} values."
+        ) from None
     if (strange := (coded := Vocabulary(allowed).code(ids)) == UNKNOWN).any():
         row = int(strange.argmax())
-        raise DataError(f"{where}: unknown domain {ids[row]!r} in column {ids.name!r}, data row {row + 1}; "
-                        f"{int(strange.sum())} rows are like that. Known: {', '.join(map(str, allowed))}.")
+        raise DataError(
+            f"{where}: unknown domain {ids[row]!r} in column {ids.name!r}, data row {row + 1}; "
+            f"{int(strange.sum())} rows are like that. Known: {', '.join(map(str, allowed))}."
+        )
     return coded, allowed, tuple(map(str, domains.values() if isinstance(domains, Mapping) else allowed))
 
 
@@ -107,8 +119,10 @@ def choose_split(table: pl.DataFrame, split: str, time: str | None, seed: int, w
         raise DataError(f"{where}: a time split needs the column of times: time='…'.")
     no_gaps(table, [time], where)
     if not (table[time].dtype.is_numeric() or table[time].dtype.is_temporal()):
-        raise DataError(f"{where}: the time {time!r} is {table[time].dtype}, not numbers or dates, so its order is "
-                        f"not known. With polars: pl.col({time!r}).str.to_datetime().")
+        raise DataError(
+            f"{where}: the time {time!r} is {table[time].dtype}, not numbers or dates, so its order is "
+            f"not known. With polars: pl.col({time!r}).str.to_datetime()."
+        )
     return split_time(table[time].to_physical().to_numpy())
 
 
@@ -162,13 +176,20 @@ def from_frame(
     person = ids[user].rank("dense").to_numpy().astype(np.int64) - 1
     rows = [np.flatnonzero(part == p) for p in range(len(SPLITS))]
     splits = [Split(features[r], coded_domain[r].astype(np.int64) - 1, clicked[r], person[r], names) for r in rows]
-    data = MultiDomainData(name, tuple(made), names, *splits, {
-        "rows": len(table),
-        "rows that repeat another, kept": len(table) - table.select(label, *columns, *filter(None, [time])).n_unique(),
-        "split": "random 80/10/10" if split == "random" else f"by {time}: first 80 % train, last 10 % test",
-        "unknown id 0": f"values seen fewer than {min_count} times in train, or not at all",
-        "missing values given the unknown id": {c: n for c in columns if (n := ids[c].null_count())},
-    })
+    data = MultiDomainData(
+        name,
+        tuple(made),
+        names,
+        *splits,
+        {
+            "rows": len(table),
+            "rows that repeat another, kept": len(table)
+            - table.select(label, *columns, *filter(None, [time])).n_unique(),
+            "split": "random 80/10/10" if split == "random" else f"by {time}: first 80 % train, last 10 % test",
+            "unknown id 0": f"values seen fewer than {min_count} times in train, or not at all",
+            "missing values given the unknown id": {c: n for c in columns if (n := ids[c].null_count())},
+        },
+    )
     data.notes["share of unknown ids"] = {s: unknown_shares(getattr(data, s).features, columns) for s in SPLITS}
     return data
 

@@ -23,8 +23,10 @@ def as_ids(values: pl.Series, where: str | Path) -> pl.Series:
         return values
     values = values.fill_nan(None) if values.dtype.is_float() else values
     if values.dtype.is_float() and (values.is_finite() & (values.abs() >= 2**53)).any():
-        raise DataError(f"{where}: column {values.name!r} holds ids of 2^53 or more as floating-point numbers, where "
-                        "neighbours can no longer be told apart. Read it as whole numbers or as text.")
+        raise DataError(
+            f"{where}: column {values.name!r} holds ids of 2^53 or more as floating-point numbers, where "
+            "neighbours can no longer be told apart. Read it as whole numbers or as text."
+        )
     if values.dtype.is_float() and not (values.is_finite() & (values == values.floor())).all():
         raise DataError(
             f"{where}: column {values.name!r} holds fractions, and a field must be categorical. "
@@ -35,16 +37,20 @@ def as_ids(values: pl.Series, where: str | Path) -> pl.Series:
     try:
         text = values.cast(pl.Int64 if values.dtype.is_float() or values.dtype.is_integer() else pl.String)
     except pl.exceptions.PolarsError:
-        raise DataError(f"{where}: column {values.name!r} holds {values.dtype} values that cannot be ids. "
-                        "Turn them into text or into whole numbers below 2^63 first.") from None
+        raise DataError(
+            f"{where}: column {values.name!r} holds {values.dtype} values that cannot be ids. "
+            "Turn them into text or into whole numbers below 2^63 first."
+        ) from None
     if text.dtype != pl.String:
         not_rounded(text, where)
         return text
     if (spoiled := text.str.contains(SPOILED).fill_null(False)).any():
         row = int(spoiled.arg_max())
-        raise DataError(f"{where}: column {values.name!r} holds {text[row]!r} in {row_at(where, row)}, as a "
-                        f"spreadsheet writes a long number that it has rounded ({int(spoiled.sum())} rows): the ids "
-                        "behind it are lost. Take the column from where it came from, as text.")
+        raise DataError(
+            f"{where}: column {values.name!r} holds {text[row]!r} in {row_at(where, row)}, as a "
+            f"spreadsheet writes a long number that it has rounded ({int(spoiled.sum())} rows): the ids "
+            "behind it are lost. Take the column from where it came from, as text."
+        )
     not_rounded(text, where)
     return text
 
@@ -55,9 +61,11 @@ def not_rounded(ids: pl.Series, where: str | Path) -> None:
         return
     long = ids.cast(pl.String).filter(ids.cast(pl.String).str.contains(r"^-?\d{16,}$")).unique()
     if len(long) >= ROUNDED and long.str.contains(r"^-?\d{15}0+$").all():
-        raise DataError(f"{where}: all {len(long)} ids of 16 digits and more in column {ids.name!r}, such as "
-                        f"{long[0]}, end in zeros from the sixteenth digit on, as a spreadsheet rounds them: the ids "
-                        "behind them are lost. Take the column from where it came from, as text.")
+        raise DataError(
+            f"{where}: all {len(long)} ids of 16 digits and more in column {ids.name!r}, such as "
+            f"{long[0]}, end in zeros from the sixteenth digit on, as a spreadsheet rounds them: the ids "
+            "behind them are lost. Take the column from where it came from, as text."
+        )
 
 
 def usual_numbers(values: pl.Series) -> pl.Series:

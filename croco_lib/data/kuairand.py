@@ -29,20 +29,33 @@ ARCHIVES = {  # name: (archive, md5 as published; None where we do not know it)
     "kuairand-1k": ("KuaiRand-1K.tar.gz", "6b0b9c8222d67fcd4c676218edca3f1f"),
     "kuairand-27k": ("KuaiRand-27K.tar.gz", None),
 }
-LOG = ("user_id video_id date hourmin time_ms is_click is_like is_follow is_comment is_forward is_hate long_view "
-       "play_time_ms duration_ms profile_stay_time comment_stay_time is_profile_enter is_rand tab").split()
+LOG = (
+    "user_id video_id date hourmin time_ms is_click is_like is_follow is_comment is_forward is_hate long_view "
+    "play_time_ms duration_ms profile_stay_time comment_stay_time is_profile_enter is_rand tab"
+).split()
 # Rows equal in these four are one showing of a video, and one row here, the first: tab 6 logs many a showing twice,
 # with another `hourmin`. Raise the version with the rule: what was prepared by an older one is then made anew.
 ROW = ["user_id", "video_id", "time_ms", "tab"]
 ROW_VERSION = 2
 # What happens after the video is shown can never be a feature; neither can the month-long statistics, which hold
 # the test days (so the file video_features_statistic is not read at all).
-LEAKS = ("is_click is_like is_follow is_comment is_forward is_hate long_view play_time_ms profile_stay_time "
-         "comment_stay_time is_profile_enter").split()
+LEAKS = (
+    "is_click is_like is_follow is_comment is_forward is_hate long_view play_time_ms profile_stay_time "
+    "comment_stay_time is_profile_enter"
+).split()
 # Features [ours: the paper does not list them]: the ids, the time of day, and what is known of user and video
 # beforehand. Raw counts are left out where the publisher gives the same count in ranges.
-USER = ["user_active_degree", "is_live_streamer", "is_video_author", "follow_user_num_range", "fans_user_num_range",
-        "register_days_range", "onehot_feat1", "onehot_feat2", "onehot_feat3"]
+USER = [
+    "user_active_degree",
+    "is_live_streamer",
+    "is_video_author",
+    "follow_user_num_range",
+    "fans_user_num_range",
+    "register_days_range",
+    "onehot_feat1",
+    "onehot_feat2",
+    "onehot_feat3",
+]
 VIDEO = ["author_id", "video_type", "upload_type", "music_type", "tag", "duration_class"]
 FEATURES = ["hour", *USER, *VIDEO]
 ROLES = {"user_id": "user", "video_id": "item", "tab": "domain"}
@@ -82,8 +95,10 @@ def load(name: str, split: str = "random", min_count: int = 5, seed: int = 0) ->
     if not isinstance(found, str):
         return found
     if sum(path.stat().st_size for path in raw) > AT_ONCE:
-        raise DataError(f"{found} Its files are too large to be read at once: run `croco data prepare {name} "
-                        f"--split {split} --min-count {min_count} --seed {seed}` first.")
+        raise DataError(
+            f"{found} Its files are too large to be read at once: run `croco data prepare {name} "
+            f"--split {split} --min-count {min_count} --seed {seed}` first."
+        )
     if folder is None:
         raise DataError(how_to_get(name))
     suffix = name.removeprefix("kuairand-")
@@ -106,13 +121,29 @@ def load(name: str, split: str = "random", min_count: int = 5, seed: int = 0) ->
     table = log.join(users, on="user_id", how="left", maintain_order="left")
     table = table.join(videos, on="video_id", how="left", maintain_order="left")
 
-    data = from_frame(table, label="is_click", domain="tab", user="user_id", item="video_id", fields=FEATURES,
-                      domains={tab: f"tab {tab}" for tab in TABS}, split=split, time="time_ms", min_count=min_count,
-                      missing="unknown", seed=seed, name=name)
-    data.notes.update({
-        "files": [p.name for p in files], "rows read": read, **told,
-        "rows of other tabs dropped": len(rows) - len(table),
-    })
+    data = from_frame(
+        table,
+        label="is_click",
+        domain="tab",
+        user="user_id",
+        item="video_id",
+        fields=FEATURES,
+        domains={tab: f"tab {tab}" for tab in TABS},
+        split=split,
+        time="time_ms",
+        min_count=min_count,
+        missing="unknown",
+        seed=seed,
+        name=name,
+    )
+    data.notes.update(
+        {
+            "files": [p.name for p in files],
+            "rows read": read,
+            **told,
+            "rows of other tabs dropped": len(rows) - len(table),
+        }
+    )
     return data
 
 
@@ -125,8 +156,12 @@ def _raw(folder: Path, name: str) -> list[Path]:
 
 def _tables(folder: Path, suffix: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     users = _features(folder, f"user_features_{suffix}.csv", "user_id", USER)
-    videos = _features(folder, f"video_features_basic_{suffix}.csv", "video_id",
-                       [*(c for c in VIDEO if c != "duration_class"), "video_duration"])
+    videos = _features(
+        folder,
+        f"video_features_basic_{suffix}.csv",
+        "video_id",
+        [*(c for c in VIDEO if c != "duration_class"), "video_duration"],
+    )
     return users, videos.with_columns(
         pl.col("tag").cast(pl.String).str.split(",").list.first(),  # a quarter of the videos have several: the first
         duration_class=(pl.col("video_duration").clip(lower_bound=1).log(2) * 2).floor(),  # half octaves of ms
@@ -141,15 +176,24 @@ def _read_log(lines: pl.Series, header: list[str]) -> tuple[pl.DataFrame, pl.Ser
     text = pl.Series([",".join(header)]).append(lines.filter(fits)).str.join("\n").item()
     table = pa_csv.read_csv(
         io.BytesIO(f"{text}\n".encode()),
-        convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(header, pa.int64()), include_columns=LOG))
+        convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(header, pa.int64()), include_columns=LOG),
+    )
     table = pl.from_arrow(table)
     row = twins.hash_rows(table, ROW, np.zeros(len(rows), np.uint64))
     whole = twins.hash_rows(table, [c for c in LOG if c not in ROW], row)
     clear = table["is_click"].is_in([0, 1])
     why = pl.select(pl.when(~fits).then(pl.lit("not as many whole numbers as the header has columns"))).to_series()
     why = why.scatter(rows[~clear.to_numpy()], "is_click is not 0 or 1")
-    table = table.select("user_id", "video_id", "time_ms", "is_click", "tab", hour=pl.col("hourmin") // 100,
-                         row=pl.Series(row), whole=pl.Series(whole))
+    table = table.select(
+        "user_id",
+        "video_id",
+        "time_ms",
+        "is_click",
+        "tab",
+        hour=pl.col("hourmin") // 100,
+        row=pl.Series(row),
+        whole=pl.Series(whole),
+    )
     return table.filter(clear), why
 
 
@@ -190,13 +234,24 @@ def prepare(name: str, split: str = "random", min_count: int = 5, seed: int = 0,
             done += len(frame)
             yield frame.filter(pl.Series(keep[done - len(frame) : done]))
 
-    notes |= {"files": [path.name for path, _ in sources], **told,
-              "rows of other tabs dropped": int((first & ~here).sum()),
-              "split": "random 80/10/10" if split == "random" else "by time_ms: first 80 % train, last 10 % test"}
-    kept = KeptRows(name, rows, part, ROLES | dict.fromkeys(FEATURES, ""), [users, videos.select("video_id", *VIDEO)],
-                    "is_click", {tab: f"tab {tab}" for tab in TABS})
-    return write_columns(kept, min_count, notes, dict(split=split, min_count=min_count, seed=seed), _raw(folder, name),
-                         ROW_VERSION)
+    notes |= {
+        "files": [path.name for path, _ in sources],
+        **told,
+        "rows of other tabs dropped": int((first & ~here).sum()),
+        "split": "random 80/10/10" if split == "random" else "by time_ms: first 80 % train, last 10 % test",
+    }
+    kept = KeptRows(
+        name,
+        rows,
+        part,
+        ROLES | dict.fromkeys(FEATURES, ""),
+        [users, videos.select("video_id", *VIDEO)],
+        "is_click",
+        {tab: f"tab {tab}" for tab in TABS},
+    )
+    return write_columns(
+        kept, min_count, notes, dict(split=split, min_count=min_count, seed=seed), _raw(folder, name), ROW_VERSION
+    )
 
 
 def _features(folder: Path, name: str, key: str, columns: list[str]) -> pl.DataFrame:
@@ -216,8 +271,10 @@ def how_to_get(name: str) -> str:
     archive, md5 = ARCHIVES[name]
     check = f" (md5 {md5})" if md5 else " (check the md5 on that page)"
     fetch = f"Run `croco data get {name}`, or fetch" if md5 else "Fetch"
-    return (f"{name} is not here. {fetch} {archive}{check} from {RECORD} and unpack it "
-            f"into data/raw/{name}/, or let CROCO_DATA name the folder that holds it.")
+    return (
+        f"{name} is not here. {fetch} {archive}{check} from {RECORD} and unpack it "
+        f"into data/raw/{name}/, or let CROCO_DATA name the folder that holds it."
+    )
 
 
 def download(name: str) -> Path:

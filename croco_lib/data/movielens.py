@@ -20,11 +20,14 @@ URL, MD5 = "https://files.grouplens.org/datasets/movielens/ml-1m.zip", "c4d9eecf
 NUMBER = ("[0-9]{1,18}", "a whole number")
 FILES = {  # file: its columns in order, each with the pattern of a whole value and the same in words
     "ratings.dat": {"user": NUMBER, "movie": NUMBER, "rating": ("[1-5]", "one of 1 to 5"), "time": NUMBER},
-    "users.dat": {"user": NUMBER, "gender": ("[FM]", "F or M"),
-                  "age": ("1|18|25|35|45|50|56", "one of the classes 1, 18, 25, 35, 45, 50, 56"), "occupation": NUMBER,
-                  "zip": (".+", "a zip code")},
-    "movies.dat": {"movie": NUMBER, "title": (".+", "a title"),
-                   "genres": (r"[^|]+(?:\|[^|]+)*", "genres joined by |")},
+    "users.dat": {
+        "user": NUMBER,
+        "gender": ("[FM]", "F or M"),
+        "age": ("1|18|25|35|45|50|56", "one of the classes 1, 18, 25, 35, 45, 50, 56"),
+        "occupation": NUMBER,
+        "zip": (".+", "a zip code"),
+    },
+    "movies.dat": {"movie": NUMBER, "title": (".+", "a title"), "genres": (r"[^|]+(?:\|[^|]+)*", "genres joined by |")},
 }
 DOMAINS = ("under 25", "25–34", "35 and over")
 FIELDS = ("gender", "occupation", "zip", "genre")
@@ -61,14 +64,18 @@ def read(path: Path) -> pl.DataFrame:
     parts = lines.str.count_matches("::", literal=True) + 1
     if (bad := parts != len(columns)).any():
         row = int(bad.arg_max())
-        raise DataError(f"{path}, line {row + 1}: {parts[row]} parts between '::', not the {len(columns)} of "
-                        f"{'::'.join(columns)}. {int(bad.sum())} lines are like that; mend or remove them.")
+        raise DataError(
+            f"{path}, line {row + 1}: {parts[row]} parts between '::', not the {len(columns)} of "
+            f"{'::'.join(columns)}. {int(bad.sum())} lines are like that; mend or remove them."
+        )
     table = lines.str.split_exact("::", len(columns) - 1).struct.rename_fields(list(columns)).struct.unnest()
     for column, (pattern, words) in columns.items():
         if (bad := ~table[column].str.contains(f"^(?:{pattern})$")).any():
             row = int(bad.arg_max())
-            raise DataError(f"{path}, line {row + 1}: {column} is {table[column][row]!r}, not {words}. "
-                            f"{int(bad.sum())} lines are like that; mend or remove them.")
+            raise DataError(
+                f"{path}, line {row + 1}: {column} is {table[column][row]!r}, not {words}. "
+                f"{int(bad.sum())} lines are like that; mend or remove them."
+            )
     table = table.with_columns(pl.col([c for c in columns if columns[c] is NUMBER]).cast(pl.Int64))
     key = table.columns[0]
     if name != "ratings.dat" and (twin := ~table[key].is_first_distinct()).any():
@@ -94,26 +101,44 @@ def load(split: str = "random", min_count: int = 5, seed: int = 0) -> MultiDomai
     for key, known_ones, file in (("user", users, "users.dat"), ("movie", movies, "movies.dat")):
         if (strange := ~ratings[key].is_in(known_ones[key].implode())).any():
             row = int(strange.arg_max())
-            raise DataError(f"{path}, line {row + 1}: {key} {ratings[key][row]} does not stand in {file}. "
-                            f"{int(strange.sum())} lines are like that.")
+            raise DataError(
+                f"{path}, line {row + 1}: {key} {ratings[key][row]} does not stand in {file}. "
+                f"{int(strange.sum())} lines are like that."
+            )
     if split == "time" and ratings["time"].n_unique() == 1:
-        raise DataError(f"{path}: all timestamps are {ratings['time'][0]}; they are lost in this copy, so it cannot be "
-                        f"split by time. Use split=random, or the published files: {URL}.")
+        raise DataError(
+            f"{path}: all timestamps are {ratings['time'][0]}; they are lost in this copy, so it cannot be "
+            f"split by time. Use split=random, or the published files: {URL}."
+        )
     years = users["age"].cast(pl.Int64)
     users = users.with_columns(age=pl.Series(np.array(DOMAINS)[np.digitize(years, (25, 35))].tolist()))
     movies = movies.select("movie", genre=pl.col("genres").str.split("|").list.first())
     table = ratings.join(users, on="user", how="left", maintain_order="left")
     table = table.join(movies, on="movie", how="left", maintain_order="left").with_columns(label=pl.col("rating") > "3")
-    data = from_frame(table, label="label", domain="age", user="user", item="movie", fields=FIELDS, domains=DOMAINS,
-                      split=split, time="time", min_count=min_count, seed=seed, name=NAME)
+    data = from_frame(
+        table,
+        label="label",
+        domain="age",
+        user="user",
+        item="movie",
+        fields=FIELDS,
+        domains=DOMAINS,
+        split=split,
+        time="time",
+        min_count=min_count,
+        seed=seed,
+        name=NAME,
+    )
     data.notes["rows read"] = {file: len(part) for file, part in zip(FILES, tables, strict=True)}
     return data
 
 
 def how_to_get() -> str:
     """Where to get the data set and where to put it, in words."""
-    return (f"{NAME} is not here. Run `croco data get {NAME}`, or fetch {ARCHIVE} (6 MB, md5 {MD5}) from {URL} and "
-            f"unpack it into data/raw/{NAME}/, or let CROCO_DATA name the folder that holds it.")
+    return (
+        f"{NAME} is not here. Run `croco data get {NAME}`, or fetch {ARCHIVE} (6 MB, md5 {MD5}) from {URL} and "
+        f"unpack it into data/raw/{NAME}/, or let CROCO_DATA name the folder that holds it."
+    )
 
 
 def download() -> Path:

@@ -42,23 +42,29 @@ def write_part(part: Path, lines: pl.Series, reader: Reader) -> None:
     """The rows of these lines as one Parquet file; what was wrong with the others stands in its metadata."""
     table, reason = reader(lines)
     faulty = (reason.is_not_null() & ~reason.str.starts_with(DROPPED).fill_null(False)).arg_true()
-    stats = {"lines": len(lines), "why": dict(reason.drop_nulls().value_counts().iter_rows()),
-             "wrong": len(faulty), "bad": [(int(i), reason[i], lines[i][:160]) for i in faulty[:QUOTED]]}
+    stats = {
+        "lines": len(lines),
+        "why": dict(reason.drop_nulls().value_counts().iter_rows()),
+        "wrong": len(faulty),
+        "bad": [(int(i), reason[i], lines[i][:160]) for i in faulty[:QUOTED]],
+    }
     write_whole(part, lambda path: table.write_parquet(path, metadata={"stats": json.dumps(stats)}))
 
 
 def begin(folder: Path, files: list[Path], version: int) -> None:
     """Empty the folder of parts that were made from other files, in other pieces or by other rules."""
-    plan = json.dumps({"format": version, "chunk": CHUNK,
-                       "raw": [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files]})
+    plan = json.dumps(
+        {"format": version, "chunk": CHUNK, "raw": [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files]}
+    )
     if not (folder / "plan.json").is_file() or (folder / "plan.json").read_text(encoding="utf-8") != plan:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_text(folder / "plan.json", plan)
 
 
-def read_raw(name: str, sources: list[tuple[Path, Reader]], max_bad_share: float, header: int = 0,
-             version: int = 1) -> tuple[list[list[Path]], dict]:
+def read_raw(
+    name: str, sources: list[tuple[Path, Reader]], max_bad_share: float, header: int = 0, version: int = 1
+) -> tuple[list[list[Path]], dict]:
     """Every source as typed parts, and notes on the lines. A source is a file and a reader of its lines.
 
     The first `header` lines of a file are left out; `version` is that of the readers' rules. Raises DataError when
@@ -66,8 +72,13 @@ def read_raw(name: str, sources: list[tuple[Path, Reader]], max_bad_share: float
     """
     folder = home(name) / "parts"
     begin(folder, [path for path, _ in sources], version)
-    bar = tqdm(total=sum(p.stat().st_size for p, _ in sources), desc=f"{name}: reading", unit="B", unit_scale=True,
-               disable=not sys.stderr.isatty())
+    bar = tqdm(
+        total=sum(p.stat().st_size for p, _ in sources),
+        desc=f"{name}: reading",
+        unit="B",
+        unit_scale=True,
+        disable=not sys.stderr.isatty(),
+    )
     parts, lines, why, bad = [], Counter(), Counter(), []
     for path, reader in sources:
         parts.append([])
@@ -77,8 +88,10 @@ def read_raw(name: str, sources: list[tuple[Path, Reader]], max_bad_share: float
             if not part.is_file():
                 write_part(part, lines_of(path, k)[0 if k else header :], reader)
             stats = json.loads(pl.read_parquet_metadata(part)["stats"])
-            bad += [f"{path.name}, line {lines[path.name] + i + header + 1}: {reason}: {text!r}"
-                    for i, reason, text in stats["bad"]][: QUOTED - len(bad)]
+            bad += [
+                f"{path.name}, line {lines[path.name] + i + header + 1}: {reason}: {text!r}"
+                for i, reason, text in stats["bad"]
+            ][: QUOTED - len(bad)]
             lines[path.name] += stats["lines"]
             why.update(stats["why"])
             wrong += stats["wrong"]
@@ -86,11 +99,16 @@ def read_raw(name: str, sources: list[tuple[Path, Reader]], max_bad_share: float
             bar.update(min(CHUNK, size - k * CHUNK))
             last = (k + 1) * CHUNK >= size
             if wrong > max_bad_share * lines[path.name] and (last or wrong > 1000):
-                raise DataError(f"{path}: {wrong} of {lines[path.name]} lines are bad, more than the share of "
-                                f"{max_bad_share:g} that is let pass (--max-bad-share). " + "; ".join(bad))
+                raise DataError(
+                    f"{path}: {wrong} of {lines[path.name]} lines are bad, more than the share of "
+                    f"{max_bad_share:g} that is let pass (--max-bad-share). " + "; ".join(bad)
+                )
         if not lines[path.name]:
             raise DataError(f"{path}: this file has no lines of data.")
     bar.close()
-    return parts, {"rows read": dict(lines), "bad lines": {r: n for r, n in why.items() if not r.startswith(DROPPED)},
-                   "rows dropped": {r.removeprefix(DROPPED): n for r, n in why.items() if r.startswith(DROPPED)},
-                   "first bad lines": bad}
+    return parts, {
+        "rows read": dict(lines),
+        "bad lines": {r: n for r, n in why.items() if not r.startswith(DROPPED)},
+        "rows dropped": {r.removeprefix(DROPPED): n for r, n in why.items() if r.startswith(DROPPED)},
+        "first bad lines": bad,
+    }

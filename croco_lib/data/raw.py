@@ -19,8 +19,14 @@ def fetch(name: str, archive: str, url: str, md5: str, otherwise: str) -> Path:
     target = ROOT / "data" / "raw" / name
     unpack = pooch.Unzip if archive.endswith(".zip") else pooch.Untar
     try:
-        pooch.retrieve(url, known_hash=f"md5:{md5}", fname=archive, path=target, processor=unpack(extract_dir="."),
-                       progressbar=True)
+        pooch.retrieve(
+            url,
+            known_hash=f"md5:{md5}",
+            fname=archive,
+            path=target,
+            processor=unpack(extract_dir="."),
+            progressbar=True,
+        )
     except Exception as error:  # pooch passes on whatever requests, ssl, tarfile or zipfile raise
         reason = str(error).splitlines()[0]
         raise DataError(f"Could not fetch {archive}: {reason}\nWithout the network: {otherwise}") from error

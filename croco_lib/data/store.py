@@ -61,7 +61,8 @@ def create(path: Path, dtype: type, shape: tuple[int, ...]) -> BinaryIO:
     """A .npy file open for its data. Written as a stream, so that its pages never count as the process's own."""
     file = path.open("wb")
     np.lib.format.write_array_header_1_0(
-        file, {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape})
+        file, {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    )
     return file
 
 

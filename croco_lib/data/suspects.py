@@ -24,10 +24,17 @@ def alone(values: pl.Series, label: np.ndarray) -> float:
 def _alone(values: pl.Series, label: np.ndarray) -> float:
     half = np.random.default_rng(0).random(len(label)) < 0.5
     mean = label[half].mean()
-    rates = pl.DataFrame({"v": values.filter(pl.Series(half)), "y": label[half]}).group_by("v").agg(
-        rate=(pl.col("y").sum() + 10 * mean) / (pl.len() + 10))
-    score = pl.DataFrame({"v": values.filter(pl.Series(~half))}).join(
-        rates, on="v", how="left", nulls_equal=True, maintain_order="left")["rate"].fill_null(mean).to_numpy()
+    rates = (
+        pl.DataFrame({"v": values.filter(pl.Series(half)), "y": label[half]})
+        .group_by("v")
+        .agg(rate=(pl.col("y").sum() + 10 * mean) / (pl.len() + 10))
+    )
+    score = (
+        pl.DataFrame({"v": values.filter(pl.Series(~half))})
+        .join(rates, on="v", how="left", nulls_equal=True, maintain_order="left")["rate"]
+        .fill_null(mean)
+        .to_numpy()
+    )
     return float(grouped_auc(label[~half].astype(int), score, np.zeros(len(score), int))[0][0])
 
 

@@ -45,8 +45,9 @@ def single_byte(path: Path) -> str:
             except UnicodeDecodeError:
                 first = first or number
     if others:
-        raise DataError(f"{path}: line {first} is not UTF-8, and other lines are. Mend that line, or save the whole "
-                        "file as UTF-8.")
+        raise DataError(
+            f"{path}: line {first} is not UTF-8, and other lines are. Mend that line, or save the whole file as UTF-8."
+        )
     return "cp1252"
 
 
@@ -79,8 +80,10 @@ def dialect(path: Path, separator: str | None = None) -> tuple[str, str, list[st
     if len(names) == 1 and len(lines) > 1:
         below = {s: len(next(csv.reader(lines[1:2], delimiter=s))) for s in SEPARATORS}
         if (columns := max(below.values())) > 2:
-            raise DataError(f"{path}: the first line, {lines[0].strip()[:60]!r}, is one column, the next "
-                            f"has {columns}. Remove what stands above the line that names the columns.")
+            raise DataError(
+                f"{path}: the first line, {lines[0].strip()[:60]!r}, is one column, the next "
+                f"has {columns}. Remove what stands above the line that names the columns."
+            )
     return encoding, separator, names
 
 
@@ -121,8 +124,10 @@ def plain(path: Path, folder: Path) -> Path:
 
 def _rewrite(path: Path, to: Path, encoding: str, separator: str) -> None:
     encoding = "utf-8-sig" if encoding == "utf-8" else encoding
-    with io.TextIOWrapper(open_bytes(path), encoding=encoding, errors="replace", newline="") as file, \
-            to.open("w", encoding="utf-8", newline="") as made:
+    with (
+        io.TextIOWrapper(open_bytes(path), encoding=encoding, errors="replace", newline="") as file,
+        to.open("w", encoding="utf-8", newline="") as made,
+    ):
         csv.writer(made, lineterminator="\n").writerows(filter(None, csv.reader(file, delimiter=separator)))
 
 
@@ -145,8 +150,13 @@ def row_at(where: str | Path, row: int) -> str:
     return f"data row {row + 1} (line {line_of(where, row) if is_csv else row + 2} of a CSV)"
 
 
-def read_table(path: str | Path, integers: Sequence[str] = (), numbers: Sequence[str] = (),
-               text: Sequence[str] | bool = (), separator: str | None = None) -> pl.DataFrame:
+def read_table(
+    path: str | Path,
+    integers: Sequence[str] = (),
+    numbers: Sequence[str] = (),
+    text: Sequence[str] | bool = (),
+    separator: str | None = None,
+) -> pl.DataFrame:
     """A CSV or Parquet file as a table. Columns named in `integers` must hold whole numbers, in `numbers` any.
 
     Columns named in `text` (true: all) stay as they are written in a CSV, so that 007 is not 7. A CSV may be packed
@@ -179,8 +189,10 @@ def read_table(path: str | Path, integers: Sequence[str] = (), numbers: Sequence
         if encoding != "utf-16" and (table is None or any(pa.types.is_binary(t) for t in table.schema.types)):
             table = read(encoding := single_byte(path), True)  # the first letter that is not UTF-8 stands far down
         if encoding == "cp1252":
-            warnings.warn(f"{path}: not UTF-8, read as Windows-1252 (cp1252). Save it as UTF-8 if letters look wrong.",
-                          stacklevel=2)
+            warnings.warn(
+                f"{path}: not UTF-8, read as Windows-1252 (cp1252). Save it as UTF-8 if letters look wrong.",
+                stacklevel=2,
+            )
     except (pa.ArrowInvalid, UnicodeError):
         try:  # once more on one thread: only then does the reader know the row's number
             read(encoding, False)
@@ -218,5 +230,7 @@ def no_gaps(table: pl.DataFrame, columns: Sequence[str], where: str | Path) -> N
         values = table[column]
         gaps = values.is_null() | (values.is_nan() if values.dtype.is_float() else False)
         if count := int(gaps.sum()):
-            raise DataError(f"{where}: column {column!r} has {count} missing values (null or NaN), the first in "
-                            f"{row_at(where, int(gaps.arg_max()))}. Fill them in, or leave those rows out yourself.")
+            raise DataError(
+                f"{where}: column {column!r} has {count} missing values (null or NaN), the first in "
+                f"{row_at(where, int(gaps.arg_max()))}. Fill them in, or leave those rows out yourself."
+            )

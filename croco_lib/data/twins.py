@@ -46,6 +46,9 @@ def mark(row: np.ndarray, whole: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 def notes(read: np.ndarray, distinct: np.ndarray, rows: np.ndarray, odd: np.ndarray) -> dict[str, dict[str, int]]:
     """The notes on twins, from numbers of rows [2], of all tabs and of the five."""
-    counts = {"exact duplicates dropped": read - distinct, "further twins dropped": distinct - rows,
-              "further twins of another label": odd}
+    counts = {
+        "exact duplicates dropped": read - distinct,
+        "further twins dropped": distinct - rows,
+        "further twins of another label": odd,
+    }
     return {what: dict(zip(("all tabs", "the five tabs"), n.tolist(), strict=True)) for what, n in counts.items()}

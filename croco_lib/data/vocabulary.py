@@ -74,8 +74,9 @@ def loose(text: pl.Series, ids: str) -> pl.Series:
     """
     bare = text.str.replace(r"\.0+$", "")
     bare = bare.str.replace(r"^(-?)0+(\d)", "${1}${2}") if ids == "numbers" else bare
-    return pl.select(pl.when(bare.str.to_lowercase().is_in(["true", "false"])).then(bare.str.to_lowercase())
-                     .otherwise(bare)).to_series()
+    return pl.select(
+        pl.when(bare.str.to_lowercase().is_in(["true", "false"])).then(bare.str.to_lowercase()).otherwise(bare)
+    ).to_series()
 
 
 class Counts:
@@ -102,10 +103,19 @@ class Counts:
 
 def save(vocabularies: Mapping[str, np.ndarray], path: Path, where: str) -> None:
     """The values of each field as one Parquet file of field, id, value as text. `where` begins an error's words."""
-    write_whole(path, pl.concat(
-        pl.DataFrame({"field": [name] * len(values), "id": np.arange(1, len(values) + 1),
-                      "value": as_ids(pl.Series("value", values), where).cast(pl.String)})
-        for name, values in vocabularies.items()).write_parquet)
+    write_whole(
+        path,
+        pl.concat(
+            pl.DataFrame(
+                {
+                    "field": [name] * len(values),
+                    "id": np.arange(1, len(values) + 1),
+                    "value": as_ids(pl.Series("value", values), where).cast(pl.String),
+                }
+            )
+            for name, values in vocabularies.items()
+        ).write_parquet,
+    )
 
 
 def load(path: Path, fields: Iterable[str]) -> dict[str, Vocabulary]:

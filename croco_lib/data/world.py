@@ -21,8 +21,13 @@ from ..schema import Field, MultiDomainData, Split
 from .splits import split_random
 
 # KuaiRand: tab, its rows in KuaiRand-1K, its click rate in the last 14 days of KuaiRand-Pure.
-TABS = {"tab 0": (2_407_352, 0.0857), "tab 1": (7_760_237, 0.4939), "tab 2": (895_385, 0.4805),
-        "tab 4": (402_366, 0.5960), "tab 6": (183_403, 0.1486)}
+TABS = {
+    "tab 0": (2_407_352, 0.0857),
+    "tab 1": (7_760_237, 0.4939),
+    "tab 2": (895_385, 0.4805),
+    "tab 4": (402_366, 0.5960),
+    "tab 6": (183_403, 0.1486),
+}
 FACET_DIM = 2  # length of u_k and v_k
 BETWEEN = 0.7  # share of the facets' variance that lies between user groups, and between authors
 GROUPS, CATEGORIES, ITEMS_PER_AUTHOR = 50, 20, 10
@@ -58,8 +63,10 @@ class World:
 
     def pairs(self, s: int, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """`count` users and items as domain s shows them, 0-based."""
-        return (rng.choice(len(self.user_ids), count, p=self.user_p[s]),
-                rng.choice(len(self.item_ids), count, p=self.item_p[s]))
+        return (
+            rng.choice(len(self.user_ids), count, p=self.user_p[s]),
+            rng.choice(len(self.item_ids), count, p=self.item_p[s]),
+        )
 
     def draw(self, counts: np.ndarray, rng: np.random.Generator) -> Split:
         """New rows, `counts[s]` in domain s, clicks drawn from the truth."""
@@ -107,8 +114,16 @@ def draw_facets(rng: np.random.Generator, users: int, items: int, facets: int) -
     return U, V, group, author, np.einsum("kir,kcr->ic", V, prototypes).argmax(1)
 
 
-def draw_world(rng: np.random.Generator, rows: int, users: int, items: int, facets: int, conflict: float, noise: float,
-               strength: float) -> World:
+def draw_world(
+    rng: np.random.Generator,
+    rows: int,
+    users: int,
+    items: int,
+    facets: int,
+    conflict: float,
+    noise: float,
+    strength: float,
+) -> World:
     """The truth behind a world: its facets, the domains' weights, who comes and what is shown, and the biases."""
     S = len(TABS)
     U, V, group, author, category = draw_facets(rng, users, items, facets)
@@ -150,10 +165,17 @@ def make_world(
     domain sizes are. `noise` in [0, 1]: the share of clicks that are the domain's coin toss. `strength`: the standard
     deviation of the logit within a domain. Raises CrocoError for a value out of its range.
     """
-    for name, value, low, high in (("rows", rows, 1_000, np.inf), ("users", users, GROUPS, np.inf),
-                                   ("items", items, ITEMS_PER_AUTHOR, np.inf), ("facets", facets, 1, 64),
-                                   ("conflict", conflict, 0, 1), ("tail", tail, 0, 3), ("noise", noise, 0, 1),
-                                   ("strength", strength, 0, 10), ("seed", seed, 0, np.inf)):
+    for name, value, low, high in (
+        ("rows", rows, 1_000, np.inf),
+        ("users", users, GROUPS, np.inf),
+        ("items", items, ITEMS_PER_AUTHOR, np.inf),
+        ("facets", facets, 1, 64),
+        ("conflict", conflict, 0, 1),
+        ("tail", tail, 0, 3),
+        ("noise", noise, 0, 1),
+        ("strength", strength, 0, 10),
+        ("seed", seed, 0, np.inf),
+    ):
         if not low <= value <= high:
             raise CrocoError(f"world: {name} must lie between {low} and {high}, not {value}.")
     rng = np.random.default_rng(seed)
@@ -164,13 +186,30 @@ def make_world(
     fields = tuple(
         Field(name, size + 1, role, np.arange(size) if role != "domain" else np.array(list(TABS)))
         for name, size, role in (
-            ("user", users, "user"), ("group", GROUPS, ""), ("activity", 10, ""), ("item", items, "item"),
-            ("author", int(truth.item_ids[:, 1].max()), ""), ("category", CATEGORIES, ""),
-            ("domain", len(TABS), "domain"))
+            ("user", users, "user"),
+            ("group", GROUPS, ""),
+            ("activity", 10, ""),
+            ("item", items, "item"),
+            ("author", int(truth.item_ids[:, 1].max()), ""),
+            ("category", CATEGORIES, ""),
+            ("domain", len(TABS), "domain"),
+        )
     )
     part = split_random(rows, seed)
-    notes = {"rows": rows, "split": "random 80/10/10", "unknown id 0": "never used: every id is known",
-             "options": dict(users=users, items=items, facets=facets, conflict=conflict, tail=tail, noise=noise,
-                             strength=strength, seed=seed)}
+    notes = {
+        "rows": rows,
+        "split": "random 80/10/10",
+        "unknown id 0": "never used: every id is known",
+        "options": dict(
+            users=users,
+            items=items,
+            facets=facets,
+            conflict=conflict,
+            tail=tail,
+            noise=noise,
+            strength=strength,
+            seed=seed,
+        ),
+    }
     splits = (everything.take(np.flatnonzero(part == i)) for i in range(3))
     return MultiDomainData("world", fields, tuple(TABS), *splits, notes, truth)

@@ -62,8 +62,9 @@ def information_abundance_at(table: np.ndarray, rows: int, repeats: int = 20, se
     if rows == len(table):
         return information_abundance(table)
     rng = np.random.default_rng(seed)
-    return float(np.mean([information_abundance(table[rng.choice(len(table), rows, replace=False)])
-                          for _ in range(repeats)]))
+    return float(
+        np.mean([information_abundance(table[rng.choice(len(table), rows, replace=False)]) for _ in range(repeats)])
+    )
 
 
 def gate_entropy(gate: np.ndarray) -> float:
@@ -120,12 +121,22 @@ def recovery(sets: np.ndarray, facets: np.ndarray) -> tuple[pd.DataFrame, float]
     cross-validated, not below 0; matched: whether the best one-to-one matching pairs the two) and a score: the mean r2
     of the matched pairs minus the mean of the rest.
     """
-    r2 = np.array([[max(0.0, cross_val_score(LinearRegression(), E, facet, cv=5, scoring="r2").mean())
-                    for facet in facets] for E in sets])
+    r2 = np.array(
+        [
+            [max(0.0, cross_val_score(LinearRegression(), E, facet, cv=5, scoring="r2").mean()) for facet in facets]
+            for E in sets
+        ]
+    )
     rows, columns = linear_sum_assignment(-r2)
     matched = np.zeros_like(r2, bool)
     matched[rows, columns] = True
     rest = r2[~matched].mean() if (~matched).any() else 0.0
-    frame = pd.DataFrame([(f"set {m + 1}", f"facet {k + 1}", r2[m, k], matched[m, k]) for m in range(len(sets))
-                          for k in range(len(facets))], columns=["set", "facet", "r2", "matched"])
+    frame = pd.DataFrame(
+        [
+            (f"set {m + 1}", f"facet {k + 1}", r2[m, k], matched[m, k])
+            for m in range(len(sets))
+            for k in range(len(facets))
+        ],
+        columns=["set", "facet", "r2", "matched"],
+    )
     return frame, float(r2[matched].mean() - rest)

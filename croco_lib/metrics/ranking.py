@@ -13,8 +13,9 @@ from ..errors import CrocoError
 MIN_USERS = 30
 
 
-def grouped_auc(label: np.ndarray, score: np.ndarray, group: np.ndarray,
-                groups: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def grouped_auc(
+    label: np.ndarray, score: np.ndarray, group: np.ndarray, groups: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """AUC within each group. `label` 0/1 [N], `score` [N], `group` int [N] from 0, below `groups`.
 
     Returns the AUC [G], NaN (not defined) where a group has one class, and its rows [G]. Ties count a half. Raises
@@ -24,8 +25,10 @@ def grouped_auc(label: np.ndarray, score: np.ndarray, group: np.ndarray,
     if not len(label) == len(score) == len(group):
         raise CrocoError(f"AUC: {len(label)} labels, {len(score)} scores and {len(group)} groups are not one each.")
     if not np.isfinite(score).all():
-        raise CrocoError(f"AUC: {np.count_nonzero(~np.isfinite(score))} scores are NaN or infinite; "
-                         "training diverged, try a smaller learning rate.")
+        raise CrocoError(
+            f"AUC: {np.count_nonzero(~np.isfinite(score))} scores are NaN or infinite; "
+            "training diverged, try a smaller learning rate."
+        )
     if not np.isin(label, (0, 1)).all():
         raise CrocoError("AUC: labels must be 0 or 1.")
     groups = groups or (int(group.max()) + 1 if len(group) else 0)
@@ -80,8 +83,14 @@ def _gauc(auc: np.ndarray, rows: np.ndarray, min_users: int) -> tuple[float, str
     return float(np.average(auc[both], weights=rows[both])), ""
 
 
-def evaluate_scores(label: np.ndarray, logit: np.ndarray, domain: np.ndarray, user: np.ndarray,
-                    domains: tuple[str, ...], min_users: int = MIN_USERS) -> pd.DataFrame:
+def evaluate_scores(
+    label: np.ndarray,
+    logit: np.ndarray,
+    domain: np.ndarray,
+    user: np.ndarray,
+    domains: tuple[str, ...],
+    min_users: int = MIN_USERS,
+) -> pd.DataFrame:
     """AUC, gAUC and log loss, overall and per domain, as a tidy frame: domain, metric, value, rows, note.
 
     `label` 0/1, `logit`, `domain` int from 0 and `user`, all [N]. gAUC is the AUC within each user, averaged with the
@@ -104,8 +113,11 @@ def evaluate_scores(label: np.ndarray, logit: np.ndarray, domain: np.ndarray, us
             here, own, auc = domain == s, slice(s * users, (s + 1) * users), by_domain[s]
             rows = int(here.sum())
             gauc, why = _gauc(in_user[own], in_rows[own], min_users)
-        for metric, value, note in (("auc", auc, "not defined: one class"), ("gauc", gauc, why),
-                                    ("logloss", log_loss(label[here], logit[here]), "")):
+        for metric, value, note in (
+            ("auc", auc, "not defined: one class"),
+            ("gauc", gauc, why),
+            ("logloss", log_loss(label[here], logit[here]), ""),
+        ):
             note = "" if np.isfinite(value) else note if rows else "not defined: no rows"
             records.append((name, metric, float(value), rows, note))
     return pd.DataFrame(records, columns=["domain", "metric", "value", "rows", "note"])
@@ -143,7 +155,7 @@ def auc_of_weights(label: np.ndarray, score: np.ndarray) -> Callable[[np.ndarray
     `roc_auc_score(label, score, sample_weight=weights)`.
     """
     order = np.argsort(score, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(np.asarray(score)[order]) != 0, True))[:len(order)]  # … of runs of ties
+    ends = np.flatnonzero(np.append(np.diff(np.asarray(score)[order]) != 0, True))[: len(order)]  # … of runs of ties
     positive_row = np.asarray(label)[order] == 1
 
     def auc(weight: np.ndarray) -> np.ndarray:

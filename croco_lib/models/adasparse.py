@@ -24,8 +24,14 @@ class AdaSparse(MultiDomainModel):
     schedule would make the model depend on the number of steps, which early stopping does not fix in advance.
     """
 
-    def __init__(self, data: MultiDomainData, epsilon: float = 0.25, dim: int = 16, expert: tuple = (64, 32),
-                 tower: tuple = (16,)):
+    def __init__(
+        self,
+        data: MultiDomainData,
+        epsilon: float = 0.25,
+        dim: int = 16,
+        expert: tuple = (64, 32),
+        tower: tuple = (16,),
+    ):
         super().__init__()
         sizes = [len(data.fields) * dim, *expert, *tower]
         self.embedding = MultiEmbedding(data.fields, 1, dim)

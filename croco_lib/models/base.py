@@ -26,7 +26,8 @@ class MultiDomainModel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.name, self.options = type(self).__name__, {}
+        self.name = type(self).__name__
+        self.options: dict = {}
         self.seed: int | None = None
         self.sizes: list[int] | None = None
 

@@ -20,9 +20,19 @@ class Crocodile(MultiDomainModel):
     one set.
     """
 
-    def __init__(self, data: MultiDomainData, sets: int = 5, alpha: float = 0.1, dim: int = 16,
-                 expert: tuple = (64, 32), tower: tuple = (16,), regulariser: str = "cov", sample: int | None = None,
-                 gate: str = "peg", multi_embedding: bool = True):
+    def __init__(
+        self,
+        data: MultiDomainData,
+        sets: int = 5,
+        alpha: float = 0.1,
+        dim: int = 16,
+        expert: tuple = (64, 32),
+        tower: tuple = (16,),
+        regulariser: str = "cov",
+        sample: int | None = None,
+        gate: str = "peg",
+        multi_embedding: bool = True,
+    ):
         super().__init__()
         S, inputs = len(data.domains), len(data.fields) * dim
         self.embedding = MultiEmbedding(data.fields, sets if multi_embedding else 1, dim)
@@ -30,8 +40,11 @@ class Crocodile(MultiDomainModel):
         # MMoE's gate reads the experts' input, all others the prior's own table: their forwards differ.
         self.by_prior = known("gate", gate, GATES) != "domain"
         width = 1 if gate == "expert" else expert[-1]
-        self.gate = (PriorGate(data.fields, dim, sets, width, S if gate == "peg-domain" else 1) if self.by_prior
-                     else DomainGate(S, inputs, sets))
+        self.gate = (
+            PriorGate(data.fields, dim, sets, width, S if gate == "peg-domain" else 1)
+            if self.by_prior
+            else DomainGate(S, inputs, sets)
+        )
         self.towers = Towers(S, expert[-1], tower)
         self.alpha, self.sample = alpha, sample
         self.regulariser = REGULARISERS[known("regulariser", regulariser, REGULARISERS)]
@@ -42,5 +55,5 @@ class Crocodile(MultiDomainModel):
         g = self.gate(features, domain) if self.by_prior else self.gate(x.mean(0), domain)  # [M, N, d] or [M, N, 1]
         penalty = 0.0
         if self.alpha and self.training:  # in evaluation nobody reads the penalty
-            penalty = self.alpha * self.regulariser(O[:, :self.sample], g[:, :self.sample])
+            penalty = self.alpha * self.regulariser(O[:, : self.sample], g[:, : self.sample])
         return Output(self.towers(mix(g, O), domain), O, g, penalty)

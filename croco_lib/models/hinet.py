@@ -15,8 +15,9 @@ from .base import MultiDomainModel, Output
 
 
 class HiNet(MultiDomainModel):
-    def __init__(self, data: MultiDomainData, per_stream: int = 2, dim: int = 16, expert: tuple = (64, 32),
-                 tower: tuple = (16,)):
+    def __init__(
+        self, data: MultiDomainData, per_stream: int = 2, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)
+    ):
         super().__init__()
         S, inputs = len(data.domains), len(data.fields) * dim
         if S < 2:
@@ -40,11 +41,13 @@ class HiNet(MultiDomainModel):
         others = self.attention(e_s).masked_fill(own, -torch.inf).softmax(-1)  # [N, S]
         # The three inputs of the tower as weights of all S + 1 streams, so that one product makes all three.
         none = torch.zeros_like(others[:, :1])  # [N, 1]
-        by_stream = torch.stack([
-            torch.cat([torch.zeros_like(others), none + 1], 1),  # the shared stream
-            torch.cat([own.to(x.dtype), none], 1),  # the domain's own
-            torch.cat([others, none], 1),  # the others
-        ])  # [3, N, S + 1]
+        by_stream = torch.stack(
+            [
+                torch.cat([torch.zeros_like(others), none + 1], 1),  # the shared stream
+                torch.cat([own.to(x.dtype), none], 1),  # the domain's own
+                torch.cat([others, none], 1),  # the others
+            ]
+        )  # [3, N, S + 1]
         g = (by_stream[..., None] * within.transpose(0, 1)).flatten(2)  # [3, N, M]
         t = torch.einsum("bnm,mnd->nbd", g, O).flatten(1)  # [N, 3·d]
         gate = g.mean(0).T.unsqueeze(-1)  # [M, N, 1]: each expert's mean weight in the tower's three inputs

@@ -35,8 +35,16 @@ class Level(nn.Module):
 class PLE(MultiDomainModel):
     """`per_stream` experts in each stream, `levels` of them one above the other."""
 
-    def __init__(self, data: MultiDomainData, per_stream: int = 1, levels: int = 1, dim: int = 16,
-                 expert: tuple = (64, 32), tower: tuple = (16,), multi_embedding: bool = False):
+    def __init__(
+        self,
+        data: MultiDomainData,
+        per_stream: int = 1,
+        levels: int = 1,
+        dim: int = 16,
+        expert: tuple = (64, 32),
+        tower: tuple = (16,),
+        multi_embedding: bool = False,
+    ):
         super().__init__()
         S, inputs = len(data.domains), len(data.fields) * dim
         self.embedding = MultiEmbedding(data.fields, (S + 1) * per_stream if multi_embedding else 1, dim)
@@ -65,7 +73,14 @@ class PLE(MultiDomainModel):
 class MEPLE(PLE):
     """ME-PLE: PLE whose experts each have their own embedding set, so a domain's own set learns from it alone."""
 
-    def __init__(self, data: MultiDomainData, per_stream: int = 1, levels: int = 1, dim: int = 16,
-                 expert: tuple = (64, 32), tower: tuple = (16,)):
+    def __init__(
+        self,
+        data: MultiDomainData,
+        per_stream: int = 1,
+        levels: int = 1,
+        dim: int = 16,
+        expert: tuple = (64, 32),
+        tower: tuple = (16,),
+    ):
         super().__init__(data, per_stream, levels, dim, expert, tower, multi_embedding=True)
         self.own_sets = per_stream

@@ -27,6 +27,7 @@ class PartitionedNorm(nn.Module):
 
     def forward(self, z: Tensor, domain: Tensor) -> Tensor:
         """z [N, i], domain int [N] → [N, i]."""
+
         def normal(norm: nn.BatchNorm1d) -> Callable[[Tensor], Tensor]:
             # One row has no variance of its own, so it is normalised by the running one, in training too.
             return lambda rows: norm(rows) if len(rows) > 1 else F.batch_norm(rows, norm.running_mean, norm.running_var)

@@ -29,8 +29,9 @@ def assign(users: int, share: float = 0.5, runs: int | None = None, seed: int = 
     return np.random.default_rng([seed, 4]).random((users,) if runs is None else (runs, users)) < share
 
 
-def compare(a: pd.DataFrame, b: pd.DataFrame, market: Market, test: np.ndarray | None = None,
-            level: float = 0.05) -> pd.DataFrame:
+def compare(
+    a: pd.DataFrame, b: pd.DataFrame, market: Market, test: np.ndarray | None = None, level: float = 0.05
+) -> pd.DataFrame:
     """Lift of arm b over arm a: domain, metric, a, b, lift, low, high, se.
 
     With `test` [U], as an A/B test sees it: users in it are served by b, the others by a. Without, both arms served
@@ -53,8 +54,9 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, market: Market, test: np.ndarray |
     return pd.DataFrame(rows, columns=["domain", "metric", "a", "b", "lift", "low", "high", "se"])
 
 
-def aa_z_scores(frame: pd.DataFrame, market: Market, metric: str = "ctr", runs: int = 1000,
-                seed: int = 0) -> np.ndarray:
+def aa_z_scores(
+    frame: pd.DataFrame, market: Market, metric: str = "ctr", runs: int = 1000, seed: int = 0
+) -> np.ndarray:
     """A/A tests of one arm against itself: z after each day so far [days, runs], users assigned anew in every run."""
     test, z = assign(market.users, runs=runs, seed=seed), []
     for day in range(frame.day.max() + 1):
@@ -73,11 +75,16 @@ def boundary(days: int, level: float = 0.05, paths: int = 200_000) -> np.ndarray
 def false_positives(z: np.ndarray, level: float = 0.05) -> pd.DataFrame:
     """Share of A/A runs [days, runs] called a difference by three rules, with its 95 % interval."""
     plain = stats.norm.ppf(1 - level / 2)
-    rules = {"one look at the end": np.abs(z[-1]) > plain, "a look each day": (np.abs(z) > plain).any(0),
-             "a look each day, O'Brien–Fleming": (np.abs(z) > boundary(len(z), level)[:, None]).any(0)}
+    rules = {
+        "one look at the end": np.abs(z[-1]) > plain,
+        "a look each day": (np.abs(z) > plain).any(0),
+        "a look each day, O'Brien–Fleming": (np.abs(z) > boundary(len(z), level)[:, None]).any(0),
+    }
     tests = {rule: stats.binomtest(int(hit.sum()), len(hit)) for rule, hit in rules.items()}
-    return pd.DataFrame([(rule, t.statistic, *t.proportion_ci(method="wilson")) for rule, t in tests.items()],
-                        columns=["rule", "false_positives", "low", "high"])
+    return pd.DataFrame(
+        [(rule, t.statistic, *t.proportion_ci(method="wilson")) for rule, t in tests.items()],
+        columns=["rule", "false_positives", "low", "high"],
+    )
 
 
 def power(lift: float, se: float, level: float = 0.05) -> float:

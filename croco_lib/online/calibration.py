@@ -18,16 +18,19 @@ def reliability(label, p, domain, domains: tuple[str, ...], bins: int = 10) -> p
     frames = []
     for s, name in enumerate(domains):
         observed, mean = calibration_curve(label[domain == s], p[domain == s], n_bins=bins, strategy="quantile")
-        frames.append(pd.DataFrame(dict(domain=name, predicted=mean, observed=observed,
-                                        ece=np.abs(observed - mean).mean())))
+        frames.append(
+            pd.DataFrame(dict(domain=name, predicted=mean, observed=observed, ece=np.abs(observed - mean).mean()))
+        )
     return pd.concat(frames, ignore_index=True)
 
 
 def platt(model, split: Split) -> np.ndarray:
     """Slope and shift [S, 2] that calibrate the model's logits in each domain (Platt 1999), fitted on this split."""
     z = predict(model, split)
-    fits = [LogisticRegression(C=1e6).fit(z[split.domain == s, None], split.label[split.domain == s])
-            for s in range(len(split.domains))]
+    fits = [
+        LogisticRegression(C=1e6).fit(z[split.domain == s, None], split.label[split.domain == s])
+        for s in range(len(split.domains))
+    ]
     return np.array([(f.coef_[0, 0], f.intercept_[0]) for f in fits])
 
 

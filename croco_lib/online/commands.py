@@ -48,8 +48,10 @@ def score(
     table, parquet = read_table(file, text=True), out.name.lower().endswith(".parquet")
     nested = [name for name, kind in table.schema.items() if kind.is_nested()]
     if nested and not parquet:
-        raise DataError(f"{file}: {', '.join(nested)} hold lists or structs, which a CSV cannot; "
-                        "write the scores as Parquet: -o scores.parquet.")
+        raise DataError(
+            f"{file}: {', '.join(nested)} hold lists or structs, which a CSV cannot; "
+            "write the scores as Parquet: -o scores.parquet."
+        )
     name = "score"
     while name in table.columns:  # the user's own column stays as it is
         name = f"model_{name}"

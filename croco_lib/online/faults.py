@@ -24,7 +24,7 @@ def _shift_items(rows: Split, rng: np.random.Generator, data: MultiDomainData) -
 
 
 def _delay(rows: Split, rng: np.random.Generator, data: MultiDomainData) -> Split:
-    some = rows.take(np.sort(rng.permutation(len(rows))[:len(rows) // 3]))
+    some = rows.take(np.sort(rng.permutation(len(rows))[: len(rows) // 3]))
     return replace(some, label=some.label * (rng.random(len(some)) < 1 / 3))
 
 
@@ -37,7 +37,8 @@ FAULTS: dict[str, Callable] = {
     "feed delayed": _delay,  # a third of the rows and of their clicks has come in
     "feed missing": lambda rows, rng, data: rows.take(np.arange(0)),
     "click rate jumps": lambda rows, rng, data: replace(
-        rows, label=np.maximum(rows.label, rng.random(len(rows)) < 0.5).astype(np.float32)),
+        rows, label=np.maximum(rows.label, rng.random(len(rows)) < 0.5).astype(np.float32)
+    ),
 }
 LEVEL = 0.01  # a good day fails a test with at most this chance
 PAST = 10  # good days that a domain's first day is held against; later ones are held against twice as many at most
@@ -77,8 +78,9 @@ def daily_statistics(model: nn.Module, rows: Split, decided: list) -> np.ndarray
     repeated = len(rows) - len(np.unique(np.column_stack([X, rows.label]), axis=0)) if len(rows) else 0
     shares = np.array([rows.label.sum(), repeated, wrong.sum()]) / n
     smooth = (shares * n + 1) / (n + 2)
-    return np.array([(np.log(n), 1 / n), *zip(shares, smooth * (1 - smooth) / n, strict=True),
-                     (loss.mean(), loss.var() / n)])
+    return np.array(
+        [(np.log(n), 1 / n), *zip(shares, smooth * (1 - smooth) / n, strict=True), (loss.mean(), loss.var() / n)]
+    )
 
 
 def failed_tests(today: np.ndarray, past: list[np.ndarray], level: float = LEVEL) -> list[str]:
@@ -93,9 +95,19 @@ def failed_tests(today: np.ndarray, past: list[np.ndarray], level: float = LEVEL
     return [TESTS[i] for i in np.flatnonzero(t > stats.t.ppf(1 - level / 2 / len(TESTS), len(past) - 1))]
 
 
-def simulate_fault(model: nn.Module, market: Market, fault: str | None, *, requests: Requests,
-                   tolerance: bool, domain: int = 2, days: int = 10, when: range = range(3, 6), rows: int = 40_000,
-                   seed: int = 0) -> pd.DataFrame:
+def simulate_fault(
+    model: nn.Module,
+    market: Market,
+    fault: str | None,
+    *,
+    requests: Requests,
+    tolerance: bool,
+    domain: int = 2,
+    days: int = 10,
+    when: range = range(3, 6),
+    rows: int = 40_000,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Train `model` day by day, in place, with a fault in the feed of `domain` on the days `when`.
 
     With tolerance, a domain whose day is abnormal has its last good day stand in for it until it is normal again, and
@@ -130,14 +142,24 @@ def simulate_fault(model: nn.Module, market: Market, fault: str | None, *, reque
         good = feed if tolerance else good
         shown = serve(market, requests, predict_candidates(model, market, requests))
         alarm = "; ".join(f"{data.domains[s]}: {', '.join(failed)}" for s, failed in alarms.items())
-        table.append((day, domain_auc(model, fresh, MAIN), shown.true_gmv[shown.domain == MAIN].mean(),
-                      domain_auc(model, fresh, domain), alarm, done))
+        table.append(
+            (
+                day,
+                domain_auc(model, fresh, MAIN),
+                shown.true_gmv[shown.domain == MAIN].mean(),
+                domain_auc(model, fresh, domain),
+                alarm,
+                done,
+            )
+        )
     return pd.DataFrame(table, columns=["day", "auc", "gmv", "auc_faulty", "alarm", "done"]).assign(
-        fault=fault or "none", tolerance=tolerance)
+        fault=fault or "none", tolerance=tolerance
+    )
 
 
-def replace_abnormal(feed: list[Split], good: list[Split], history: list[list[np.ndarray]], judge: nn.Module,
-                     decided: list) -> dict[int, list[str]]:
+def replace_abnormal(
+    feed: list[Split], good: list[Split], history: list[list[np.ndarray]], judge: nn.Module, decided: list
+) -> dict[int, list[str]]:
     """The TESTS that each domain's day fails, by domain, where it fails any.
 
     Changes `feed` and `history` in place: an abnormal day gives way to the domain's last good one, a normal day joins
@@ -149,12 +171,11 @@ def replace_abnormal(feed: list[Split], good: list[Split], history: list[list[np
         if failed := failed_tests(today, history[s]) if len(feed[s]) else ["rows"]:
             alarms[s], feed[s] = failed, good[s]
         else:
-            history[s] = [*history[s][1 - 2 * PAST:], today]
+            history[s] = [*history[s][1 - 2 * PAST :], today]
     return alarms
 
 
-def train_or_roll_back(model: nn.Module, data: MultiDomainData, feed: list[Split], good: list[Split],
-                       day: int) -> bool:
+def train_or_roll_back(model: nn.Module, data: MultiDomainData, feed: list[Split], good: list[Split], day: int) -> bool:
     """Train on the day, in place; where that makes the main domain worse, roll back. Returns whether it did.
 
     Rolled back, the model is trained again with the main domain's new rows and the others' last good day; `feed` is
@@ -172,6 +193,7 @@ def train_or_roll_back(model: nn.Module, data: MultiDomainData, feed: list[Split
 
 def train_day(model: nn.Module, data: MultiDomainData, feed: list[Split], day: int) -> MultiDomainData:
     """Train the model on one day's rows of all domains, in place; returns them as training data."""
+
     def column(name: str) -> np.ndarray:
         return np.concatenate([getattr(rows, name) for rows in feed])
 

@@ -78,8 +78,9 @@ def draw_requests(market: Market, count: int, candidates: int = 20, days: int = 
     return Requests(np.arange(count) * days // count, domain, user, ads, rng.random((2, count)))
 
 
-def code_rows(market: Market, user: np.ndarray, ad: np.ndarray, domain: np.ndarray,
-              label: np.ndarray | None = None) -> Split:
+def code_rows(
+    market: Market, user: np.ndarray, ad: np.ndarray, domain: np.ndarray, label: np.ndarray | None = None
+) -> Split:
     """Coded rows of 0-based users and ads, with the truth."""
     world = market.world
     features = np.column_stack([world.user_ids[user], world.item_ids[ad], domain + 1]).astype(np.int32)
@@ -94,8 +95,10 @@ def predict_candidates(model: nn.Module, market: Market, requests: Requests) -> 
     key, where = np.unique(key, return_inverse=True)
     pair, ad = np.divmod(key, ads)
     domain, user = np.divmod(pair, market.users)
-    parts = [predict(model, code_rows(market, *(a[i:i + (1 << 20)] for a in (user, ad, domain))))
-             for i in range(0, len(key), 1 << 20)]
+    parts = [
+        predict(model, code_rows(market, *(a[i : i + (1 << 20)] for a in (user, ad, domain))))
+        for i in range(0, len(key), 1 << 20)
+    ]
     return expit(np.concatenate(parts))[where].reshape(requests.ads.shape)
 
 
@@ -110,10 +113,21 @@ def serve(market: Market, requests: Requests, p: np.ndarray) -> pd.DataFrame:
     truth = market.world.probability(requests.user, ad, requests.domain)
     click = requests.draws[0] < truth
     buy = click & (requests.draws[1] < market.bought[ad])
-    return pd.DataFrame(dict(
-        day=requests.day, domain=requests.domain, user=requests.user, ad=ad, predicted=p[rows, best],
-        ctr=click.astype(float), revenue=click * market.bid[ad], gmv=buy * market.value[ad],
-        true_ctr=truth, true_revenue=truth * market.bid[ad], true_gmv=truth * market.bought[ad] * market.value[ad]))
+    return pd.DataFrame(
+        dict(
+            day=requests.day,
+            domain=requests.domain,
+            user=requests.user,
+            ad=ad,
+            predicted=p[rows, best],
+            ctr=click.astype(float),
+            revenue=click * market.bid[ad],
+            gmv=buy * market.value[ad],
+            true_ctr=truth,
+            true_revenue=truth * market.bid[ad],
+            true_gmv=truth * market.bought[ad] * market.value[ad],
+        )
+    )
 
 
 def day_data(data: MultiDomainData, rows: Split, seed: int = 0) -> MultiDomainData:
@@ -125,8 +139,9 @@ def day_data(data: MultiDomainData, rows: Split, seed: int = 0) -> MultiDomainDa
     return replace(data, name="day", train=rows.take(order[rank % 5 > 0]), valid=valid, test=valid)
 
 
-def train_continually(models: Mapping[str, nn.Module], market: Market, requests: Requests,
-                      daily: TrainOptions = DAILY) -> dict[str, pd.DataFrame]:
+def train_continually(
+    models: Mapping[str, nn.Module], market: Market, requests: Requests, daily: TrainOptions = DAILY
+) -> dict[str, pd.DataFrame]:
     """Each arm serves a day, then learns from the clicks on what it showed itself, and so on: outcomes by arm.
 
     The models are trained in place. From the second day on, logs come from the arm's own ranking and no longer from

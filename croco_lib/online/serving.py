@@ -41,9 +41,13 @@ class Schema:
 def save_schema(data: MultiDomainData | Schema, folder: str | Path) -> None:
     """schema.json and vocabulary.parquet (field, id, value as text) of the data, into the folder."""
     folder = Path(folder)
-    about = dict(name=data.name, ids=getattr(data, "ids", "text"), domains=list(data.domains),
-                 many=[f.name for f in data.fields if f.bag is not None],
-                 fields=[dict(name=f.name, size=f.size, role=f.role) for f in data.fields])
+    about = dict(
+        name=data.name,
+        ids=getattr(data, "ids", "text"),
+        domains=list(data.domains),
+        many=[f.name for f in data.fields if f.bag is not None],
+        fields=[dict(name=f.name, size=f.size, role=f.role) for f in data.fields],
+    )
     write_text(folder / "schema.json", json.dumps(about, indent=1))
     save({f.name: f.values for f in data.fields}, folder / "vocabulary.parquet", data.name)
 
@@ -52,12 +56,15 @@ def load_schema(folder: str | Path) -> Schema:
     """The schema that `save_schema` left in the folder. Raises CrocoError where there is none."""
     folder = Path(folder)
     if not (folder / "schema.json").is_file() or not (folder / "vocabulary.parquet").is_file():
-        raise CrocoError(f"{folder} holds no schema.json and vocabulary.parquet. "
-                         f"`croco fit … --folder {folder}` leaves them there.")
+        raise CrocoError(
+            f"{folder} holds no schema.json and vocabulary.parquet. `croco fit … --folder {folder}` leaves them there."
+        )
     about = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
     if about["many"]:
-        raise CrocoError(f"{folder}: the fields {', '.join(about['many'])} hold several values a row, which an "
-                         "exported model cannot take; prepare the data with --multi last and train on that.")
+        raise CrocoError(
+            f"{folder}: the fields {', '.join(about['many'])} hold several values a row, which an "
+            "exported model cannot take; prepare the data with --multi last and train on that."
+        )
     vocabularies = load(folder / "vocabulary.parquet", [f["name"] for f in about["fields"]])
     fields = tuple(Field(**f, values=vocabularies[f["name"]].values.to_numpy()) for f in about["fields"])
     return Schema(about["name"], fields, tuple(about["domains"]), about.get("ids", "numbers"))
@@ -81,11 +88,22 @@ def export(model, schema: MultiDomainData | Schema, folder: str | Path) -> Path:
     example = (torch.zeros(3, len(schema.fields), dtype=torch.int32), torch.zeros(3, dtype=torch.int64))
     rows = torch.export.Dim("rows", min=1)
     with torch.no_grad():
-        program = torch.export.export(Probability().eval().cpu(), example, strict=True,
-                                      dynamic_shapes={"features": {0: rows}, "domain": {0: rows}})
+        program = torch.export.export(
+            Probability().eval().cpu(),
+            example,
+            strict=True,
+            dynamic_shapes={"features": {0: rows}, "domain": {0: rows}},
+        )
         torch.export.save(program, folder / "model.pt2")
-        torch.onnx.export(program, (), folder / "model.onnx", input_names=["features", "domain"],
-                          output_names=["probability"], external_data=False, verbose=False)
+        torch.onnx.export(
+            program,
+            (),
+            folder / "model.onnx",
+            input_names=["features", "domain"],
+            output_names=["probability"],
+            external_data=False,
+            verbose=False,
+        )
     write_text(folder / "README.md", README)
     return folder
 
@@ -129,22 +147,30 @@ def encode(schema: Schema, table: pl.DataFrame, where: str = "table") -> tuple[n
             missing = len(table)
         counts.append((field.name, int((X[:, f] == UNKNOWN).sum()) - missing, missing))
         if field.role == "domain" and (bad := X[:, f] == UNKNOWN).any():
-            raise DataError(f"{where}: the domain, column {field.name!r}, is missing or not one of "
-                            f"{', '.join(map(str, field.values))} in {bad.sum()} rows, the first data row "
-                            f"{bad.argmax() + 1}. Leave those rows out.")
-    return X, X[:, schema.column("domain")].astype(np.int64) - 1, pd.DataFrame(counts, columns=["field", "unknown",
-                                                                                               "missing"])
+            raise DataError(
+                f"{where}: the domain, column {field.name!r}, is missing or not one of "
+                f"{', '.join(map(str, field.values))} in {bad.sum()} rows, the first data row "
+                f"{bad.argmax() + 1}. Leave those rows out."
+            )
+    return (
+        X,
+        X[:, schema.column("domain")].astype(np.int64) - 1,
+        pd.DataFrame(counts, columns=["field", "unknown", "missing"]),
+    )
 
 
-def score(folder: str | Path, table: pl.DataFrame | str | Path,
-          where: str | Path = "table") -> tuple[np.ndarray, pd.DataFrame]:
+def score(
+    folder: str | Path, table: pl.DataFrame | str | Path, where: str | Path = "table"
+) -> tuple[np.ndarray, pd.DataFrame]:
     """Click probabilities float32 [N] of a table's rows by an exported model, and what was unknown (see `encode`)."""
     run = session(folder)
     if not isinstance(table, pl.DataFrame):
         table, where = read_table(table, text=True), Path(table)
     X, domain, counts = encode(load_schema(folder), table, where)
-    parts = [run.run(None, {"features": X[i:i + 65_536], "domain": domain[i:i + 65_536]})[0]
-             for i in range(0, len(X), 65_536)]
+    parts = [
+        run.run(None, {"features": X[i : i + 65_536], "domain": domain[i : i + 65_536]})[0]
+        for i in range(0, len(X), 65_536)
+    ]
     return np.concatenate(parts) if parts else np.zeros(0, np.float32), counts
 
 
@@ -153,8 +179,14 @@ def latency(folder: str | Path, candidates: int = 200, requests: int = 500, seed
     schema, run, rng = load_schema(folder), session(folder), np.random.default_rng(seed)
     times = []
     for i in range(requests + 20):
-        X = np.column_stack([rng.integers(1, f.size, candidates) if f.role not in ("user", "domain") else
-                             np.full(candidates, rng.integers(1, f.size)) for f in schema.fields]).astype(np.int32)
+        X = np.column_stack(
+            [
+                rng.integers(1, f.size, candidates)
+                if f.role not in ("user", "domain")
+                else np.full(candidates, rng.integers(1, f.size))
+                for f in schema.fields
+            ]
+        ).astype(np.int32)
         domain = X[:, schema.column("domain")].astype(np.int64) - 1
         start = time.perf_counter()
         run.run(None, {"features": X, "domain": domain})

@@ -46,8 +46,15 @@ def train_arm(name: str, settings: Mapping, data: MultiDomainData, seed: int = 0
     return fit(model, data, seed=seed, progress=False, **{k: v for k, v in settings.items() if k not in own}).model
 
 
-def simulate(folder: Path, data: Mapping | None = None, count: int = 1_000_000, candidates: int = 20, days: int = 14,
-             seed: int = 0, say: Callable[[str], object] = print) -> None:
+def simulate(
+    folder: Path,
+    data: Mapping | None = None,
+    count: int = 1_000_000,
+    candidates: int = 20,
+    days: int = 14,
+    seed: int = 0,
+    say: Callable[[str], object] = print,
+) -> None:
     """Run it all; write online.csv (the lifts), online.X.csv (one for each further table) and online.json."""
     folder.mkdir(parents=True, exist_ok=True)
     world, arms = load("world", **(data or {})), choose_arms()
@@ -62,28 +69,59 @@ def simulate(folder: Path, data: Mapping | None = None, count: int = 1_000_000, 
         write_whole(folder / name, partial(table.to_csv, index=False, float_format="%.6g"))
         say(f"{name} written")
     command = f"croco online --folder data/results --requests {count} --seed {seed}"
-    about = dict(command=command, data=world.name, options=world.notes["options"], fingerprint=world.fingerprint,
-                 requests=count, candidates=candidates, days=days, seed=seed, arms=arms, versions=VERSIONS,
-                 date=time.strftime("%Y-%m-%d"))
+    about = dict(
+        command=command,
+        data=world.name,
+        options=world.notes["options"],
+        fingerprint=world.fingerprint,
+        requests=count,
+        candidates=candidates,
+        days=days,
+        seed=seed,
+        arms=arms,
+        versions=VERSIONS,
+        date=time.strftime("%Y-%m-%d"),
+    )
     write_text(folder / "online.json", json.dumps(about, indent=1))
 
 
-def measure(models: Mapping[str, nn.Module], market: Market, requests: Requests, scores: Mapping[str, np.ndarray],
-            shown: Mapping[str, pd.DataFrame], seed: int) -> Iterator[tuple[str, pd.DataFrame]]:
+def measure(
+    models: Mapping[str, nn.Module],
+    market: Market,
+    requests: Requests,
+    scores: Mapping[str, np.ndarray],
+    shown: Mapping[str, pd.DataFrame],
+    seed: int,
+) -> Iterator[tuple[str, pd.DataFrame]]:
     """Every table under its file's name, as it is done. `scores` [N, C] and what was `shown` are each arm's."""
     baseline = next(iter(shown.values()))
     few = requests.take(slice(20_000))
     yield "online.csv", (lifts := measure_lifts(market, shown, seed))
-    yield "online.aa.csv", pd.concat([
-        false_positives(aa_z_scores(baseline, market, metric, 2_000, seed)).assign(metric=metric)
-        for metric in METRICS])
+    yield (
+        "online.aa.csv",
+        pd.concat(
+            [
+                false_positives(aa_z_scores(baseline, market, metric, 2_000, seed)).assign(metric=metric)
+                for metric in METRICS
+            ]
+        ),
+    )
     yield "online.power.csv", measure_power(lifts, market.users)
     yield "online.calibration.csv", measure_calibration(models, market, shown)
     yield "online.gmv.csv", measure_distortions(models, market, requests, scores)
     yield "online.daily.csv", measure_daily_lifts(models, market, requests.take(slice(len(requests.day) // 5)))
-    yield "online.faults.csv", pd.concat([
-        simulate_fault(deepcopy(models["crocodile"]), market, fault, tolerance=tolerance, requests=few, seed=seed)
-        for fault in (None, *FAULTS) for tolerance in (False, True)])
+    yield (
+        "online.faults.csv",
+        pd.concat(
+            [
+                simulate_fault(
+                    deepcopy(models["crocodile"]), market, fault, tolerance=tolerance, requests=few, seed=seed
+                )
+                for fault in (None, *FAULTS)
+                for tolerance in (False, True)
+            ]
+        ),
+    )
     yield "online.latency.csv", measure_latency(market.data)
 
 
@@ -91,38 +129,50 @@ def measure_lifts(market: Market, shown: Mapping[str, pd.DataFrame], seed: int) 
     """The second arm's lift over the first, as an A/B test sees it and as it truly is on this traffic."""
     (a, first), (b, second) = shown.items()
     users = {"A/B test": assign(market.users, seed=seed), "true, on this traffic": None}
-    return pd.concat([compare(first, second, market, who).assign(measured=how)
-                      for how, who in users.items()]).assign(baseline=a, test=b)
+    return pd.concat([compare(first, second, market, who).assign(measured=how) for how, who in users.items()]).assign(
+        baseline=a, test=b
+    )
 
 
 def measure_power(lifts: pd.DataFrame, users: int) -> pd.DataFrame:
     """For each metric, the chance that this A/B test sees the paper's lift, and the users that would see it."""
     errors = lifts.query("domain == 'all' and measured == 'A/B test'").set_index("metric").se
-    return pd.DataFrame([(metric, LIFT, se, users, power(LIFT, se), users_needed(LIFT, se, users))
-                         for metric, se in errors.items()],
-                        columns=["metric", "lift", "se", "users", "power", "users_for_80_percent"])
+    return pd.DataFrame(
+        [(metric, LIFT, se, users, power(LIFT, se), users_needed(LIFT, se, users)) for metric, se in errors.items()],
+        columns=["metric", "lift", "se", "users", "power", "users_for_80_percent"],
+    )
 
 
-def measure_calibration(models: Mapping[str, nn.Module], market: Market,
-                        shown: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def measure_calibration(
+    models: Mapping[str, nn.Module], market: Market, shown: Mapping[str, pd.DataFrame]
+) -> pd.DataFrame:
     """`reliability` of each model on ads drawn at random, and on those that it has chosen itself."""
     fresh, tables = market.world.fresh(20_000), []
     for m, model in models.items():
-        seen = {"random ads": (fresh.label, expit(predict(model, fresh)), fresh.domain),
-                "ads shown": tuple(shown[m][c].to_numpy() for c in ("ctr", "predicted", "domain"))}
-        tables += [reliability(label, p, domain, market.data.domains).assign(model=m, on=on)
-                   for on, (label, p, domain) in seen.items()]
+        seen = {
+            "random ads": (fresh.label, expit(predict(model, fresh)), fresh.domain),
+            "ads shown": tuple(shown[m][c].to_numpy() for c in ("ctr", "predicted", "domain")),
+        }
+        tables += [
+            reliability(label, p, domain, market.data.domains).assign(model=m, on=on)
+            for on, (label, p, domain) in seen.items()
+        ]
     return pd.concat(tables)
 
 
-def measure_distortions(models: Mapping[str, nn.Module], market: Market, requests: Requests,
-                        scores: Mapping[str, np.ndarray]) -> pd.DataFrame:
+def measure_distortions(
+    models: Mapping[str, nn.Module], market: Market, requests: Requests, scores: Mapping[str, np.ndarray]
+) -> pd.DataFrame:
     """What each model earns, per request and in truth, with its predictions as they are, calibrated and distorted."""
     rows = []
     for m, model in models.items():
         slope, shift = platt(model, market.data.valid)[requests.domain].T[..., None]  # each [N, 1]
-        for how, p in (("as trained", scores[m]), ("Platt by domain", distort(scores[m], slope, shift)),
-                       ("logits × 2", distort(scores[m], 2)), ("logits × ½", distort(scores[m], 0.5))):
+        for how, p in (
+            ("as trained", scores[m]),
+            ("Platt by domain", distort(scores[m], slope, shift)),
+            ("logits × 2", distort(scores[m], 2)),
+            ("logits × ½", distort(scores[m], 0.5)),
+        ):
             rows.append((m, how, *serve(market, requests, p)[[f"true_{metric}" for metric in METRICS]].mean()))
     return pd.DataFrame(rows, columns=["model", "predictions", *METRICS])
 
@@ -131,8 +181,9 @@ def measure_daily_lifts(models: Mapping[str, nn.Module], market: Market, request
     """The true lift on each of seven days, when both arms learn every day from what they have shown themselves."""
     requests = requests._replace(day=np.arange(len(requests.day)) * 7 // len(requests.day))
     first, second = train_continually({m: deepcopy(model) for m, model in models.items()}, market, requests).values()
-    return pd.concat([compare(first[first.day == day], second[second.day == day], market).assign(day=day)
-                      for day in range(7)])
+    return pd.concat(
+        [compare(first[first.day == day], second[second.day == day], market).assign(day=day) for day in range(7)]
+    )
 
 
 def measure_latency(world: MultiDomainData) -> pd.DataFrame:
@@ -141,6 +192,12 @@ def measure_latency(world: MultiDomainData) -> pd.DataFrame:
     for name, options in (("shared-bottom", {}), *(("crocodile", dict(sets=sets)) for sets in (1, 2, 5, 8))):
         with TemporaryDirectory() as exported:
             model = build(name, world, **options)
-            rows.append((name, options.get("sets", 1), sum(p.numel() for p in model.parameters()),
-                         *latency(export(model, world, exported))))
+            rows.append(
+                (
+                    name,
+                    options.get("sets", 1),
+                    sum(p.numel() for p in model.parameters()),
+                    *latency(export(model, world, exported)),
+                )
+            )
     return pd.DataFrame(rows, columns=["model", "sets", "parameters", "p50_ms", "p99_ms"])

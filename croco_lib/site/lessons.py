@@ -36,8 +36,10 @@ def paths() -> list[Path]:
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Drop what differs between two clean runs or needs a kernel: widget state and views, progress bars, timings."""
-    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-                         "language_info": {"name": "python"}}
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
     for cell in notebook.cells:
         cell.metadata = {k: v for k, v in cell.metadata.items() if k in ("tags", "jupyter")}
         if cell.cell_type != "code":
@@ -77,8 +79,13 @@ def run(path: Path, timeout: int = 1800) -> nbformat.NotebookNode:
     """The lesson run from top to bottom in a fresh kernel. Raises CrocoError that names the failing cell."""
     notebook = nbformat.read(path, as_version=4)
     try:
-        NotebookClient(notebook, timeout=timeout, kernel_name="python3", kernel_manager_class=OwnPython,
-                       resources={"metadata": {"path": str(path.parent)}}).execute()
+        NotebookClient(
+            notebook,
+            timeout=timeout,
+            kernel_name="python3",
+            kernel_manager_class=OwnPython,
+            resources={"metadata": {"path": str(path.parent)}},
+        ).execute()
     except NoSuchKernel:
         raise CrocoError("There is no Jupyter kernel 'python3' here; `make setup` installs it.") from None
     except CellExecutionError as error:
@@ -100,8 +107,12 @@ def site(folder: Path, fresh: Mapping[Path, nbformat.NotebookNode]) -> Path:
     A lesson in `fresh` is written as given, all others as saved.
     """
     guide, glossary, lessons = FOLDER / "TEACHING.md", FOLDER / "GLOSSARY.md", paths()
-    pages = {ROOT / "README.md": "index.html", ROOT / "data/README.md": "data.html", guide: "teaching.html",
-             glossary: "glossary.html"}
+    pages = {
+        ROOT / "README.md": "index.html",
+        ROOT / "data/README.md": "data.html",
+        guide: "teaching.html",
+        glossary: "glossary.html",
+    }
     pages |= {path: f"{path.stem}.html" for path in lessons}
     pages |= {path: f"solutions_{path.stem}.html" for path in sorted(FOLDER.glob("solutions/*.ipynb"))}
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,8 +120,13 @@ def site(folder: Path, fresh: Mapping[Path, nbformat.NotebookNode]) -> Path:
         near = [("contents", ROOT / "README.md")]
         if path in lessons:
             i = lessons.index(path)
-            near += [(f"{word}: {p.stem[:2]}", p) for word, p in zip(
-                ("← before", "next →"), (lessons[i - 1] if i else None, (lessons + [None])[i + 1]), strict=True) if p]
+            near += [
+                (f"{word}: {p.stem[:2]}", p)
+                for word, p in zip(
+                    ("← before", "next →"), (lessons[i - 1] if i else None, (lessons + [None])[i + 1]), strict=True
+                )
+                if p
+            ]
             near += [("solutions", p) for p in pages if p.parent.name == "solutions" and p.stem[:2] == path.stem[:2]]
         near += [("glossary", glossary), ("for teachers", guide)]
         nav = " ".join(f'<a href="{pages[p]}">{word}</a>' for word, p in near)
@@ -123,7 +139,8 @@ def page(path: Path, notebook: nbformat.NotebookNode | None, pages: Mapping[Path
     if path.suffix == ".md":
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(path.read_text(encoding="utf-8"))])
     html, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True).from_notebook_node(
-        notebook or nbformat.read(path, as_version=4), {"metadata": {"name": path.stem, "path": str(path.parent)}})
+        notebook or nbformat.read(path, as_version=4), {"metadata": {"name": path.stem, "path": str(path.parent)}}
+    )
     soup: Any = BeautifulSoup(html, "html.parser")  # nbconvert's template has every tag that is used here
     for script in soup("script"):
         script.decompose()

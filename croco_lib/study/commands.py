@@ -61,8 +61,10 @@ def verdicts(
         typer.echo(f"\n{claim.number}. {claim.text}\n   the paper: {claim.reported}\n   our rule: {claim.rule}")
         for c in table[(table.number == claim.number) & (table.what != "")].itertuples():
             paper = f"; the paper {c.paper:+.4g}" if c.paper == c.paper else ""
-            typer.echo(f"   {c.data}: {c.what}: {c.value:+.4f} [{c.low:+.4f}, {c.high:+.4f}], {c.seeds} seeds, "
-                       f"80 % power from {c.detectable:.4f}{paper}: {c.outcome}")
+            typer.echo(
+                f"   {c.data}: {c.what}: {c.value:+.4f} [{c.low:+.4f}, {c.high:+.4f}], {c.seeds} seeds, "
+                f"80 % power from {c.detectable:.4f}{paper}: {c.outcome}"
+            )
         for data in table[table.number == claim.number].data:
             if claim.judge and runs_of(claim.study, data, folder):
                 typer.echo(f"   made by {Tables(claim.study, data, folder).made_by()}")

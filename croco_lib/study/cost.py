@@ -26,8 +26,11 @@ def products(sets: int, dim: int, widths: tuple[int, ...]) -> dict[str, int]:
     """Multiplications forward: the experts' N · M · Σ i · o; the paper's M(M−1)/2 · d² · N on all rows and on 32."""
     sizes, d = (FIELDS * dim, *widths), widths[-1]
     pairs = sets * (sets - 1) // 2 * d**2
-    return {"products, experts": ROWS * sets * sum(i * o for i, o in zip(sizes[:-1], sizes[1:], strict=True)),
-            "products, all rows": pairs * ROWS, "products, 32 rows": pairs * 32}
+    return {
+        "products, experts": ROWS * sets * sum(i * o for i, o in zip(sizes[:-1], sizes[1:], strict=True)),
+        "products, all rows": pairs * ROWS,
+        "products, 32 rows": pairs * 32,
+    }
 
 
 def milliseconds(part: Callable[[Tensor], Tensor], x: Tensor) -> float:
@@ -55,12 +58,16 @@ def cost(repeats: int = 100) -> pd.DataFrame:
         O = experts(x).detach()  # [M, N, d]
         some = O[:, :32]
         for _ in range(repeats + 5):
-            rows.append({
-                "shape": shape, **products(sets, dim, widths),
-                "ms, experts": milliseconds(experts, x),
-                "ms, all rows": milliseconds(covariance_loss, O),
-                "ms, 32 rows": milliseconds(covariance_loss, some)})
-        del rows[-repeats - 5:-repeats]  # the first five only warm it up
+            rows.append(
+                {
+                    "shape": shape,
+                    **products(sets, dim, widths),
+                    "ms, experts": milliseconds(experts, x),
+                    "ms, all rows": milliseconds(covariance_loss, O),
+                    "ms, 32 rows": milliseconds(covariance_loss, some),
+                }
+            )
+        del rows[-repeats - 5 : -repeats]  # the first five only warm it up
     torch.set_num_threads(threads)
     return pd.DataFrame(rows).round(4).assign(versions=label_of(VERSIONS), rules=RULES_HASH)
 

@@ -17,8 +17,12 @@ def opening(T: Tables) -> Figure:
     know nothing, and information abundance grows with the embedding size, which the search chooses for each model.
     Models without several experts have no diversity index and stand in the right panel only.
     """
-    plane = pd.DataFrame({name: (T.metric(metric, split=split) / T.metric(f"{metric}_start", split=split)).mean()
-                          for name, metric, split in (("DI", "diversity_index", "test"), ("IA", "abundance", "train"))})
+    plane = pd.DataFrame(
+        {
+            name: (T.metric(metric, split=split) / T.metric(f"{metric}_start", split=split)).mean()
+            for name, metric, split in (("DI", "diversity_index", "test"), ("IA", "abundance", "train"))
+        }
+    )
     plane = plane.dropna().query("DI > 0").sort_values("IA")
     gauc = T.metric("gauc")
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6), width_ratios=[3, 2])
@@ -30,16 +34,37 @@ def opening(T: Tables) -> Figure:
     for (model, at), level in zip(plane.iterrows(), levels, strict=True):
         colour = MODELS[model]
         left.plot([at.DI, room[1]], [at.IA, level], color=colour, linewidth=0.6, alpha=0.6)
-        left.plot(at.DI, at.IA, "*" if model == "crocodile" else "o", markersize=15 if model == "crocodile" else 8,
-                  color=colour, markeredgecolor="white")
-        left.text(room[1], level, f" {model}", va="center", fontsize=8,
-                  fontweight="bold" if model == "crocodile" else None)
+        left.plot(
+            at.DI,
+            at.IA,
+            "*" if model == "crocodile" else "o",
+            markersize=15 if model == "crocodile" else 8,
+            color=colour,
+            markeredgecolor="white",
+        )
+        left.text(
+            room[1], level, f" {model}", va="center", fontsize=8, fontweight="bold" if model == "crocodile" else None
+        )
     left.set_xlim(room)
-    left.set(xlabel="diversity index over that before training", title="How different the experts, how full the tables",
-             ylabel="information abundance over that before training")
+    left.set(
+        xlabel="diversity index over that before training",
+        title="How different the experts, how full the tables",
+        ylabel="information abundance over that before training",
+    )
     order = gauc.mean().sort_values(ascending=False).index
-    sns.pointplot(gauc.melt(), x="value", y="model", order=order, hue="model", palette=MODELS, errorbar=("ci", 95),
-                  linestyle="none", seed=0, ax=right, legend=False)
+    sns.pointplot(
+        gauc.melt(),
+        x="value",
+        y="model",
+        order=order,
+        hue="model",
+        palette=MODELS,
+        errorbar=("ci", 95),
+        linestyle="none",
+        seed=0,
+        ax=right,
+        legend=False,
+    )
     right.set(xlabel="gAUC on test rows, and its 95 % interval", ylabel="", title="What it is worth")
     return figure
 
@@ -48,13 +73,24 @@ def literal_reading(T: Tables) -> Figure:
     """What the paper's objective costs when it is read literally: the plain mean's AUC minus its, by domain."""
     domains = T.domains().sort_values(ascending=False).index
     wide = T.values.query("metric == 'auc' and split == 'test' and part != 'mean of domains'").pivot(
-        index=["model", "part", "seed"], columns="variant", values="value")
+        index=["model", "part", "seed"], columns="variant", values="value"
+    )
     frame = (wide["objective: sample"] - wide["objective: domain"]).rename("gain").reset_index()
     order = frame[frame.part == "all"].groupby("model").gain.mean().sort_values(ascending=False).index
     figure, ax = plt.subplots(figsize=(8, 4.8))
-    sns.stripplot(frame, x="gain", y="model", order=order, hue="part", hue_order=["all", *domains], dodge=True,
-                  size=4, ax=ax, linewidth=0,
-                  palette={"all": "black", **domain_palette(domains)})
+    sns.stripplot(
+        frame,
+        x="gain",
+        y="model",
+        order=order,
+        hue="part",
+        hue_order=["all", *domains],
+        dodge=True,
+        size=4,
+        ax=ax,
+        linewidth=0,
+        palette={"all": "black", **domain_palette(domains)},
+    )
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set(xlabel="AUC with the plain mean minus AUC with per-domain means, a dot a seed", ylabel="")
     sns.move_legend(ax, "center left", bbox_to_anchor=(1, 0.5), title="rows of", frameon=False)

@@ -24,8 +24,11 @@ class Gap(NamedTuple):
 
     def tail(self, bound: float) -> float:
         """How likely a value as low as this one, or lower, is where the true difference is `bound`."""
-        return float(stats.t.cdf((self.value - bound) / self.error, self.df)) if self.error > 0 else float(
-            self.value >= bound)
+        return (
+            float(stats.t.cdf((self.value - bound) / self.error, self.df))
+            if self.error > 0
+            else float(self.value >= bound)
+        )
 
 
 UNKNOWN_GAP = Gap(np.nan, -np.inf, np.inf, np.inf, np.nan, 0)

@@ -32,7 +32,7 @@ FRESH_ROWS = 20_000  # new rows a domain of the made world, so that its smallest
 
 
 def parse_data(spec: str) -> tuple[str, dict]:
-    """"world:conflict=0,tail=2" → ("world", {"conflict": 0, "tail": 2})."""
+    """ "world:conflict=0,tail=2" → ("world", {"conflict": 0, "tail": 2})."""
     name, _, options = spec.partition(":")
     pairs = [pair.partition("=") for pair in options.split(",") if pair]
     if bad := [key for key, sign, _ in pairs if not sign]:
@@ -45,10 +45,20 @@ def make_job(data: str, model: str, seed: int, settings: dict, final: bool, insi
     name, fixed = registered(model)
     settings = {**settings, **fixed}
     default = {name: getattr(DEFAULTS, name) for name in FIT}  # those that a job may choose, in the order of its key
-    return json.loads(json.dumps(dict(
-        data=data, model=name, seed=seed, final=final, inside=inside, versions=VERSIONS,
-        options={k: v for k, v in settings.items() if k not in FIT},
-        fit={**default, **{k: v for k, v in settings.items() if k in FIT}})))
+    return json.loads(
+        json.dumps(
+            dict(
+                data=data,
+                model=name,
+                seed=seed,
+                final=final,
+                inside=inside,
+                versions=VERSIONS,
+                options={k: v for k, v in settings.items() if k not in FIT},
+                fit={**default, **{k: v for k, v in settings.items() if k in FIT}},
+            )
+        )
+    )
 
 
 def key_of(job: dict) -> str:
@@ -129,19 +139,30 @@ def run_job(job: dict) -> tuple[dict, dict[str, np.ndarray]]:
 def outcome_of(run: "Run", data: MultiDomainData, values: list[tuple]) -> dict:
     """What is kept of a run that ended well."""
     valid = run.history.query("split == 'valid' and part == 'all' and metric == 'auc'").value.max()
-    return dict(status="done", error="", valid_auc=valid, best_step=run.best_step, steps=int(run.history.step.max()),
-                fingerprint=data.fingerprint, parameters=sum(p.numel() for p in run.model.parameters()), values=values,
-                rows_per_second=run.rows_per_second)
+    return dict(
+        status="done",
+        error="",
+        valid_auc=valid,
+        best_step=run.best_step,
+        steps=int(run.history.step.max()),
+        fingerprint=data.fingerprint,
+        parameters=sum(p.numel() for p in run.model.parameters()),
+        values=values,
+        rows_per_second=run.rows_per_second,
+    )
 
 
-def measured(model: "nn.Module", data: MultiDomainData,
-             fresh: Split | None) -> tuple[list[tuple], dict[str, np.ndarray]]:
+def measured(
+    model: "nn.Module", data: MultiDomainData, fresh: Split | None
+) -> tuple[list[tuple], dict[str, np.ndarray]]:
     """(split, part, metric, value) on test and fresh rows, and the logits that they come from."""
     from ..metrics import domain_mean, evaluate_scores
     from ..training import predict
 
-    values = [("train", name, "rows", n) for name, n in zip(
-        data.domains, np.bincount(data.train.domain).tolist(), strict=True)]
+    values = [
+        ("train", name, "rows", n)
+        for name, n in zip(data.domains, np.bincount(data.train.domain).tolist(), strict=True)
+    ]
     logits = {}
     for split, rows in (("test", data.test), ("fresh", fresh)):
         if rows is None:
@@ -169,8 +190,14 @@ def read(job: dict, folder: Path) -> dict:
         raise CrocoError(f"{path} is damaged; delete it, and the study makes it again.") from None
 
 
-def run_jobs(jobs: list[dict], folder: Path, workers: int = 1, progress: bool = True, label: str = "study",
-             to_file: Callable[[dict, Path], None] = _to_file) -> None:
+def run_jobs(
+    jobs: list[dict],
+    folder: Path,
+    workers: int = 1,
+    progress: bool = True,
+    label: str = "study",
+    to_file: Callable[[dict, Path], None] = _to_file,
+) -> None:
     """Run what is not yet in `folder`, each by `to_file`; failed jobs are tried again."""
     from joblib import Parallel, delayed
 
@@ -181,7 +208,8 @@ def run_jobs(jobs: list[dict], folder: Path, workers: int = 1, progress: bool = 
     open_ = [job for job in unique if read(job, folder).get("status") != "done"]
     bar = tqdm(total=len(unique), initial=len(unique) - len(open_), desc=label, unit="run", disable=not progress)
     done = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch=workers)(
-        delayed(to_file)(job, folder) for job in open_)
+        delayed(to_file)(job, folder) for job in open_
+    )
     for _ in done:
         bar.update()
     bar.close()

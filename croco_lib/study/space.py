@@ -13,8 +13,12 @@ FIXED: dict[str, tuple[str, dict]] = {
 }
 
 # The default comes first everywhere: the first trial of every search is the defaults.
-COMMON = {"lr": (3e-3, 1e-3, 2e-3, 5e-3, 1e-2), "weight_decay": (0.0, 1e-6, 1e-5, 1e-4), "dim": (16, 8, 32),
-          "expert": ((64, 32), (32, 16), (128, 64))}
+COMMON = {
+    "lr": (3e-3, 1e-3, 2e-3, 5e-3, 1e-2),
+    "weight_decay": (0.0, 1e-6, 1e-5, 1e-4),
+    "dim": (16, 8, 32),
+    "expert": ((64, 32), (32, 16), (128, 64)),
+}
 # Two knobs more, of three and of four values: the model's own where it has them, else batch size and tower.
 BATCH, TOWER = ("batch_size", (2048, 1024, 4096)), ("tower", ((16,), (32,), (32, 16), (64,)))
 OWN = {

@@ -60,7 +60,7 @@ class Products(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, arguments=(), named=None):
         if (first := self.PRODUCTS.get(function.overloadpacket)) is not None:
-            self.operands.append([a.detach() for a in arguments[first:first + 2]])
+            self.operands.append([a.detach() for a in arguments[first : first + 2]])
         return function(*arguments, **(named or {}))
 
 
@@ -103,9 +103,15 @@ def step_costs(name: str, data: MultiDomainData, steps: int, lazy: bool = False,
     times = np.array([(*stepper.step(), bare(products.operands)) for _ in range(steps + 3)])[3:]
     forward, backward, optimizer, products_alone = 1e3 * np.median(times, 0)
     total = 1e3 * np.median(times[:, :3].sum(1))
-    return {"rows a second": BATCH / total * 1e3, "forward ms": forward, "backward ms": backward,
-            "optimiser ms": optimizer, "step ms": total, "products ms": products_alone,
-            "share of the limit": products_alone / total}
+    return {
+        "rows a second": BATCH / total * 1e3,
+        "forward ms": forward,
+        "backward ms": backward,
+        "optimiser ms": optimizer,
+        "step ms": total,
+        "products ms": products_alone,
+        "share of the limit": products_alone / total,
+    }
 
 
 def covloss_costs(data: MultiDomainData, steps: int, sample: int | None = None) -> dict:
@@ -116,8 +122,9 @@ def covloss_costs(data: MultiDomainData, steps: int, sample: int | None = None) 
         with Products() as products:
             stepper.step()
         operands.append(products.operands)
-    times = np.array([[(sum(s.step()), bare(o)) for s, o in zip(pair, operands, strict=True)]
-                      for _ in range(steps + 3)])[3:]  # [steps, with or without, step or products]
+    times = np.array(
+        [[(sum(s.step()), bare(o)) for s, o in zip(pair, operands, strict=True)] for _ in range(steps + 3)]
+    )[3:]  # [steps, with or without, step or products]
     share = np.median(1 - times[:, 1] / times[:, 0], axis=0)
     return {"share of a step": share[0], "share of its bare products": share[1]}
 
@@ -155,12 +162,21 @@ def prepare_costs(name: str, rows: int) -> dict:
             write_kuairand(Path(folder, "raw"), name, rows, users=1_000, videos=5_000)
         places = {"CROCO_DATA": f"{folder}/raw", "CROCO_PREPARED": f"{folder}/prepared", "PYTHONPATH": str(ROOT)}
         start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", PREPARE, name], check=True, capture_output=True, text=True,
-                              env={**os.environ, **places})
+        done = subprocess.run(
+            [sys.executable, "-c", PREPARE, name],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **places},
+        )
         seconds = time.perf_counter() - start
         disk = sum(path.stat().st_size for path in Path(folder, "prepared").rglob("*.npy")) / 2**20
-        return {"seconds": seconds, "rows a second": rows / seconds, "peak MiB": float(done.stdout.split()[-1]),
-                "disk MiB": disk}
+        return {
+            "seconds": seconds,
+            "rows a second": rows / seconds,
+            "peak MiB": float(done.stdout.split()[-1]),
+            "disk MiB": disk,
+        }
 
 
 def metric_seconds(rows: int) -> float:

@@ -25,8 +25,19 @@ CLOSE = 0.001  # of validation AUC: models as near as this to Crocodile run `mor
 DRAWS = 200  # bootstrap draws of the test users
 WIDER = 3  # how often a grid is widened where its best value is at an end
 RESAMPLED = ("auc", "gauc")  # under the bootstrap draws
-WORDS = ("data", "models", "seeds", "search", "more_seeds", "settings", "variants", "grid", "inside", "fixed",
-         "as_large_as")
+WORDS = (
+    "data",
+    "models",
+    "seeds",
+    "search",
+    "more_seeds",
+    "settings",
+    "variants",
+    "grid",
+    "inside",
+    "fixed",
+    "as_large_as",
+)
 
 
 def studies(path: Path = RESULTS / "studies.toml") -> dict[str, dict]:
@@ -81,8 +92,9 @@ class Runner:
             raise CrocoError(f"Every trial of {model} on {data} failed: {error}")
         return settings[next(i for i in order if mean[i] == best)], first + sum(again.values(), [])
 
-    def choose_value(self, data: str, model: str, settings: dict, knob: str, values: list[float],
-                     label: str) -> tuple[dict, list[dict]]:
+    def choose_value(
+        self, data: str, model: str, settings: dict, knob: str, values: list[float], label: str
+    ) -> tuple[dict, list[dict]]:
         """The value of a knob that is best on validation; its grid is widened while the best is at one of its ends."""
         tried: list[dict] = []
         for _ in range(1 + WIDER):
@@ -106,8 +118,9 @@ def chosen_in_main(data: str, model: str, folder: Path) -> dict:
     return json.loads(rows.settings.iloc[0])
 
 
-def run_study(name: str, study: dict, data: str, folder: Path = RESULTS, workers: int = 1,
-              progress: bool = True) -> None:
+def run_study(
+    name: str, study: dict, data: str, folder: Path = RESULTS, workers: int = 1, progress: bool = True
+) -> None:
     """Run one study on one data set and write its tables.
 
     `study` has `models`, `seeds`, and may have `search` (trials of the search; without it the defaults, or with
@@ -139,8 +152,12 @@ def run_study(name: str, study: dict, data: str, folder: Path = RESULTS, workers
             planned.append((model, variant, settings))
 
     def finals(seeds: range, models: list[str]) -> list[tuple]:
-        return [(model, variant, settings, make_job(data, model, seed, settings, True, inside))
-                for model, variant, settings in planned if model in models for seed in seeds]
+        return [
+            (model, variant, settings, make_job(data, model, seed, settings, True, inside))
+            for model, variant, settings in planned
+            if model in models
+            for seed in seeds
+        ]
 
     made = finals(range(study["seeds"]), study["models"])
     at.run([job for *_, job in made], name)
@@ -160,13 +177,23 @@ def write_tables(name: str, data: str, made: list[tuple], tried: list[tuple], fo
     runs, values, costs = [], [], []
     for model, variant, settings, job in [*made, *((m, {}, None, job) for m, job in tried)]:
         result, key = read(job, folder / "runs"), key_of(job)
-        runs.append(dict(
-            key=key, stage="final" if job["final"] else "search", data=data, model=model, variant=label_of(variant),
-            seed=job["seed"], settings=json.dumps(settings if job["final"] else {**job["options"], **job["fit"]},
-                                                  sort_keys=True),
-            **{c: result.get(c) for c in ("status", "error", "valid_auc", "best_step", "steps", "parameters",
-                                          "fingerprint")},
-            versions=label_of(job["versions"]), rules=RULES_HASH))
+        runs.append(
+            dict(
+                key=key,
+                stage="final" if job["final"] else "search",
+                data=data,
+                model=model,
+                variant=label_of(variant),
+                seed=job["seed"],
+                settings=json.dumps(settings if job["final"] else {**job["options"], **job["fit"]}, sort_keys=True),
+                **{
+                    c: result.get(c)
+                    for c in ("status", "error", "valid_auc", "best_step", "steps", "parameters", "fingerprint")
+                },
+                versions=label_of(job["versions"]),
+                rules=RULES_HASH,
+            )
+        )
         values += [(key, *row) for row in result["values"]] if job["final"] else []
         costs.append((key, model, round(result["seconds"], 2), round(result.get("rows_per_second", 0)), result["date"]))
     tables = {
@@ -194,14 +221,18 @@ def resampled_users(data: str, made: list[tuple], folder: Path) -> pd.DataFrame:
         draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), DRAWS)  # [draws, users]
         parts = {"all": slice(None), **{name: held.domain == s for s, name in enumerate(loaded.domains)}}
         for model, variant in dict.fromkeys((m, label_of(v)) for m, v, *_ in made):
-            files = [folder / "runs" / f"{key_of(job)}.npz" for m, v, _, job in made
-                     if (m, label_of(v)) == (model, variant)]
+            files = [
+                folder / "runs" / f"{key_of(job)}.npz" for m, v, _, job in made if (m, label_of(v)) == (model, variant)
+            ]
             logits = [np.load(path)[split] for path in files if path.is_file()]  # a failed run leaves none
             for part, here in parts.items() if logits else ():
-                auc, gauc = zip(*(_under_draws(held.label[here], score[here], user[here], draws) for score in logits),
-                                strict=True)
-                rows += [(split, part, model, variant, draw, *values) for draw, values in enumerate(
-                    zip(np.mean(auc, 0), np.mean(gauc, 0), strict=True))]
+                auc, gauc = zip(
+                    *(_under_draws(held.label[here], score[here], user[here], draws) for score in logits), strict=True
+                )
+                rows += [
+                    (split, part, model, variant, draw, *values)
+                    for draw, values in enumerate(zip(np.mean(auc, 0), np.mean(gauc, 0), strict=True))
+                ]
     return pd.DataFrame(rows, columns=["split", "part", "model", "variant", "draw", *RESAMPLED])
 
 

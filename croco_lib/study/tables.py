@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -21,17 +21,23 @@ def release(text: str | None) -> str:
     return (text or "").partition("+")[0]
 
 
-class Side(NamedTuple):
-    """One side of a difference: a value a seed, and one a bootstrap draw of the test users where it was resampled."""
+@dataclass(frozen=True)
+class Side:
+    """What a difference is made of: a value a seed, and one a bootstrap draw of the test users where it was resampled.
+
+    One side minus another goes seed with seed and draw with draw; of one study, or of two on the same data.
+    """
 
     seeds: pd.Series
     draws: pd.Series | None
 
+    def __sub__(self, other: "Side") -> "Side":
+        draws = None if self.draws is None or other.draws is None else self.draws - other.draws
+        return Side(self.seeds - other.seeds, draws)
 
-def difference(one: Side, other: Side) -> Gap:
-    """One side minus the other, seed with seed and draw with draw; of one study, or of two on the same data."""
-    drawn = None if one.draws is None or other.draws is None else one.draws - other.draws
-    return gap(one.seeds - other.seeds, 0.0 if drawn is None else float(drawn.std()))
+    def gap(self) -> Gap:
+        """This difference with its interval."""
+        return gap(self.seeds, 0.0 if self.draws is None else float(self.draws.std()))
 
 
 class Tables:
@@ -59,8 +65,10 @@ class Tables:
                 raise CrocoError(f"{of} were made with {', '.join(other)}. {again}")
         final = self.runs[self.runs.stage == "final"]
         if failed := sorted({f"{r.model} ({r.error})" for r in final.itertuples() if r.status != "done"}):
-            raise CrocoError(f"{of} lack runs that failed: {'; '.join(failed)}. A model that fails at some seeds "
-                             f"cannot be judged by the others. {again}")
+            raise CrocoError(
+                f"{of} lack runs that failed: {'; '.join(failed)}. A model that fails at some seeds "
+                f"cannot be judged by the others. {again}"
+            )
         prints = set(final.fingerprint)
         if self.study != "main" and file_of("main", self.data, "runs", self.folder).is_file():
             main = pd.read_csv(file_of("main", self.data, "runs", self.folder), keep_default_na=False)
@@ -78,8 +86,10 @@ class Tables:
             for text in final[final.model == model].settings.unique():
                 theirs = {k: v for k, v in json.loads(text).items() if k not in put_on_top}
                 if theirs != {k: v for k, v in base.items() if k not in put_on_top}:
-                    raise CrocoError(f"The results of {self.study!r} on {self.data} have other settings of {model} "
-                                     f"than the search of 'main' chose. {again}")
+                    raise CrocoError(
+                        f"The results of {self.study!r} on {self.data} have other settings of {model} "
+                        f"than the search of 'main' chose. {again}"
+                    )
 
     @cached_property
     def values(self) -> pd.DataFrame:
@@ -133,10 +143,11 @@ class Tables:
         drawn = self.users[(self.users.part == part) & (self.users.split == split) & (self.users[by] == name)]
         return Side(seeds, drawn.set_index("draw")[metric])
 
-    def gap(self, one: str | dict, other: str | dict, metric: str = "auc", part: str = "all",
-            split: str = "test") -> Gap:
+    def gap(
+        self, one: str | dict, other: str | dict, metric: str = "auc", part: str = "all", split: str = "test"
+    ) -> Gap:
         """One model or variant of this study minus another."""
-        return difference(self.side(one, metric, part, split), self.side(other, metric, part, split))
+        return (self.side(one, metric, part, split) - self.side(other, metric, part, split)).gap()
 
     def beside(self, study: str) -> "Tables":
         """Another study's tables on the same data, from the same folder."""
@@ -151,12 +162,18 @@ class Tables:
         """The command, runs, seeds, date, versions and rules behind it."""
         costs = pd.read_csv(file_of(self.study, self.data, "costs", self.folder))
         final = self.runs[self.runs.stage == "final"]
-        return (f"croco study {self.study} --data {self.data} ({len(self.runs)} runs, "
-                f"{final.groupby(['model', 'variant']).seed.nunique().max()} seeds, {costs.date.max()}, "
-                f"{self.runs.versions.iloc[0]})")
+        return (
+            f"croco study {self.study} --data {self.data} ({len(self.runs)} runs, "
+            f"{final.groupby(['model', 'variant']).seed.nunique().max()} seeds, {costs.date.max()}, "
+            f"{self.runs.versions.iloc[0]})"
+        )
 
 
 def whole(folder: Path = RESULTS) -> list[tuple[str, str]]:
     """(study, data) of all that is committed, in the order of studies.toml."""
-    return [(name, data) for name, study in studies().items() for data in study["data"]
-            if file_of(name, data, "runs", folder).is_file()]
+    return [
+        (name, data)
+        for name, study in studies().items()
+        for data in study["data"]
+        if file_of(name, data, "runs", folder).is_file()
+    ]

@@ -21,7 +21,7 @@ def judge(folder: Path = RESULTS) -> pd.DataFrame:
     """
     rows = []
     for claim in CLAIMS:
-        for data in (studies()[claim.study]["data"] if claim.judge else ["cost" if claim.study else ""]):
+        for data in studies()[claim.study]["data"] if claim.judge else ["cost" if claim.study else ""]:
             checks, said = [], NOT_RUN
             if claim.judge and runs_of(claim.study, data, folder):
                 checks = list(claim.judge(Tables(claim.study, data, folder)))

@@ -37,8 +37,11 @@ def test_crocodile_rows_a_second(benchmark):
 
     def train():
         limits.append(bare_products())
-        rates.append(fit(build("crocodile", data, sets=SETS, expert=WIDTHS), data, epochs=1, batch_size=ROWS,
-                         progress=False).rows_per_second)
+        rates.append(
+            fit(
+                build("crocodile", data, sets=SETS, expert=WIDTHS), data, epochs=1, batch_size=ROWS, progress=False
+            ).rows_per_second
+        )
 
     benchmark.pedantic(train, rounds=5, warmup_rounds=1)
     rate, limit = sorted(rates[1:])[2], sorted(limits[1:])[2]

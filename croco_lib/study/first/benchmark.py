@@ -26,16 +26,26 @@ TUNING_SEED = 1_000  # of every trial; the final seeds count from 0
 
 # The search space [ours]: 108 settings common to all models, times three of one knob more. It is the model's own
 # where it has one, else the batch size, so that every space is as large.
-COMMON = {"lr": (3e-3, 1e-3, 1e-2), "weight_decay": (0.0, 1e-6, 1e-5), "dim": (16, 8),
-          "expert": ((64, 32), (32, 16)), "tower": ((16,), (32,), (32, 16))}
-OWN = {"crocodile": ("alpha", (0.1, 0.01, 1.0)), "mmoe": ("experts", (5, 3, 8)), "ple": ("per_stream", (1, 2, 3)),
-       "me-ple": ("per_stream", (1, 2, 3)), "hinet": ("per_stream", (2, 1, 3)), "pepnet": ("hidden", (32, 16, 64)),
-       "me-mmoe": ("experts", (5, 3, 8)),
-       "adasparse": ("epsilon", (0.25, 0.1, 0.4))}  # the default first, as everywhere
+COMMON = {
+    "lr": (3e-3, 1e-3, 1e-2),
+    "weight_decay": (0.0, 1e-6, 1e-5),
+    "dim": (16, 8),
+    "expert": ((64, 32), (32, 16)),
+    "tower": ((16,), (32,), (32, 16)),
+}
+OWN = {
+    "crocodile": ("alpha", (0.1, 0.01, 1.0)),
+    "mmoe": ("experts", (5, 3, 8)),
+    "ple": ("per_stream", (1, 2, 3)),
+    "me-ple": ("per_stream", (1, 2, 3)),
+    "hinet": ("per_stream", (2, 1, 3)),
+    "pepnet": ("hidden", (32, 16, 64)),
+    "me-mmoe": ("experts", (5, 3, 8)),
+    "adasparse": ("epsilon", (0.25, 0.1, 0.4)),
+}  # the default first, as everywhere
 NO_OWN = ("batch_size", (2048, 1024, 4096))
 FIT = ("lr", "weight_decay", "batch_size", "epochs", "patience", "eval_every", "objective")
-DEFAULT_FIT = dict(lr=3e-3, weight_decay=0.0, batch_size=2048, epochs=10, patience=3, eval_every=80,
-                   objective="domain")
+DEFAULT_FIT = dict(lr=3e-3, weight_decay=0.0, batch_size=2048, epochs=10, patience=3, eval_every=80, objective="domain")
 
 
 def trials(model: str, count: int) -> list[dict]:
@@ -47,17 +57,26 @@ def trials(model: str, count: int) -> list[dict]:
     knob, values = OWN.get(model, NO_OWN)
     drawn: list[dict] = [{}]
     while len(drawn) < count:
-        drawn.append({name: options[rng.integers(len(options))]
-                      for name, options in [*COMMON.items(), (knob, values)]})
+        drawn.append({name: options[rng.integers(len(options))] for name, options in [*COMMON.items(), (knob, values)]})
     return drawn[:count]
 
 
 def make_job(data: str, model: str, seed: int, settings: dict, final: bool, inside: bool = False) -> dict:
     """Everything that fixes a run's outcome. `settings` go to `fit` by their names, else to the model."""
-    return json.loads(json.dumps(dict(
-        data=data, model=model, seed=seed, final=final, versions=VERSIONS, **({"inside": True} if inside else {}),
-        options={k: v for k, v in settings.items() if k not in FIT},
-        fit={**DEFAULT_FIT, **{k: v for k, v in settings.items() if k in FIT}})))
+    return json.loads(
+        json.dumps(
+            dict(
+                data=data,
+                model=model,
+                seed=seed,
+                final=final,
+                versions=VERSIONS,
+                **({"inside": True} if inside else {}),
+                options={k: v for k, v in settings.items() if k not in FIT},
+                fit={**DEFAULT_FIT, **{k: v for k, v in settings.items() if k in FIT}},
+            )
+        )
+    )
 
 
 def run_job(job: dict) -> dict:
@@ -117,8 +136,10 @@ def _best(jobs: list[dict], folder: Path) -> dict:
     """The settings of the trial that is best on validation."""
     done = [(r["valid_auc"], -i) for i, job in enumerate(jobs) if (r := read(job, folder)).get("status") == "done"]
     if not done:
-        raise CrocoError(f"Every trial of {jobs[0]['model']} on {jobs[0]['data']} failed: "
-                         f"{read(jobs[0], folder).get('error', 'not run')}")
+        raise CrocoError(
+            f"Every trial of {jobs[0]['model']} on {jobs[0]['data']} failed: "
+            f"{read(jobs[0], folder).get('error', 'not run')}"
+        )
     best = jobs[-max(done)[1]]
     return {**best["options"], **best["fit"]}
 
@@ -131,18 +152,32 @@ def run_study(name: str, study: dict, folder: Path, workers: int = 1, progress: 
     value is chosen on validation), and `inside` (true: also measure what goes on inside the models).
     """
     runs, fixed = folder / "runs", study.get("fixed", {})
-    searches = {(d, m): [_trial(d, m, {**setting, **fixed}) for setting in trials(m, study.get("trials", 0))]
-                for d in study["data"] for m in study["models"]}
+    searches = {
+        (d, m): [_trial(d, m, {**setting, **fixed}) for setting in trials(m, study.get("trials", 0))]
+        for d in study["data"]
+        for m in study["models"]
+    }
     _run(list(chain(*searches.values())), runs, workers, progress, f"{name}, search")
-    planned = [(d, m, {**(_best(jobs, runs) if jobs else fixed), **variant}, variant)
-               for (d, m), jobs in searches.items() for variant in _variants(study)]
-    choices = [[_trial(d, m, {**settings, knob: value}) for knob, values in study.get("choose", {}).items()
-                for value in values] for d, m, settings, _ in planned]
+    planned = [
+        (d, m, {**(_best(jobs, runs) if jobs else fixed), **variant}, variant)
+        for (d, m), jobs in searches.items()
+        for variant in _variants(study)
+    ]
+    choices = [
+        [
+            _trial(d, m, {**settings, knob: value})
+            for knob, values in study.get("choose", {}).items()
+            for value in values
+        ]
+        for d, m, settings, _ in planned
+    ]
     _run(list(chain(*choices)), runs, workers, progress, f"{name}, choice")
     inside = study.get("inside", False)
-    final = [(variant, make_job(d, m, seed, _best(jobs, runs) if jobs else settings, True, inside))
-             for (d, m, settings, variant), jobs in zip(planned, choices, strict=True)
-             for seed in range(study["seeds"])]
+    final = [
+        (variant, make_job(d, m, seed, _best(jobs, runs) if jobs else settings, True, inside))
+        for (d, m, settings, variant), jobs in zip(planned, choices, strict=True)
+        for seed in range(study["seeds"])
+    ]
     _run([job for _, job in final], runs, workers, progress, name)
     _write(name, [*final, *(({}, job) for job in chain(*searches.values(), *choices))], folder)
 
@@ -156,18 +191,30 @@ def _write(name: str, jobs: list[tuple[dict, dict]], folder: Path) -> None:
     for variant, job in jobs:
         result = read(job, folder / "runs")
         key = key_of(job)
-        runs.append(dict(key=key, stage="final" if job["final"] else "search", data=job["data"], model=job["model"],
-                         variant=label_of(variant), seed=job["seed"],
-                         settings=json.dumps({**job["options"], **job["fit"]}, sort_keys=True),
-                         **{c: result.get(c) for c in ("status", "error", "valid_auc", "best_step", "steps",
-                                                       "parameters", "fingerprint")},
-                         versions=label_of(job["versions"])))
+        runs.append(
+            dict(
+                key=key,
+                stage="final" if job["final"] else "search",
+                data=job["data"],
+                model=job["model"],
+                variant=label_of(variant),
+                seed=job["seed"],
+                settings=json.dumps({**job["options"], **job["fit"]}, sort_keys=True),
+                **{
+                    c: result.get(c)
+                    for c in ("status", "error", "valid_auc", "best_step", "steps", "parameters", "fingerprint")
+                },
+                versions=label_of(job["versions"]),
+            )
+        )
         values += [(key, *row) for row in result["values"]] if job["final"] else []
-        costs.append((key, job["model"], round(result["seconds"], 2), round(result.get("rows_per_second", 0)),
-                      result["date"]))
-    frames = {"runs": pd.DataFrame(runs).drop_duplicates(["key", "variant"]),
-              "values": pd.DataFrame(values, columns=["key", "split", "part", "metric", "value"]).drop_duplicates(),
-              "costs": pd.DataFrame(costs, columns=["key", "model", "seconds", "rows_per_second", "date"])
-              .drop_duplicates()}
+        costs.append(
+            (key, job["model"], round(result["seconds"], 2), round(result.get("rows_per_second", 0)), result["date"])
+        )
+    frames = {
+        "runs": pd.DataFrame(runs).drop_duplicates(["key", "variant"]),
+        "values": pd.DataFrame(values, columns=["key", "split", "part", "metric", "value"]).drop_duplicates(),
+        "costs": pd.DataFrame(costs, columns=["key", "model", "seconds", "rows_per_second", "date"]).drop_duplicates(),
+    }
     for kind, frame in frames.items():
         write_whole(folder / f"{name}.{kind}.csv", partial(frame.to_csv, index=False))

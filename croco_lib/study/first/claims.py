@@ -61,8 +61,10 @@ def collapse(R: Results) -> Iterator[Check]:
     for data in R.data("main"):
         rows = R.domains(data)
         for model in ("me-ple", "sdem"):
-            large, small = (R.values("main", data, "own_table_abundance", part, "train")[model]
-                            for part in (rows.idxmax(), rows.idxmin()))
+            large, small = (
+                R.values("main", data, "own_table_abundance", part, "train")[model]
+                for part in (rows.idxmax(), rows.idxmin())
+            )
             yield check(data, f"IA of {model}'s own item tables, largest minus smallest domain", large - small)
 
 
@@ -99,8 +101,9 @@ def best_where_scarce(R: Results) -> Iterator[Check]:
 def disentangles(R: Results) -> Iterator[Check]:
     for data in R.data("ablations"):
         cov = np.log10(R.values("ablations", data, "covariance", split="valid", by="variant"))
-        yield check(data, "log10 of how many times lower the covariance is with CovLoss",
-                     cov[WITHOUT_COVLOSS] - cov[AS_CHOSEN])
+        yield check(
+            data, "log10 of how many times lower the covariance is with CovLoss", cov[WITHOUT_COVLOSS] - cov[AS_CHOSEN]
+        )
         r = R.values("ablations", data, "correlation", split="valid", by="variant")
         yield check(data, "mean |correlation| without minus with CovLoss", r[WITHOUT_COVLOSS] - r[AS_CHOSEN])
 
@@ -117,8 +120,11 @@ def beats_regularisers(R: Results) -> Iterator[Check]:
 
 
 def each_part_needed(R: Results) -> Iterator[Check]:
-    without: dict[str, dict] = {"CovLoss": dict(alpha=0.0), "PEG (a domain gate instead)": dict(gate="domain"),
-               "several embeddings": dict(multi_embedding=False)}
+    without: dict[str, dict] = {
+        "CovLoss": dict(alpha=0.0),
+        "PEG (a domain gate instead)": dict(gate="domain"),
+        "several embeddings": dict(multi_embedding=False),
+    }
     for data in R.data("ablations"):
         table = R.values("ablations", data, "auc", by="variant")
         for part, variant in without.items():
@@ -138,8 +144,10 @@ def two_sets_enough(R: Results) -> Iterator[Check]:
         others = R.values("main", data, "auc")
         if sum(m in others for m in BASELINES) < 5:
             raise CrocoError(f"Claim 10 needs five of the baselines on {data}; the study main has fewer.")
-        gaps = sorted((check(data, f"AUC with two sets minus {m}", two - others[m]) for m in BASELINES if m in others),
-                      key=lambda made: -made.low)
+        gaps = sorted(
+            (check(data, f"AUC with two sets minus {m}", two - others[m]) for m in BASELINES if m in others),
+            key=lambda made: -made.low,
+        )
         yield gaps[4]  # five are beaten when the fifth is
 
 
@@ -153,8 +161,14 @@ def sampled_as_good(R: Results) -> Iterator[Check]:
 def cheap(R: Results) -> Iterator[Check]:
     share = covloss_share()
     value, low, high = interval(share)
-    yield Check("made, now", f"share of CovLoss in a training step's time (holds below {CHEAP})", value, low, high,
-                bool(high < CHEAP))
+    yield Check(
+        "made, now",
+        f"share of CovLoss in a training step's time (holds below {CHEAP})",
+        value,
+        low,
+        high,
+        bool(high < CHEAP),
+    )
 
 
 def online_lift(R: Results) -> Iterator[Check]:
@@ -162,5 +176,11 @@ def online_lift(R: Results) -> Iterator[Check]:
         return
     for how in made[0].measured.unique():
         for r in made[0].query("domain == 'all' and measured == @how and metric in ('ctr', 'gmv')").itertuples():
-            yield Check("market", f"lift of {r.metric.upper()}, {r.test} over {r.baseline}, {how}", r.lift, r.low,
-                        r.high, r.low > 0)
+            yield Check(
+                "market",
+                f"lift of {r.metric.upper()}, {r.test} over {r.baseline}, {how}",
+                r.lift,
+                r.low,
+                r.high,
+                r.low > 0,
+            )

@@ -105,8 +105,10 @@ def claims(
         card["agree"] = (again == card.verdict).map({True: "yes", False: "NO"}).where(card.number != 13, "–")
     typer.echo(card.to_string(index=False, max_colwidth=70))
     if run is not None:
-        typer.echo(f"\nfast: {FAST_DATA}, 3 seeds, default settings: smaller data and wider intervals than the "
-                   "committed results, so a claim that holds narrowly there may not show here.")
+        typer.echo(
+            f"\nfast: {FAST_DATA}, 3 seeds, default settings: smaller data and wider intervals than the "
+            "committed results, so a claim that holds narrowly there may not show here."
+        )
     if full:
         _print_checks(table, source)
     else:
@@ -122,14 +124,18 @@ def _print_checks(table: "pd.DataFrame", source: Path) -> None:
     for claim in CLAIMS:
         typer.echo(f"\n{claim.number}. {claim.text}\n   the paper: {claim.reported}\n   our rule: {claim.rule}")
         for c in table[(table.number == claim.number) & (table.what != "")].itertuples():
-            typer.echo(f"   {'holds' if c.holds else 'no   '}  {c.data}: {c.what}: {c.value:+.4f} "
-                       f"[{c.low:+.4f}, {c.high:+.4f}]")
+            typer.echo(
+                f"   {'holds' if c.holds else 'no   '}  {c.data}: {c.what}: {c.value:+.4f} "
+                f"[{c.low:+.4f}, {c.high:+.4f}]"
+            )
         for name in claim.studies:
             typer.echo(f"   made by: {R.made_by(name)}")
         if claim.simulated and (online := R.online()) is not None:
             made = online[1]
-            typer.echo(f"   made by: {made['command']} ({made['requests']:,} requests, {made['date']}, "
-                       f"{', '.join(f'{k}: {v}' for k, v in made['versions'].items())})")
+            typer.echo(
+                f"   made by: {made['command']} ({made['requests']:,} requests, {made['date']}, "
+                f"{', '.join(f'{k}: {v}' for k, v in made['versions'].items())})"
+            )
 
 
 COMMANDS = (benchmark, claims)

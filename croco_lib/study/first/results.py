@@ -17,8 +17,9 @@ def results(name: str, folder: Path = RESULTS) -> pd.DataFrame:
     """
     for kind in ("runs", "values"):
         if not (folder / f"{name}.{kind}.csv").is_file():
-            raise CrocoError(f"There are no results of the study {name!r} in {folder}. "
-                             f"Make them: croco benchmark --study {name}")
+            raise CrocoError(
+                f"There are no results of the study {name!r} in {folder}. Make them: croco benchmark --study {name}"
+            )
     runs = pd.read_csv(folder / f"{name}.runs.csv", keep_default_na=False)
     runs = runs.loc[(runs.stage == "final") & (runs.status == "done"), ["key", "data", "model", "variant", "seed"]]
     return runs.merge(pd.read_csv(folder / f"{name}.values.csv"), on="key").drop(columns="key")
@@ -45,8 +46,9 @@ class Results:
         """The study's data sets."""
         return list(self[study].data.unique())
 
-    def values(self, study: str, data: str, metric: str, part: str = "all", split: str = "test",
-               by: str = "model") -> pd.DataFrame:
+    def values(
+        self, study: str, data: str, metric: str, part: str = "all", split: str = "test", by: str = "model"
+    ) -> pd.DataFrame:
         """One metric, a row a seed and a column a model (or variant)."""
         rows = select(self[study], data, metric, part, split)
         return rows.pivot(index="seed", columns=by, values="value")
@@ -73,5 +75,7 @@ class Results:
         runs = pd.read_csv(self.folder / f"{study}.runs.csv", keep_default_na=False)
         costs = pd.read_csv(self.folder / f"{study}.costs.csv")
         seeds = runs[runs.stage == "final"].groupby("variant").seed.nunique().max()
-        return (f"croco benchmark --study {study} ({len(runs)} runs, {seeds} seeds, {costs.date.max()}, "
-                f"{runs.versions.iloc[0]})")
+        return (
+            f"croco benchmark --study {study} ({len(runs)} runs, {seeds} seeds, {costs.date.max()}, "
+            f"{runs.versions.iloc[0]})"
+        )

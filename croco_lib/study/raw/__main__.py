@@ -8,9 +8,14 @@ import typer
 from . import write_aliccp, write_kuairand
 
 
-def main(name: str, folder: Annotated[Path, typer.Option()], rows: Annotated[str, typer.Option()] = "10_000",
-         users: Annotated[str, typer.Option(help="Users, or Ali-CCP's profiles.")] = "1_000",
-         items: Annotated[str, typer.Option(help="Videos or items.")] = "5_000", seed: int = 0) -> None:
+def main(
+    name: str,
+    folder: Annotated[Path, typer.Option()],
+    rows: Annotated[str, typer.Option()] = "10_000",
+    users: Annotated[str, typer.Option(help="Users, or Ali-CCP's profiles.")] = "1_000",
+    items: Annotated[str, typer.Option(help="Videos or items.")] = "5_000",
+    seed: int = 0,
+) -> None:
     """Write raw files of the layout NAME (kuairand-pure, -1k, -27k or ali-ccp) into --folder."""
     if name == "ali-ccp":
         write_aliccp(folder, int(rows), int(users), int(items), seed)

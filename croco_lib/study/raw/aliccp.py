@@ -10,12 +10,31 @@ from .draws import BLOCK, clicks, tail
 DOMAINS = (9351665, 9351666, 9351667)  # Ali-CCP's field 301; the third value is a guess
 DOMAIN_RATES = np.array([0.04, 0.05, 0.035])  # clicks of their rows
 # A field's first id and how many it has: multi-valued (and their mean number of values a profile or row), then single.
-MANY = {"109_14": (450_000, 5_000, 20), "110_14": (500_000, 100_000, 12), "127_14": (3_450_000, 40_000, 15),
-        "150_14": (3_864_990, 50_000, 30)}
-USER = {"121": (3_438_658, 97), "122": (3_438_755, 13), "124": (3_438_768, 3), "125": (3_438_771, 8),
-        "126": (3_438_779, 3), "127": (3_438_782, 3), "128": (3_864_885, 3), "129": (3_864_888, 5)}
-ITEM = {"206": (8_315_000, 5_000), "207": (8_400_000, 60_000), "216": (9_150_000, 30_000), "508": (9_355_000, 4_000),
-        "509": (9_650_000, 40_000), "702": (9_700_000, 60_000), "853": (9_800_000, 20_000)}
+MANY = {
+    "109_14": (450_000, 5_000, 20),
+    "110_14": (500_000, 100_000, 12),
+    "127_14": (3_450_000, 40_000, 15),
+    "150_14": (3_864_990, 50_000, 30),
+}
+USER = {
+    "121": (3_438_658, 97),
+    "122": (3_438_755, 13),
+    "124": (3_438_768, 3),
+    "125": (3_438_771, 8),
+    "126": (3_438_779, 3),
+    "127": (3_438_782, 3),
+    "128": (3_864_885, 3),
+    "129": (3_864_888, 5),
+}
+ITEM = {
+    "206": (8_315_000, 5_000),
+    "207": (8_400_000, 60_000),
+    "216": (9_150_000, 30_000),
+    "508": (9_355_000, 4_000),
+    "509": (9_650_000, 40_000),
+    "702": (9_700_000, 60_000),
+    "853": (9_800_000, 20_000),
+}
 MISSING = {"126": 0.59, "129": 0.37, "216": 0.27, "508": 0.3, "509": 0.5, "702": 0.4, "853": 0.4}
 
 
@@ -40,14 +59,27 @@ def lines_of(rng, parts: dict, counts: np.ndarray, heads: list[pl.Expr], n: int)
     names, order = list(parts), rng.integers(0, 4, n)
     table = pl.select(**parts).with_columns(order=pl.lit(pl.Series(order)))
     shuffles = [rng.permutation(names).tolist() for _ in range(4)]
-    text = pl.coalesce(*(pl.when(pl.col("order") == k).then(pl.concat_str(s, separator="\x01", ignore_nulls=True))
-                         for k, s in enumerate(shuffles)))
+    text = pl.coalesce(
+        *(
+            pl.when(pl.col("order") == k).then(pl.concat_str(s, separator="\x01", ignore_nulls=True))
+            for k, s in enumerate(shuffles)
+        )
+    )
     return table.select(pl.concat_str(*heads, pl.lit(pl.Series(counts)), text, separator=","))
 
 
-def write_aliccp(folder: Path, rows: int = 10_000, profiles: int = 500, items: int = 2_000, seed: int = 0,
-                 impossible: float = 0.001, orphans: float = 0.001, bad: dict[int, str] | None = None,
-                 values: float = 1.0, shares: tuple[float, ...] = (0.378, 0.0075, 0.6145)) -> Path:
+def write_aliccp(
+    folder: Path,
+    rows: int = 10_000,
+    profiles: int = 500,
+    items: int = 2_000,
+    seed: int = 0,
+    impossible: float = 0.001,
+    orphans: float = 0.001,
+    bad: dict[int, str] | None = None,
+    values: float = 1.0,
+    shares: tuple[float, ...] = (0.378, 0.0075, 0.6145),
+) -> Path:
     """Ali-CCP's four files, half of the rows train, half test; both have `profiles` common lines.
 
     `impossible`: the share of rows with click 0 and conversion 1; `orphans`: of rows whose common line is not there.
@@ -74,8 +106,12 @@ def write_aliccp(folder: Path, rows: int = 10_000, profiles: int = 500, items: i
                 index = pl.Series(np.where(rng.random(n) < orphans, -1, who))
                 listed = pl.DataFrame({"i": np.arange(profiles), "key": key})
                 known = pl.DataFrame({"i": index}).join(listed, on="i", how="left", maintain_order="left")["key"]
-                heads = [pl.lit(pl.Series(np.arange(first, first + n) + 1)), pl.lit(pl.Series(click)),
-                         pl.lit(pl.Series(conversion)), pl.lit(known.fill_null("0" * 15 + "f"))]
+                heads = [
+                    pl.lit(pl.Series(np.arange(first, first + n) + 1)),
+                    pl.lit(pl.Series(click)),
+                    pl.lit(pl.Series(conversion)),
+                    pl.lit(known.fill_null("0" * 15 + "f")),
+                ]
                 table = _skeleton(rng, heads, item, domain)
                 if half == 0 and (wrong := {r - first: t for r, t in (bad or {}).items() if first <= r < first + n}):
                     lines = table.to_series().to_list()
@@ -104,8 +140,7 @@ def _common(rng: np.random.Generator, key: pl.Series, user: np.ndarray, values: 
 def _skeleton(rng: np.random.Generator, heads: list[pl.Expr], item: np.ndarray, domain: np.ndarray) -> pl.DataFrame:
     """Ali-CCP's skeleton lines with these heads (row, click, conversion, profile), items and domains."""
     n = len(item)
-    parts = {"205": feature("205", 4_000_000 + item, "1.0"),
-             "301": feature("301", np.array(DOMAINS)[domain], "1.0")}
+    parts = {"205": feature("205", 4_000_000 + item, "1.0"), "301": feature("301", np.array(DOMAINS)[domain], "1.0")}
     counts = np.full(n, 2)
     for name, (base, size) in ITEM.items():
         there = rng.random(n) >= MISSING.get(name, 0)

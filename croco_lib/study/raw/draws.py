@@ -12,6 +12,7 @@ def tail(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
 
 def clicks(rng, user, item, domain, rates, seed) -> np.ndarray:
     """0 or 1 for each row: a domain's rate, tilted by hidden factors of user and item (hashed, so of any number)."""
+
     def factor(ids, k):
         x = (ids + 1_000_003 * (seed + 1)).astype(np.uint64) + np.asarray(k).astype(np.uint64) * np.uint64(1 << 40)
         for shift, odd in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
