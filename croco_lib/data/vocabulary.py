@@ -70,9 +70,11 @@ class Vocabulary:
 def loose(text: pl.Series, ids: str) -> pl.Series:
     """What is left of an id when the way in which tools write it is taken off: 3.0 → 3, True → true.
 
+    A date is one whether it is written as a day, as CSVs have it, or as its midnight, as Parquet's timestamps are.
     Models saved when columns of numbers were still read as numbers (`ids` "numbers") know 007 as 7.
     """
     bare = text.str.replace(r"\.0+$", "")
+    bare = bare.str.replace(r"^(\d{4}-\d\d-\d\d)T", "$1 ").str.replace(r"^(\d{4}-\d\d-\d\d) 00:00:00$", "$1")
     bare = bare.str.replace(r"^(-?)0+(\d)", "${1}${2}") if ids == "numbers" else bare
     return pl.select(
         pl.when(bare.str.to_lowercase().is_in(["true", "false"])).then(bare.str.to_lowercase()).otherwise(bare)
