@@ -160,7 +160,7 @@ def test_an_interval_covers_the_truth_as_often_as_it_says(users, seeds, short):
 def test_the_detectable_effect_is_seen_four_times_in_five(seeds):
     rng = np.random.default_rng(0)
     error = 1 / np.sqrt(seeds)
-    effect = intervals.detectable(intervals.Gap(0, 0, 0, error, seeds - 1, seeds))
+    effect = intervals.detectable(error, seeds - 1)
     d = rng.normal(effect, 1, (4000, seeds))
     assert abs((stats.ttest_1samp(d, 0, axis=1).pvalue < 0.05).mean() - 0.8) < 0.03
 

@@ -51,10 +51,10 @@ def gap(differences: pd.Series, users_error: float = 0.0) -> Gap:
     return Gap(float(d.mean()), float(d.mean() - half), float(d.mean() + half), error, float(min(df, 1e6)), n)
 
 
-def detectable(g: Gap, power: float = 0.8, level: float = 0.05) -> float:
-    """The smallest true distance from the claim's bound that a two-sided t test at this level sees with this power."""
-    if not 0 < g.error < np.inf:
+def detectable(error: float, df: float, power: float = 0.8, level: float = 0.05) -> float:
+    """The smallest true distance from a bound that a two-sided t test of this standard error sees with this power."""
+    if not 0 < error < np.inf:
         return float("nan")
-    critical = stats.t.ppf(1 - level / 2, g.df)
-    seen = optimize.brentq(lambda d: stats.nct.sf(critical, g.df, d) - power, 0, 100)
-    return float(seen * g.error)
+    critical = stats.t.ppf(1 - level / 2, df)
+    seen = optimize.brentq(lambda d: stats.nct.sf(critical, df, d) - power, 0, 100)
+    return float(seen * error)

@@ -58,7 +58,9 @@ def above(what: str, g: Gap, paper: float = np.nan, bound: float = 0.0, level: f
         return Check(what, g.value, g.low, g.high, np.nan, g.seeds, paper, NOISY, 1.0)
     low, high = g.interval(level)
     outcome = HOLDS if low > bound else CONTRADICTED if high < bound else NOISY
-    return Check(what, g.value, low, high, detectable(g, level=1 - level), g.seeds, paper, outcome, g.tail(bound))
+    return Check(
+        what, g.value, low, high, detectable(g.error, g.df, level=1 - level), g.seeds, paper, outcome, g.tail(bound)
+    )
 
 
 def not_worse(what: str, g: Gap, margin: float, paper: float = np.nan) -> Check:
