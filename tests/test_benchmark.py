@@ -48,6 +48,7 @@ def tables(folder):
     return [(folder / f"small.{kind}.csv").read_bytes() for kind in ("runs", "values")]
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_ends_with_the_same_bytes(finished, tmp_path):
     code = (
         "from croco_lib.study.first.benchmark import run_study; from pathlib import Path; import json, sys; "
@@ -174,6 +175,7 @@ def test_the_committed_studies_name_what_exists():
                 assert option in options_of("crocodile") or option in FIT
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_tables(tmp_path):
     out = CliRunner().invoke(
         app,

@@ -68,6 +68,7 @@ def test_the_truth_earns_the_most_and_the_same_arm_nothing_more(place, asked, ar
     assert (abtest.compare(arm, arm, place).lift == 0).all()
 
 
+@pytest.mark.slow
 def test_the_ab_test_covers_the_true_lift(place, asked, arm, truth):
     best = market.serve(place, asked, truth)
     true = abtest.compare(arm, best, place).set_index(["domain", "metric"]).lift["all", "revenue"]

@@ -381,6 +381,7 @@ def test_bad_lines_are_counted_and_quoted_up_to_the_share_that_may_pass(raw, mon
     assert sum(notes["rows read"].values()) in (3_000, 6_000 + 200)
 
 
+@pytest.mark.slow
 def test_the_peak_of_memory_does_not_grow_with_the_rows(tmp_path):
     if not Path("/proc/self/status").is_file():
         pytest.skip("the peak of a process's own memory is read from /proc")

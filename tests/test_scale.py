@@ -197,6 +197,7 @@ def test_a_run_that_decayed_everything_is_not_gone_on_with(small_world, tmp_path
     fit(build("mmoe", small_world), small_world, **given | {"weight_decay": 0.0})
 
 
+@pytest.mark.slow
 def test_lazy_adam_is_as_accurate_as_the_dense_reference(small_world):
     aucs = {
         lazy: [
@@ -277,8 +278,9 @@ FIT = [
 ]
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on(tmp_path):
-    given = [*FIT, "--epochs", "3", "--eval-every", "2", "--patience", "999"]
+    given = [*FIT, "--epochs", "3", "--eval-every", "8", "--patience", "999"]
     whole = json.loads(subprocess.run(given, check=True, capture_output=True, text=True).stdout)
     kills = 0
     for wait in (0.05, 0.5):  # after the first checkpoint is there
@@ -297,6 +299,7 @@ def test_a_run_killed_at_any_moment_goes_on(tmp_path):
     assert kills and again["auc"] == whole["auc"] and again["domains"] == whole["domains"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lazy", ["--lazy", "--no-lazy"])
 def test_two_processes_train_to_the_metrics_of_one(lazy):
     """Tolerance: 0.01 of AUC. The batches and the objective are the same; CovLoss is estimated on each half."""

@@ -29,7 +29,10 @@ def exported(small_world, tmp_path_factory):
     return model, serving.export(model, small_world, folder)
 
 
-@pytest.mark.parametrize("name", MODELS)
+FAST = ("shared-bottom", "ple", "crocodile")  # of every kind of tower and gate one; the others in make test-all
+
+
+@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in MODELS])
 def test_same_scores_as_in_training(name, small_world, tmp_path):
     model = build(name, small_world)
     some = small_world.train.take(np.arange(512))

@@ -72,6 +72,7 @@ def contents(folder):
     return {p.name: p.read_bytes() for p in folder.glob("*.csv") if ".costs." not in p.name}
 
 
+@pytest.mark.slow
 def test_a_killed_study_ends_with_the_same_bytes(folder, tmp_path):
     script = (
         f"from croco_lib.study.studies import run_study; import pathlib\n"

@@ -110,6 +110,7 @@ def site(folder: Path, fresh: Mapping[Path, nbformat.NotebookNode]) -> Path:
     pages = {
         ROOT / "README.md": "index.html",
         ROOT / "data/README.md": "data.html",
+        ROOT / "data/verdicts/README.md": "verdicts.html",
         guide: "teaching.html",
         glossary: "glossary.html",
     }
