@@ -140,3 +140,8 @@ def test_the_command_and_the_line_to_go_on_with(file, monkeypatch, capsys):
     about = json.loads(croco("look", file, "--json")[1])
     assert about["next"] == f"croco {following}"
     assert croco(*shlex.split(following), "--epochs", 1)[0] == 0
+
+
+def test_a_column_of_gaps_under_a_name_of_two_lines_is_counted(tmp_path):
+    (tmp_path / "a.csv").write_text('click|place|who|"two\nlines"\n0|a|008|\n1|b|7|\n')
+    assert first_look(tmp_path / "a.csv")["columns"]["two\nlines"]["gaps"] == 2

@@ -91,7 +91,7 @@ def text_batches(path: Path, progress: bool) -> Iterator[pl.DataFrame]:
                         ),
                     )
                     for batch in reader:
-                        yield pl.from_arrow(pa.table(batch))
+                        yield pl.from_arrow(pa.table(batch)).cast(pl.String)  # a column of gaps alone has no type
                         bar.update(raw.tell() - bar.n)
             else:
                 for batch in pa_parquet.ParquetFile(part).iter_batches(1 << 16):
