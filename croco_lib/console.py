@@ -20,9 +20,6 @@ def split_pairs(pairs: list[str], flag: str, form: str) -> list[tuple[str, str]]
 def made_with() -> dict:
     """The versions and the date that a figure is printed with."""
     return {
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("croco-lib", "torch", "numpy", "polars")},
-        },
+        "versions": {"python": platform.python_version(), **VERSIONS, "polars": version("polars")},
         "date": time.strftime("%Y-%m-%d"),
     }

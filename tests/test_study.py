@@ -12,7 +12,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from croco_lib import CrocoError, build, cli
-from croco_lib.study import cost, figures, jobs, rules, space, tables, verdicts
+from croco_lib.study import cost, figures, jobs, resampling, rules, space, tables, verdicts
 from croco_lib.study import studies as room
 
 DATA = "world:rows=20000,users=200,items=200"
@@ -107,7 +107,7 @@ def test_the_tables_hold_what_was_planned(folder):
     assert T.metric("auc", "mean of domains").loc[:1].notna().all().all()
 
 
-@pytest.mark.parametrize("metric", room.RESAMPLED)
+@pytest.mark.parametrize("metric", resampling.RESAMPLED)
 def test_a_gap_is_the_seeds_mean_and_its_error_that_of_seeds_and_users(folder, metric):
     T = tables.Tables("main", DATA, folder)
     g, wide = T.gap("crocodile", "shared-bottom", metric), T.metric(metric)
@@ -123,14 +123,16 @@ def test_the_resampled_gauc_is_that_of_the_users_that_were_drawn():
     rng = np.random.default_rng(0)
     user, label, score = rng.integers(0, 60, 3000), rng.integers(0, 2, 3000), rng.normal(size=3000).astype(np.float32)
     draws = rng.multinomial(60, np.full(60, 1 / 60), 3)
-    auc, gauc = room._under_draws(label, score, user, draws)
+    auc, gauc = resampling._under_draws(label, score, user, draws)
     for draw, one, other in zip(draws, auc, gauc, strict=True):
         rows = np.repeat(np.arange(3000), draw[user])
         assert one == pytest.approx(roc_auc_score(label[rows], score[rows]))
         weights = draw * np.bincount(user, minlength=60)
         own = [roc_auc_score(label[user == u], score[user == u]) for u in range(60)]
         assert other == pytest.approx(np.average(own, weights=weights))
-    assert np.isnan(room._under_draws(label, score, user % 20, draws[:, :20])[1]).all()  # fewer than 30: not measured
+    assert np.isnan(
+        resampling._under_draws(label, score, user % 20, draws[:, :20])[1]
+    ).all()  # fewer than 30: not measured
 
 
 def test_the_opening_figure_shows_each_model_where_its_table_puts_it(folder):

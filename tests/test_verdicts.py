@@ -10,6 +10,7 @@ from croco_lib.console import VERSIONS
 from croco_lib.study import intervals, rules, verdicts
 from croco_lib.study import studies as room
 from croco_lib.study.rules import CONTRADICTED, HOLDS, NOISY, UNMEASURED
+from croco_lib.study.space import label_of
 
 ROWS = {"a": 10_000, "b": 5_000, "c": 2_000, "d": 500}  # of the domains, in training
 STUDIES = ("main", "ablations", "alpha", "sets", "sample", "regularisers")
@@ -33,7 +34,7 @@ def plant(folder, data, truth, noise=5e-4, users=3e-4, rows=ROWS, fail=(), seeds
         runs, values, resampled, costs = [], [], [], []
         for model in planned["models"]:
             for variant in room.variants_of(planned):
-                label = room.label_of({k: v for k, v in variant.items() if not isinstance(v, list)})
+                label = label_of({k: v for k, v in variant.items() if not isinstance(v, list)})
                 good = truth * sign_of(study, model, label)
                 starved = "d" if model in ("me-ple", "sdem") else None
                 own = {part: 0.78 + 0.01 * good * (2 if part == starved else 1) for part in parts}
@@ -55,7 +56,7 @@ def plant(folder, data, truth, noise=5e-4, users=3e-4, rows=ROWS, fail=(), seeds
                             error="diverged" if failed else "",
                             valid_auc=own["all"],
                             fingerprint="f",
-                            versions=room.label_of(VERSIONS),
+                            versions=label_of(VERSIONS),
                             rules=rules.RULES_HASH,
                         )
                     )

@@ -15,7 +15,7 @@ from ..layers import Experts
 from ..losses import covariance_loss, domain_objective
 from ..models import build
 from ..training import adam, train_step
-from .studies import label_of
+from .space import label_of
 
 ROWS, FIELDS = 4096, 7
 # (M, embedding size, expert widths): our defaults, and the setting of the search at which CovLoss weighs most.
@@ -56,12 +56,12 @@ def cost(repeats: int = 100) -> pd.DataFrame:
         experts = Experts(sets, FIELDS * dim, widths)
         x = torch.randn(sets, ROWS, FIELDS * dim)
         O = experts(x).detach()  # [M, N, d]
-        some = O[:, :32]
+        some, counts = O[:, :32], products(sets, dim, widths)
         for _ in range(repeats + 5):
             rows.append(
                 {
                     "shape": shape,
-                    **products(sets, dim, widths),
+                    **counts,
                     "ms, experts": milliseconds(experts, x),
                     "ms, all rows": milliseconds(covariance_loss, O),
                     "ms, 32 rows": milliseconds(covariance_loss, some),

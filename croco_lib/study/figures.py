@@ -19,7 +19,7 @@ def opening(T: Tables) -> Figure:
     """
     plane = pd.DataFrame(
         {
-            name: (T.metric(metric, split=split) / T.metric(f"{metric}_start", split=split)).mean()
+            name: T.over_start(metric, split=split).mean()
             for name, metric, split in (("DI", "diversity_index", "test"), ("IA", "abundance", "train"))
         }
     )

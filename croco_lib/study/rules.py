@@ -139,9 +139,8 @@ def best_where_scarce(T: Tables) -> Iterator[Check]:
 
 def disentangles(T: Tables) -> Iterator[Check]:
     cov = np.log10(T.metric("covariance", split="valid"))
-    alpha = T.settings_of("crocodile").get("alpha", 0.1)
     yield above(
-        f"log10 of how many times lower the covariance is with CovLoss (chosen α = {alpha})",
+        f"log10 of how many times lower the covariance is with CovLoss (chosen α = {T.chosen_alpha()})",
         gap(cov[WITHOUT] - cov["crocodile"]),
         np.log10(3e3),
     )
@@ -160,8 +159,7 @@ def beats_regularisers(T: Tables) -> Iterator[Check]:
 
 def each_part_needed(T: Tables) -> Iterator[Check]:
     main = T.beside("main")
-    alpha = main.settings_of("crocodile").get("alpha", 0.1)
-    yield above(f"AUC lost without CovLoss (with it α = {alpha})", main.gap("crocodile", WITHOUT), 0.0007)
+    yield above(f"AUC lost without CovLoss (with it α = {main.chosen_alpha()})", main.gap("crocodile", WITHOUT), 0.0007)
     for part, model in {
         "PEG (a domain gate instead)": "crocodile with a domain gate",
         "several embeddings": "crocodile with one set",

@@ -1,5 +1,7 @@
 """The search space: for every model as many settings to choose from, and as many tries. [ours]"""
 
+import json
+
 import numpy as np
 
 from ..errors import known
@@ -54,3 +56,8 @@ def trials(name: str, count: int) -> list[dict]:
         setting = {knob: values[rng.integers(len(values))] for knob, values in space(name).items()}
         drawn += [setting] if setting not in drawn else []
     return drawn[:count]
+
+
+def label_of(settings: dict) -> str:
+    """Settings as a variant's name: "alpha: 0.1, sets: 2"."""
+    return json.dumps(settings, sort_keys=True).replace('"', "")[1:-1]

@@ -14,17 +14,15 @@ import numpy as np
 import pandas as pd
 
 from ..errors import ROOT, CrocoError, in_checkout, known, write_whole
-from ..metrics import MIN_USERS, auc_of_weights, grouped_auc
-from .jobs import dim_of, key_of, load_with_fresh, make_job, parse_data, read, run_jobs
-from .space import trials
+from .jobs import dim_of, key_of, make_job, parse_data, read, run_jobs
+from .resampling import resampled_users
+from .space import label_of, trials
 
 RESULTS = ROOT / "data" / "verdicts"
 TUNING_SEEDS = (1_000, 1_001, 1_002)  # of the trials; the final seeds count from 0
 FINALISTS = 3  # best settings on validation, which run the other tuning seeds too; the mean chooses
 CLOSE = 0.001  # of validation AUC: models as near as this to Crocodile run `more_seeds`, and so does Crocodile
-DRAWS = 200  # bootstrap draws of the test users
 WIDER = 3  # how often a grid is widened where its best value is at an end
-RESAMPLED = ("auc", "gauc")  # under the bootstrap draws
 WORDS = (
     "data",
     "models",
@@ -47,11 +45,6 @@ def studies(path: Path = RESULTS / "studies.toml") -> dict[str, dict]:
         for word in study:
             known(f"word of study {name}", word, WORDS)
     return made
-
-
-def label_of(settings: dict) -> str:
-    """Settings as a variant's name: "alpha: 0.1, sets: 2"."""
-    return json.dumps(settings, sort_keys=True).replace('"', "")[1:-1]
 
 
 def file_of(study: str, data: str, kind: str, folder: Path = RESULTS) -> Path:
@@ -113,9 +106,17 @@ def chosen_in_main(data: str, model: str, folder: Path) -> dict:
     path = file_of("main", data, "runs", folder)
     if not path.is_file():
         raise CrocoError(f"{path} is not there; its settings are needed first: croco study main --data {data}")
-    runs = pd.read_csv(path, keep_default_na=False)
-    rows = runs[(runs.model == model) & (runs.stage == "final")]
-    return json.loads(rows.settings.iloc[0])
+    return chosen_settings(pd.read_csv(path, keep_default_na=False), model)
+
+
+def chosen_settings(runs: pd.DataFrame, model: str) -> dict:
+    """The settings of the model's final runs, from a study's table of runs."""
+    return json.loads(runs[(runs.model == model) & (runs.stage == "final")].settings.iloc[0])
+
+
+def starts_from(study: dict, model: str) -> str:
+    """The model of [main] whose chosen settings this study takes for `model`."""
+    return model if study["settings"] == "main" else study["settings"]
 
 
 def run_study(
@@ -135,7 +136,7 @@ def run_study(
     for model in study["models"]:
         base = {}
         if "settings" in study:
-            base = chosen_in_main(data, model if study["settings"] == "main" else study["settings"], folder)
+            base = chosen_in_main(data, starts_from(study, model), folder)
         if "search" in study:
             searched = [{**trial, **fixed} for trial in trials(model, study["search"])]
             base, jobs = at.choose(data, model, searched, f"{name}, search of {model}")
@@ -204,48 +205,6 @@ def write_tables(name: str, data: str, made: list[tuple], tried: list[tuple], fo
     }
     for kind, frame in tables.items():
         write_whole(file_of(name, data, kind, folder), partial(frame.to_csv, index=False, float_format="%.10g"))
-
-
-def resampled_users(data: str, made: list[tuple], folder: Path) -> pd.DataFrame:
-    """AUC and gAUC under each bootstrap draw of the test users, means over seeds: split, part, model, variant, draw, ….
-
-    Users are drawn with replacement, the same draws for every model, so that any two can be compared draw by draw.
-    """
-    loaded, fresh = load_with_fresh(data)
-    rows: list[tuple] = []
-    for split, held in (("test", loaded.test), ("fresh", fresh)):
-        if held is None:
-            continue
-        user = np.unique(held.user, return_inverse=True)[1]
-        count = int(user.max()) + 1
-        draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), DRAWS)  # [draws, users]
-        parts = {"all": slice(None), **{name: held.domain == s for s, name in enumerate(loaded.domains)}}
-        for model, variant in dict.fromkeys((m, label_of(v)) for m, v, *_ in made):
-            files = [
-                folder / "runs" / f"{key_of(job)}.npz" for m, v, _, job in made if (m, label_of(v)) == (model, variant)
-            ]
-            logits = [np.load(path)[split] for path in files if path.is_file()]  # a failed run leaves none
-            for part, here in parts.items() if logits else ():
-                auc, gauc = zip(
-                    *(_under_draws(held.label[here], score[here], user[here], draws) for score in logits), strict=True
-                )
-                rows += [
-                    (split, part, model, variant, draw, *values)
-                    for draw, values in enumerate(zip(np.mean(auc, 0), np.mean(gauc, 0), strict=True))
-                ]
-    return pd.DataFrame(rows, columns=["split", "part", "model", "variant", "draw", *RESAMPLED])
-
-
-def _under_draws(label: np.ndarray, score: np.ndarray, user: np.ndarray, draws: np.ndarray) -> tuple:
-    """AUC and gAUC, [draws] each, where user u counts draws[:, u] times; gAUC is NaN where it is not measured."""
-    weighted = auc_of_weights(label, score)
-    auc = np.array([weighted(weight[user]) for weight in draws])
-    own, rows = grouped_auc(label, score, user, draws.shape[1])
-    both = np.isfinite(own)  # users with both classes
-    if both.sum() < MIN_USERS:
-        return auc, np.full(len(draws), np.nan)
-    weight = draws[:, both] * rows[both]
-    return auc, weight @ own[both] / weight.sum(1)
 
 
 def find_data(data: str) -> str:

@@ -11,7 +11,9 @@ import pandas as pd
 from ..console import VERSIONS
 from ..errors import CrocoError
 from .intervals import Gap, gap
-from .studies import RESAMPLED, RESULTS, chosen_in_main, file_of, label_of, studies, variants_of
+from .resampling import RESAMPLED
+from .space import label_of
+from .studies import RESULTS, chosen_settings, file_of, starts_from, studies, variants_of
 
 CHECKED = ("torch", "numpy")  # versions under which results count as today's
 
@@ -73,15 +75,15 @@ class Tables:
         if self.study != "main" and file_of("main", self.data, "runs", self.folder).is_file():
             main = pd.read_csv(file_of("main", self.data, "runs", self.folder), keep_default_na=False)
             prints |= set(main[main.status == "done"].fingerprint)
-            self._refuse_other_settings(final, again)
+            self._refuse_other_settings(main, final, again)
         if len(prints) > 1:
             raise CrocoError(f"{of} were made with other data than those of the study 'main', or of several. {again}")
 
-    def _refuse_other_settings(self, final: pd.DataFrame, again: str) -> None:
+    def _refuse_other_settings(self, main: pd.DataFrame, final: pd.DataFrame, again: str) -> None:
         """Raise CrocoError where the settings were taken from a search of [main] that has been made anew since."""
         study = studies().get(self.study, {})
         for model in final.model.unique() if "settings" in study else ():
-            base = chosen_in_main(self.data, model if study["settings"] == "main" else study["settings"], self.folder)
+            base = chosen_settings(main, starts_from(study, model))
             put_on_top = {knob for variant in variants_of(study) for knob in variant}
             for text in final[final.model == model].settings.unique():
                 theirs = {k: v for k, v in json.loads(text).items() if k not in put_on_top}
@@ -155,8 +157,11 @@ class Tables:
 
     def settings_of(self, model: str) -> dict:
         """What the search chose for the model."""
-        final = self.runs[(self.runs.model == model) & (self.runs.stage == "final")]
-        return json.loads(final.settings.iloc[0])
+        return chosen_settings(self.runs, model)
+
+    def chosen_alpha(self) -> float:
+        """The weight of CovLoss that the search chose; a setting that it left alone has its default."""
+        return self.settings_of("crocodile").get("alpha", 0.1)
 
     def made_by(self) -> str:
         """The command, runs, seeds, date, versions and rules behind it."""

@@ -19,7 +19,7 @@ import pandas as pd
 from ...console import VERSIONS
 from ...errors import CrocoError, in_checkout, write_text, write_whole
 from ..jobs import key_of, load_with_fresh, measured, outcome_of, read, run_jobs
-from ..studies import label_of
+from ..space import label_of
 from .results import RESULTS
 
 TUNING_SEED = 1_000  # of every trial; the final seeds count from 0

@@ -14,7 +14,7 @@ import pandas as pd
 from ...comparison import interval
 from ...errors import CrocoError
 from ..cost import covloss_share
-from ..studies import label_of
+from ..space import label_of
 from .results import Results
 
 MARGIN = 0.002  # of AUC: what we call "as good", about the spread between two seeds [ours]

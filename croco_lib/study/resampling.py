@@ -1,0 +1,55 @@
+"""The part of a difference that comes from the choice of the test users: metrics under bootstrap draws of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..metrics import MIN_USERS, auc_of_weights, grouped_auc
+from .jobs import key_of, load_with_fresh
+from .space import label_of
+
+DRAWS = 200  # bootstrap draws of the test users
+RESAMPLED = ("auc", "gauc")  # under the bootstrap draws
+
+
+def resampled_users(data: str, made: list[tuple], folder: Path) -> pd.DataFrame:
+    """AUC and gAUC under each bootstrap draw of the test users, means over seeds: split, part, model, variant, draw, ….
+
+    Users are drawn with replacement, the same draws for every model, so that any two can be compared draw by draw.
+    """
+    loaded, fresh = load_with_fresh(data)
+    rows: list[tuple] = []
+    for split, held in (("test", loaded.test), ("fresh", fresh)):
+        if held is None:
+            continue
+        user = np.unique(held.user, return_inverse=True)[1]
+        count = int(user.max()) + 1
+        draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), DRAWS)  # [draws, users]
+        parts = {"all": slice(None), **{name: held.domain == s for s, name in enumerate(loaded.domains)}}
+        for model, variant in dict.fromkeys((m, label_of(v)) for m, v, *_ in made):
+            files = [
+                folder / "runs" / f"{key_of(job)}.npz" for m, v, _, job in made if (m, label_of(v)) == (model, variant)
+            ]
+            logits = [np.load(path)[split] for path in files if path.is_file()]  # a failed run leaves none
+            for part, here in parts.items() if logits else ():
+                auc, gauc = zip(
+                    *(_under_draws(held.label[here], score[here], user[here], draws) for score in logits), strict=True
+                )
+                rows += [
+                    (split, part, model, variant, draw, *values)
+                    for draw, values in enumerate(zip(np.mean(auc, 0), np.mean(gauc, 0), strict=True))
+                ]
+    return pd.DataFrame(rows, columns=["split", "part", "model", "variant", "draw", *RESAMPLED])
+
+
+def _under_draws(label: np.ndarray, score: np.ndarray, user: np.ndarray, draws: np.ndarray) -> tuple:
+    """AUC and gAUC, [draws] each, where user u counts draws[:, u] times; gAUC is NaN where it is not measured."""
+    weighted = auc_of_weights(label, score)
+    auc = np.array([weighted(weight[user]) for weight in draws])
+    own, rows = grouped_auc(label, score, user, draws.shape[1])
+    both = np.isfinite(own)  # users with both classes
+    if both.sum() < MIN_USERS:
+        return auc, np.full(len(draws), np.nan)
+    weight = draws[:, both] * rows[both]
+    return auc, weight @ own[both] / weight.sum(1)
