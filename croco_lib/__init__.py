@@ -5,7 +5,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .data import from_frame, load
+    from .data.frame import from_frame
+    from .datasets.registry import load
     from .errors import CrocoError, DataError
     from .models import build
     from .schema import MultiDomainData
@@ -15,8 +16,8 @@ __all__ = ["CrocoError", "DataError", "MultiDomainData", "Run", "build", "evalua
 __version__ = version("croco-lib")
 
 _ROOMS = {
-    "from_frame": "data",
-    "load": "data",
+    "from_frame": "data.frame",
+    "load": "datasets.registry",
     "build": "models",
     "CrocoError": "errors",
     "DataError": "errors",

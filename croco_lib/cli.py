@@ -4,17 +4,18 @@ import io
 import json
 import math
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .console import made_with, split_pairs
+from .datasets import commands as datasets
 from .errors import CrocoError, DataError, known, parse_value
+from .lessons import commands as lessons
+from .look import commands as look
 from .online import commands as online
 from .options import TrainOptions
-from .site import commands as site
 from .study import commands as study
 
 app = typer.Typer(
@@ -31,8 +32,9 @@ def _options(pairs: list[str]) -> dict:
 
 def _load(data: str, label, domain, user, item, fields, option):
     """A data set by name, or a CSV or Parquet file with its columns named."""
-    from .data import DATASETS, from_frame, load
+    from .data.frame import from_frame
     from .data.tables import is_table
+    from .datasets.registry import DATASETS, load
 
     options = _options(option)
     if not is_table(data) and not Path(data).is_dir():
@@ -47,94 +49,6 @@ def _load(data: str, label, domain, user, item, fields, option):
         known("option of a file", name, ("domains", "split", "time", "min_count", "missing", "seed", "separator"))
     listed = [f.strip() for f in fields.split(",") if f.strip()] if fields else []
     return from_frame(data, **columns, fields=listed, name=Path(data).stem, **options)
-
-
-data = typer.Typer(help="Which data is here, what is missing; fetch it, prepare it.", invoke_without_command=True)
-app.add_typer(data, name="data")
-
-
-@data.callback()
-def data_here(context: typer.Context) -> None:
-    """Say which data is here, what is missing, where to get it and its checksum."""
-    from .data import DATASETS, PREPARE, RAW, find, how_to_get
-    from .data.store import home
-
-    if context.invoked_subcommand:
-        return
-    for name in DATASETS:
-        if name not in RAW:
-            typer.echo(f"{name}: made on the spot, nothing to fetch")
-        elif folder := find(name):
-            typer.echo(f"{name}: here, in {folder}")
-            for path in sorted((*folder.glob("*.csv"), *folder.glob("*.dat"))):
-                typer.echo(f"    {path.name}  {path.stat().st_size / 1e6:.1f} MB")
-        else:
-            typer.echo(f"{name}: missing. {how_to_get(name)}")
-        if name in PREPARE and (home(name) / "manifest.json").is_file():
-            typer.echo(f"    prepared, in {home(name)}")
-
-
-@data.command("get")
-def data_get(name: str) -> None:
-    """Fetch a data set from its publisher."""
-    from .data import download
-
-    typer.echo(f"{name}: unpacked in {download(name)}")
-
-
-@data.command("prepare")
-def data_prepare(
-    name: Annotated[str, typer.Argument(help="kuairand-pure, kuairand-1k, kuairand-27k or ali-ccp.")],
-    min_count: Annotated[int, typer.Option(min=0, help="Values seen less often in train get the unknown id.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split.")] = 0,
-    max_bad_share: Annotated[float, typer.Option(min=0, help="Stop when more of a file's lines are bad.")] = 0.001,
-    split: Annotated[str | None, typer.Option(help="KuaiRand: random (the default) or time.")] = None,
-    multi: Annotated[str | None, typer.Option(help="Ali-CCP's multi-valued fields: last (default) or mean.")] = None,
-) -> None:
-    """Raw files of any size to memory-mapped columns; killed and started again, it goes on with the next part."""
-    from .data import load, prepare
-
-    given = dict(split=split, multi=multi, min_count=min_count, seed=seed)
-    options = {name: value for name, value in given.items() if value is not None}
-    start = time.perf_counter()
-    folder = prepare(name, max_bad_share=max_bad_share, **options)
-    made = load(name, **options)
-    for key, value in made.notes.items():
-        typer.echo(f"# {key}: {value}")
-    typer.echo(f"{name}: prepared in {folder}, {time.perf_counter() - start:.0f} s, fingerprint {made.fingerprint}")
-
-
-@app.command()
-def look(
-    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file, or a folder of Parquet files.")],
-    label: Annotated[str | None, typer.Option(help="The column of 0 or 1, where the guess is wrong.")] = None,
-    domain: Annotated[str | None, typer.Option(help="… of domains.")] = None,
-    user: Annotated[str | None, typer.Option(help="… of users.")] = None,
-    item: Annotated[str | None, typer.Option(help="… of items.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
-) -> None:
-    """Look at a table before any training: its columns, what is wrong with it, and the command to go on with."""
-    import pandas as pd
-
-    from .data.first_look import first_look
-
-    given = {k: v for k, v in dict(label=label, domain=domain, user=user, item=item).items() if v is not None}
-    about = first_look(file, progress=not json_ and sys.stderr.isatty(), **given)
-    if json_:
-        typer.echo(json.dumps(about, ensure_ascii=False))
-        return
-    form = f", {about['encoding']}, separator {about['separator']!r}" if "encoding" in about else ""
-    typer.echo(f"{file}: {about['rows']:,} rows, {len(about['columns'])} columns{form}")
-    columns = pd.DataFrame(about["columns"]).T[["kind", "distinct", "gaps"]]
-    columns.insert(0, "role", pd.Series({name: role for role, name in about["roles"].items()}))
-    columns["tells the label alone (AUC)"] = pd.Series({c: f"{v:.3f}" for c, v in about.get("alone", {}).items()})
-    columns["distinct"] = columns.distinct.map(lambda n: "many" if n is None else f"{n:,}")
-    typer.echo(columns.fillna("").to_string())
-    if "domains" in about:
-        typer.echo(f"\n{pd.DataFrame(about['domains']).T.rename(columns=lambda c: c.replace('_', ' ')).to_string()}")
-    for warning in about["warnings"]:
-        typer.echo(f"! {warning}")
-    typer.echo(f"\nnext: {about['next']}")
 
 
 @app.command()
@@ -215,7 +129,8 @@ def _print_run(run, table, data) -> None:
         typer.echo(f"# {row.domain} {row.metric}: {row.note}")
 
 
-for command in (*study.COMMANDS, *online.COMMANDS, *site.COMMANDS):
+app.add_typer(datasets.app, name="data")
+for command in (*look.COMMANDS, *study.COMMANDS, *online.COMMANDS, *lessons.COMMANDS):
     app.command()(command)
 
 

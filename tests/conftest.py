@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import croco_lib
-from croco_lib.data import find
+from croco_lib.datasets.registry import find
 
 torch.set_num_threads(1)
 

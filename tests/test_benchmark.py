@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from croco_lib import CrocoError
 from croco_lib.cli import app
-from croco_lib.comparison import against, interval
+from croco_lib.lessons.comparison import against, interval
 from croco_lib.models import MODELS, options_of
 from croco_lib.study.first.benchmark import (
     COMMON,
@@ -107,7 +107,7 @@ def test_a_trial_never_sees_the_test_split(finished):
 
 def test_a_run_is_what_fit_and_evaluate_say(finished):
     from croco_lib import build, evaluate, fit
-    from croco_lib.data import load
+    from croco_lib.datasets.registry import load
 
     name, options = parse_data(DATA)
     data = load(name, **options)

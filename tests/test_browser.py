@@ -19,7 +19,7 @@ import pytest
 from test_project import LESSONS
 
 from croco_lib.errors import ROOT
-from croco_lib.site.lessons import FOLDER
+from croco_lib.lessons.notebooks import FOLDER
 
 pytestmark = pytest.mark.slow
 EXPLORERS = {

@@ -10,11 +10,11 @@ from scipy.special import expit
 
 import croco_lib
 from croco_lib import CrocoError, DataError, from_frame
-from croco_lib.data import find
-from croco_lib.data import kuairand as raw
-from croco_lib.data import raw as places
 from croco_lib.data.tables import read_table
 from croco_lib.data.world import oracle, shares
+from croco_lib.datasets import kuairand as raw
+from croco_lib.datasets import raw as places
+from croco_lib.datasets.registry import find
 from croco_lib.metrics import evaluate_scores
 from croco_lib.schema import SPLITS
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from croco_lib.exercises import check
+from croco_lib.lessons.exercises import check
 
 
 def shape(x):

@@ -8,7 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from croco_lib import CrocoError, plots, widgets
+from croco_lib import CrocoError, plots
+from croco_lib.lessons import widgets
 
 matplotlib.use("Agg")
 

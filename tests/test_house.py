@@ -13,8 +13,9 @@ import pytest
 from croco_lib.errors import ROOT
 
 LIBRARY = ROOT / "croco_lib"
-WINGS = ("online", "site", "study")
-DOORS = ("cli.py", "__main__.py", "__init__.py")  # what a user comes in by; of these only cli.py opens a wing
+# Each wing and the wings that it may stand on.
+WINGS = {"datasets": (), "look": (), "lessons": (), "study": ("datasets", "lessons"), "online": ("datasets",)}
+DOORS = ("cli.py", "__main__.py", "__init__.py")  # what a user comes in by; cli.py mounts the wings' commands
 CORE_LINES, MODULE_LINES, FUNCTION_LINES = 3_300, 250, 60
 # Still too long, and by how much they may be: the numbers go down, and a line goes once it is not needed.
 OPEN = {
@@ -36,18 +37,9 @@ OPEN = {
 
 @pytest.fixture(scope="module")
 def sources():
-    """Every module's formatted source by its path within the library."""
-    formatted = {}
-    for path in sorted(LIBRARY.rglob("*.py")):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", "format", "--stdin-filename", path, "-"],
-            input=path.read_text(encoding="utf-8"),
-            capture_output=True,
-            encoding="utf-8",
-            check=True,
-        )
-        formatted[path.relative_to(LIBRARY)] = done.stdout
-    return formatted
+    """Every module's source by its path within the library, formatted as ruff formats it."""
+    subprocess.run([sys.executable, "-m", "ruff", "format", "--check", "--quiet", LIBRARY], check=True)
+    return {path.relative_to(LIBRARY): path.read_text(encoding="utf-8") for path in sorted(LIBRARY.rglob("*.py"))}
 
 
 def imported_rooms(path: Path, source: str) -> set[str]:
@@ -73,20 +65,20 @@ def test_imports_are_read_as_python_reads_them():
     assert imported_rooms(Path("study/first/x.py"), "from ... import data\nfrom ..jobs import y") == {"data", "study"}
 
 
-def test_only_the_command_line_opens_a_wing(sources):
+def test_no_core_room_opens_a_wing(sources):
     for path, source in sources.items():
-        wings = imported_rooms(path, source) & set(WINGS)
-        if path.name != "cli.py":
-            assert wings <= {path.parts[0]}, f"{path} imports the wing {wings}"
+        if path.as_posix() not in DOORS:
+            wings, own = imported_rooms(path, source) & set(WINGS), path.parts[0]
+            assert wings <= {own, *WINGS.get(own, ())}, f"{path} imports the wings {wings}"
 
 
 def test_the_core_imports_without_its_wings():
     rooms = sorted(path.stem for path in LIBRARY.glob("*.py") if path.name not in DOORS)
     script = (
         f"import importlib, sys\n"
-        f"for room in {[*rooms, 'data.first_look', 'models']!r}:\n"
+        f"for room in {[*rooms, 'data.frame', 'data.world', 'models']!r}:\n"
         f"    importlib.import_module(f'croco_lib.{{room}}')\n"
-        f"opened = [m for m in sys.modules for wing in {WINGS!r} if m.startswith(f'croco_lib.{{wing}}')]\n"
+        f"opened = [m for m in sys.modules for wing in {tuple(WINGS)!r} if m.startswith(f'croco_lib.{{wing}}')]\n"
         f"assert not opened, opened"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -5,7 +5,8 @@ import pytest
 
 import croco_lib
 from croco_lib import CrocoError, DataError
-from croco_lib.data import DATASETS, DOWNLOAD, PREPARE, RAW, download, find, movielens, raw
+from croco_lib.datasets import movielens, raw
+from croco_lib.datasets.registry import DATASETS, DOWNLOAD, PREPARE, RAW, download, find
 from croco_lib.schema import SPLITS
 
 AGES = {1: 0, 18: 0, 25: 1, 35: 2, 45: 2, 50: 2, 56: 2}  # age: place of its domain

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import croco_lib
 from croco_lib import DataError, cli
-from croco_lib.data import PREPARE, aliccp, columns, find, kuairand, parts, prepare, store, twins
+from croco_lib.datasets import aliccp, columns, kuairand, parts, store, twins
+from croco_lib.datasets.registry import PREPARE, find, prepare
 from croco_lib.errors import ROOT
 from croco_lib.schema import SPLITS
 from croco_lib.study.raw import write_aliccp, write_kuairand
@@ -386,7 +387,7 @@ def test_the_peak_of_memory_does_not_grow_with_the_rows(tmp_path):
     if not Path("/proc/self/status").is_file():
         pytest.skip("the peak of a process's own memory is read from /proc")
     script = (
-        "from croco_lib.data import parts, prepare; parts.CHUNK = 1 << 21\n"
+        "from croco_lib.datasets import parts; from croco_lib.datasets.registry import prepare; parts.CHUNK = 1 << 21\n"
         "prepare('ali-ccp'); print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )
     peak = []

@@ -15,8 +15,8 @@ import yaml
 
 from croco_lib import cli
 from croco_lib.errors import ROOT
+from croco_lib.lessons.notebooks import VIEW, paths, tidy
 from croco_lib.models import MODELS
-from croco_lib.site.lessons import VIEW, paths, tidy
 
 # Printed in bold in a lesson and no term.
 EMPHASIS = {"predict", "several", "all", "and", "before training", "own vectors", "score", "finding 1", "finding 2"}
@@ -57,7 +57,7 @@ def test_the_library_needs_no_extra():
     }
     script = (
         f"import sys, croco_lib; from croco_lib import build, fit, load, evaluate, cli\n"
-        f"import croco_lib.study.verdicts, croco_lib.data.first_look, croco_lib.study.first.scorecard\n"
+        f"import croco_lib.study.verdicts, croco_lib.look.first_look, croco_lib.study.first.scorecard\n"
         f"assert not {extra!r} & set(sys.modules), {extra!r} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

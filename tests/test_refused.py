@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 
 from croco_lib import CrocoError, from_frame
-from croco_lib.data.first_look import first_look
 from croco_lib.data.tables import read_table
 from croco_lib.errors import ROOT
+from croco_lib.look.first_look import first_look
 
 HEAD, LINE = "click,place,who,what\n", "1,0,3,4\n"
 ROLES = dict(label="click", domain="place", user="who", item="what")
-MODULES = ("data/tables.py", "data/frame.py", "data/ids.py", "data/first_look.py", "schema.py")
+MODULES = ("data/tables.py", "data/frame.py", "data/ids.py", "look/first_look.py", "schema.py")
 
 
 def table(rows=400, **columns):

@@ -9,9 +9,10 @@ import nbformat
 import pytest
 
 from croco_lib import CrocoError, build, fit
-from croco_lib.data import aliccp, present
+from croco_lib.datasets import aliccp
+from croco_lib.datasets.registry import present
 from croco_lib.errors import DataError, write_text, write_whole
-from croco_lib.site import lessons
+from croco_lib.lessons import notebooks as lessons
 from croco_lib.study.first.benchmark import run_study
 
 

@@ -6,7 +6,7 @@ import pytest
 from bs4 import BeautifulSoup
 from test_project import LESSONS
 
-from croco_lib.site.lessons import FOLDER, FORMULA, site
+from croco_lib.lessons.notebooks import FOLDER, FORMULA, site
 
 
 @pytest.fixture(scope="module")

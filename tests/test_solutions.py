@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from croco_lib.site.lessons import paths
+from croco_lib.lessons.notebooks import paths
 
 ODD = ("None", "'a word'", "-77", "(1.5,)", "(2.0, 1.0)", "{}", "['a', None]", "__import__('numpy').arange(3.0)")
 LESSONS = [path for path in paths() if path.name[:2] != "00"]

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import croco_lib
-from croco_lib.data import prepare
 from croco_lib.data.tables import read_table
 from croco_lib.data.vocabulary import Counts, Vocabulary
+from croco_lib.datasets.registry import prepare
 from croco_lib.errors import DataError
 from croco_lib.online import serving
 from croco_lib.study.raw import write_kuairand

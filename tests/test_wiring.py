@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from croco_lib import build
+from croco_lib.lessons.wiring import parts, wiring
 from croco_lib.models import MODELS
-from croco_lib.wiring import parts, wiring
 
 matplotlib.use("Agg")
 DOMAINS = [0, 1, 2, 3, 4]

@@ -5,7 +5,6 @@ import gzip
 import io
 import re
 import warnings
-from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from ..errors import DataError, known, write_whole
+from ..errors import DataError, known
 
 SEPARATORS = ",\t;|"
 ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet")  # in any case of letters
@@ -94,41 +93,6 @@ def parts_of(path: Path) -> tuple[list[Path], bool]:
     if not path.is_file():
         raise DataError(f"{path}: {'this is a folder, not a file' if path.is_dir() else 'there is no such file'}.")
     return [path], not path.name.lower().endswith(".parquet")
-
-
-def find_file(folder: Path, name: str) -> Path | None:
-    """The file of this name, in any case of letters and packed with gzip or not; None where there is none."""
-    wanted = (name.lower(), f"{name.lower()}.gz")
-    return next((p for p in sorted(folder.iterdir()) if p.name.lower() in wanted and p.is_file()), None)
-
-
-def plain(path: Path, folder: Path) -> Path:
-    """The CSV file itself where its lines can be cut as they stand: UTF-8, commas, no quotes, not packed.
-
-    Else a copy of it in that form in `folder`, made once: by csv, so that quotes and other separators are understood.
-    """
-    encoding, separator, _ = dialect(path)
-    with open_bytes(path) as file:
-        head = file.read(1 << 18)
-    with path.open("rb") as file:
-        as_it_is = file.read(len(head)) == head
-    if as_it_is and encoding == "utf-8" and separator == "," and b'"' not in head and not head.startswith(BOM_UTF8):
-        return path
-    about = path.stat()
-    copy = folder / f"{path.name}.{about.st_size}.{about.st_mtime_ns}.plain.csv"
-    if not copy.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(copy, lambda temporary: _rewrite(path, temporary, encoding, separator))
-    return copy
-
-
-def _rewrite(path: Path, to: Path, encoding: str, separator: str) -> None:
-    encoding = "utf-8-sig" if encoding == "utf-8" else encoding
-    with (
-        io.TextIOWrapper(open_bytes(path), encoding=encoding, errors="replace", newline="") as file,
-        to.open("w", encoding="utf-8", newline="") as made,
-    ):
-        csv.writer(made, lineterminator="\n").writerows(filter(None, csv.reader(file, delimiter=separator)))
 
 
 def line_of(path: Path, row: int) -> int:

@@ -14,7 +14,7 @@ from scipy.special import expit
 from torch import nn
 
 from ..console import VERSIONS
-from ..data import load
+from ..datasets.registry import load
 from ..errors import ROOT, in_checkout, write_text, write_whole
 from ..models import build, options_of
 from ..schema import MultiDomainData

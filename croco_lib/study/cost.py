@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..batches import Batch
 from ..console import VERSIONS
-from ..data import load
+from ..datasets.registry import load
 from ..layers import Experts
 from ..losses import covariance_loss, domain_objective
 from ..models import build

@@ -68,7 +68,7 @@ def key_of(job: dict) -> str:
 @lru_cache(maxsize=1)
 def load_with_fresh(spec: str) -> tuple[MultiDomainData, Split | None]:
     """The data, and fresh rows where it is a made world."""
-    from ..data import load
+    from ..datasets.registry import load
 
     name, options = parse_data(spec)
     loaded = load(name, **options)

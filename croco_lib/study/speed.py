@@ -145,7 +145,7 @@ def vocabulary(sizes: tuple[int, ...], steps: int) -> Iterator[tuple[str, str, s
 PREPARE = """
 import resource, sys
 from pathlib import Path
-from croco_lib.data import prepare
+from croco_lib.datasets.registry import prepare
 prepare(sys.argv[1])
 status = Path("/proc/self/status")  # where there is one: a child's ru_maxrss begins at its parent's
 print(int(status.read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) / 1024 if status.is_file()

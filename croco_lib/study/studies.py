@@ -209,7 +209,7 @@ def write_tables(name: str, data: str, made: list[tuple], tried: list[tuple], fo
 
 def find_data(data: str) -> str:
     """The data set's name, where its files are here. Raises CrocoError for an unknown one or absent files."""
-    from ..data import present
+    from ..datasets.registry import present
 
     present(name := parse_data(data)[0])
     return name

@@ -6,7 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from croco_lib import plots, widgets
+from croco_lib import plots
+from croco_lib.lessons import widgets
 
 matplotlib.use("Agg")
 rng = np.random.default_rng(0)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ...comparison import interval
 from ...errors import CrocoError
+from ...lessons.comparison import interval
 from ..cost import covloss_share
 from ..space import label_of
 from .results import Results

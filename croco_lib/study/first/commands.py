@@ -25,7 +25,7 @@ def benchmark(
     workers: Annotated[int, typer.Option(help="Processes, one thread each.")] = 2,
 ) -> None:
     """Run models × data × seeds × options; killed at any moment and started again, it ends with the same tables."""
-    from ...data import present
+    from ...datasets.registry import present
     from ...models import MODELS
     from ..jobs import parse_data
     from .benchmark import run_study, studies
@@ -57,7 +57,7 @@ def _print_study(name: str, data: list[str], folder: Path) -> int:
     """Print a study's comparisons and failures; returns how many of its runs are done."""
     import pandas as pd
 
-    from ...comparison import against
+    from ...lessons.comparison import against
     from .results import results, select
 
     frame = results(name, folder)

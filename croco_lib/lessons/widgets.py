@@ -10,8 +10,8 @@ import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from . import metrics, plots
-from .errors import CrocoError
+from .. import metrics, plots
+from ..errors import CrocoError
 
 
 def png(figure: Figure) -> bytes:

@@ -16,7 +16,7 @@ def lessons(
     as_saved: Annotated[bool, typer.Option("--as-saved", help="For --html: as saved, none is run.")] = False,
 ) -> None:
     """Run the lessons in order, a line each; --html leaves a site to read offline."""
-    from .lessons import paths, run_all, site
+    from .notebooks import paths, run_all, site
 
     if as_saved:
         if html is None:

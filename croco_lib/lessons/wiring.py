@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor, nn
 
-from .plots import domain_palette
-from .schema import MultiDomainData
+from ..plots import domain_palette
+from ..schema import MultiDomainData
 
 ROWS = 61  # of each domain in the batch: times the number of domains, this is no other size of a model
 OWN = ("towers", "maps", "norms", "own", "gates")  # what a part calls the things that it has one a domain of

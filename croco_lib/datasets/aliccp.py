@@ -12,14 +12,13 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from ..data.vocabulary import Vocabulary
 from ..errors import DataError, known
 from ..schema import MultiDomainData
 from .columns import KeptRows, write_columns
 from .parts import DROPPED, read_raw
-from .raw import roots
+from .raw import find_file, plain, roots
 from .store import home, prepared
-from .tables import find_file, plain
-from .vocabulary import Vocabulary
 
 NAMES = [f"{kind}_{split}.csv" for kind in ("common_features", "sample_skeleton") for split in ("train", "test")]
 USER = "101 121 122 124 125 126 127 128 129".split()

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from ..data.vocabulary import Counts, Vocabulary
 from .coders import Block, Table
 from .store import BAG_DTYPES, create
-from .vocabulary import Counts, Vocabulary
 
 Lists = Callable[[], Iterator[tuple[np.ndarray, pl.DataFrame]]]  # a table's rows, and their lists of ids and weights
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .errors import known
+from ..errors import known
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:

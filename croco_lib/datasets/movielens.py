@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from ..data.frame import from_frame
+from ..data.tables import open_bytes
 from ..errors import DataError
 from ..schema import MultiDomainData
-from .frame import from_frame
-from .raw import fetch, roots
-from .tables import find_file, open_bytes
+from .raw import fetch, find_file, roots
 
 NAME, ARCHIVE = "movielens-1m", "ml-1m.zip"
 URL, MD5 = "https://files.grouplens.org/datasets/movielens/ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906"

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from .ids import as_ids
-from .vocabulary import Counts, Vocabulary
+from ..data.ids import as_ids
+from ..data.vocabulary import Counts, Vocabulary
 
 
 class Block(NamedTuple):

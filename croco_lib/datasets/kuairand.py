@@ -11,16 +11,16 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
+from ..data.frame import from_frame
+from ..data.splits import split_random, split_time
+from ..data.tables import dialect, need, no_gaps, read_table
 from ..errors import DataError, known
 from ..schema import MultiDomainData
 from . import twins
 from .columns import KeptRows, write_columns
-from .frame import from_frame
 from .parts import read_raw
-from .raw import fetch, roots
-from .splits import split_random, split_time
+from .raw import fetch, find_file, plain, roots
 from .store import home, prepared
-from .tables import dialect, find_file, need, no_gaps, plain, read_table
 
 TABS = (0, 1, 2, 4, 6)  # the paper's five domains
 RECORD = "https://zenodo.org/records/10439422"

@@ -13,10 +13,10 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 from tqdm.auto import tqdm
 
+from ..data.ids import SPOILED, WHOLE
+from ..data.tables import BLOCK, dialect, open_bytes, parts_of
 from ..errors import DataError, known
-from .ids import SPOILED, WHOLE
 from .suspects import above_zero, alone, near_twins
-from .tables import BLOCK, dialect, open_bytes, parts_of
 
 SAMPLE = 200_000  # rows on which leaks and users are looked at
 COUNTED = 200  # different values up to which each is counted

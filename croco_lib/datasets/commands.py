@@ -1,0 +1,59 @@
+"""The commands of this wing: `croco data`, `croco data get`, `croco data prepare`."""
+
+import time
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Which data is here, what is missing; fetch it, prepare it.", invoke_without_command=True)
+
+
+@app.callback()
+def here(context: typer.Context) -> None:
+    """Say which data is here, what is missing, where to get it and its checksum."""
+    from .registry import DATASETS, PREPARE, RAW, find, how_to_get
+    from .store import home
+
+    if context.invoked_subcommand:
+        return
+    for name in DATASETS:
+        if name not in RAW:
+            typer.echo(f"{name}: made on the spot, nothing to fetch")
+        elif folder := find(name):
+            typer.echo(f"{name}: here, in {folder}")
+            for path in sorted((*folder.glob("*.csv"), *folder.glob("*.dat"))):
+                typer.echo(f"    {path.name}  {path.stat().st_size / 1e6:.1f} MB")
+        else:
+            typer.echo(f"{name}: missing. {how_to_get(name)}")
+        if name in PREPARE and (home(name) / "manifest.json").is_file():
+            typer.echo(f"    prepared, in {home(name)}")
+
+
+@app.command("get")
+def get(name: str) -> None:
+    """Fetch a data set from its publisher."""
+    from .registry import download
+
+    typer.echo(f"{name}: unpacked in {download(name)}")
+
+
+@app.command("prepare")
+def prepare_raw(
+    name: Annotated[str, typer.Argument(help="kuairand-pure, kuairand-1k, kuairand-27k or ali-ccp.")],
+    min_count: Annotated[int, typer.Option(min=0, help="Values seen less often in train get the unknown id.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split.")] = 0,
+    max_bad_share: Annotated[float, typer.Option(min=0, help="Stop when more of a file's lines are bad.")] = 0.001,
+    split: Annotated[str | None, typer.Option(help="KuaiRand: random (the default) or time.")] = None,
+    multi: Annotated[str | None, typer.Option(help="Ali-CCP's multi-valued fields: last (default) or mean.")] = None,
+) -> None:
+    """Raw files of any size to memory-mapped columns; killed and started again, it goes on with the next part."""
+    from .registry import load, prepare
+
+    given = dict(split=split, multi=multi, min_count=min_count, seed=seed)
+    options = {name: value for name, value in given.items() if value is not None}
+    start = time.perf_counter()
+    folder = prepare(name, max_bad_share=max_bad_share, **options)
+    made = load(name, **options)
+    for key, value in made.notes.items():
+        typer.echo(f"# {key}: {value}")
+    typer.echo(f"{name}: prepared in {folder}, {time.perf_counter() - start:.0f} s, fingerprint {made.fingerprint}")

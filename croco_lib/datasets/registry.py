@@ -1,0 +1,89 @@
+"""The data sets by name: load, prepare, find, fetch."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from ..data.world import make_world
+from ..errors import CrocoError, DataError, known
+from ..schema import MultiDomainData
+from . import aliccp, kuairand, movielens
+from .store import home
+
+_KUAIRAND = tuple(kuairand.ARCHIVES)
+DATASETS = {
+    "world": make_world,
+    **{name: partial(kuairand.load, name) for name in _KUAIRAND},
+    "movielens-1m": movielens.load,
+    "ali-ccp": aliccp.load,
+}
+PREPARE = {**{name: partial(kuairand.prepare, name) for name in _KUAIRAND}, "ali-ccp": aliccp.prepare}
+DOWNLOAD = {**{name: partial(kuairand.download, name) for name in _KUAIRAND}, "movielens-1m": movielens.download}
+RAW = {  # sets that are read from raw files: where they are, and how to get them in words
+    **{name: (partial(kuairand.find, name), partial(kuairand.how_to_get, name)) for name in _KUAIRAND},
+    "movielens-1m": (movielens.find, movielens.how_to_get),
+    "ali-ccp": (lambda: next((path.parent for path in aliccp.files()), None), aliccp.how_to_get),
+}
+
+__all__ = [
+    "DATASETS",
+    "DOWNLOAD",
+    "PREPARE",
+    "RAW",
+    "download",
+    "find",
+    "how_to_get",
+    "load",
+    "prepare",
+    "present",
+]
+
+
+def load(name: str, **options) -> MultiDomainData:
+    """The data set of this name. Options: see the functions in `DATASETS`, e.g. `kuairand.load`.
+
+    Raises CrocoError for an unknown name or option, DataError where files are missing or malformed.
+    """
+    return _call(DATASETS[known("data set", name, DATASETS)], name, options)
+
+
+def prepare(name: str, **options) -> Path:
+    """Make the memory-mapped columns of a raw data set; returns their folder. Options: see `kuairand.prepare` and
+    `aliccp.prepare`. Raises as `load` does."""
+    return _call(PREPARE[known("data set to prepare", name, PREPARE)], name, options)
+
+
+def find(name: str) -> Path | None:
+    """The folder that holds the raw files of `name`, or None. Raises CrocoError for a name without raw files."""
+    return RAW[known("data set of raw files", name, RAW)][0]()
+
+
+def present(name: str) -> None:
+    """Raise CrocoError for an unknown data set, DataError for one that is neither here nor prepared."""
+    known("data set", name, DATASETS)
+    if name in RAW and find(name) is None and not (name in PREPARE and (home(name) / "manifest.json").is_file()):
+        raise DataError(how_to_get(name))
+
+
+def how_to_get(name: str) -> str:
+    """Where to get the data set and where to put it, in words."""
+    return RAW[known("data set of raw files", name, RAW)][1]()
+
+
+def download(name: str) -> Path:
+    """Fetch a data set from its publisher, check its md5, unpack it under data/raw/NAME, and return that folder.
+
+    Raises CrocoError for a set that cannot be fetched so, DataError where fetching fails or the md5 is another.
+    """
+    return DOWNLOAD[known("data set to fetch", name, DOWNLOAD)]()
+
+
+def _call(maker: Callable, name: str, options: dict):
+    allowed = list(inspect.signature(maker).parameters)
+    for option in options:
+        known(f"option of {name}", option, allowed)
+    try:
+        return maker(**options)
+    except TypeError as error:
+        raise CrocoError(f"{name}: an option has the wrong type ({error}).") from error
