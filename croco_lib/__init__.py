@@ -8,9 +8,10 @@ if TYPE_CHECKING:
     from .data.frame import from_frame
     from .datasets.registry import load
     from .errors import CrocoError, DataError
+    from .evaluation import evaluate
     from .models import build
     from .schema import MultiDomainData
-    from .training import Run, evaluate, fit
+    from .training import Run, fit
 
 __all__ = ["CrocoError", "DataError", "MultiDomainData", "Run", "build", "evaluate", "fit", "from_frame", "load"]
 __version__ = version("croco-lib")
@@ -23,7 +24,7 @@ _ROOMS = {
     "DataError": "errors",
     "MultiDomainData": "schema",
     "Run": "training",
-    "evaluate": "training",
+    "evaluate": "evaluation",
     "fit": "training",
 }
 

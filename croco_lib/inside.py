@@ -4,22 +4,8 @@ import numpy as np
 from torch import nn
 
 from . import metrics
-from .evaluation import embedding_sets, expert_outputs, expert_scores, has_experts, outputs, probe
+from .evaluation import embedding_sets, expert_scores, has_experts, probe
 from .schema import MultiDomainData, Split
-
-__all__ = [
-    "abundance",
-    "diversity",
-    "embedding_sets",
-    "expert_aucs",
-    "expert_outputs",
-    "expert_scores",
-    "measures",
-    "measures_at_start",
-    "outputs",
-    "own_abundance",
-    "probe",
-]
 
 TRIPLES = 100_000  # (user, a, b) drawn for the diversity index: its sampling error is then below .002
 AT_START = ("correlation", "diversity_index", "expert_auc", "abundance", "own_table_abundance")

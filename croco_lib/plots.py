@@ -1,19 +1,15 @@
 """The lessons' house style, and the few figures that more than one lesson draws. Frames and arrays in, Axes out."""
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from sklearn.decomposition import PCA
 
 from .metrics import cross_blocks
 
 SIGNED = "vlag"  # the diverging map for anything signed, always centred at 0
-LIT = "#d55e00"  # what is picked out among grey points
 # Models, domains and signs have colours of their own, so that none is taken for another; Crocodile's is the strongest.
 MODELS = {
     "crocodile": "#b0005c",
@@ -79,71 +75,4 @@ def covariance_heatmaps(
         ax.grid(False)
         ax.set_title(title)
     figure.colorbar(image, ax=axes, shrink=0.8, label=label, extend="both")
-    return figure
-
-
-def forest(
-    table: pd.DataFrame,
-    ax: plt.Axes | None = None,
-    by: str = "model",
-    strong: Collection[str] = ("crocodile",),
-) -> plt.Axes:
-    """Differences with their intervals, a line each, best on top: `table` as `comparison.against` returns it.
-
-    The row that all others are held against has no interval and marks zero. Names stand at the axis, so the colour only
-    picks out the `strong` ones.
-    """
-    ax = ax or plt.gca()
-    for y, row in enumerate(table.iloc[::-1].itertuples()):
-        colour = MODELS["crocodile"] if getattr(row, by) in strong else "0.45"
-        if row.high > row.low:
-            ax.plot([row.low, row.high], [y, y], color=colour, linewidth=2)
-        ax.plot(row.difference, y, "o" if row.high > row.low else "D", color=colour)
-    ax.axvline(0, color="black", linewidth=0.8)
-    ax.set_yticks(range(len(table)), table[by].iloc[::-1])
-    ax.grid(axis="y", visible=False)
-    ax.locator_params(axis="x", nbins=4)
-    return ax
-
-
-def curves(history: pd.DataFrame, metric: str, ax: plt.Axes | None = None, **options) -> plt.Axes:
-    """One validation metric of a run's history through training, a line a part."""
-    ax = ax or plt.gca()
-    sns.lineplot(history.query("metric == @metric"), x="epoch", y="value", ax=ax, **options)
-    ax.set_ylabel(metric.replace("_", " "))
-    return ax
-
-
-def principal(table: np.ndarray) -> np.ndarray:
-    """The first three principal components of [V, e], as [V, 3]."""
-    return PCA(3, random_state=0).fit_transform(table)
-
-
-def linked(
-    points: list[np.ndarray],
-    chosen: int,
-    lit: np.ndarray,
-    names: list[str],
-    colour: list | None = None,
-    dimensions: int = 2,
-    home: int = 1,
-) -> Figure:
-    """One panel a set: all ids pale, the chosen one a star, the `lit` ones numbered; `points` M times [V, 3]."""
-    figure = plt.figure(figsize=(2.9 * len(points), 3.4), layout="none")  # a film: constrained layout draws twice
-    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.03, top=0.82, wspace=0.05)
-    groups = np.unique(colour, return_inverse=True)[1] if colour is not None else np.zeros(len(names), int)
-    palette = "colorblind" if groups.max() < 8 else "viridis"  # both are told apart by the colour-blind
-    shades = np.array(sns.color_palette(palette, groups.max() + 1)) if groups.max() else np.full((1, 3), 0.6)
-    for m, X in enumerate(points):
-        X = X[:, :dimensions]
-        ax: Any = figure.add_subplot(1, len(points), m + 1, projection="3d" if dimensions == 3 else None)
-        ax.scatter(*X.T, s=8, color=shades[groups], alpha=0.5, linewidths=0)
-        ax.scatter(*X[lit].T, s=36, color=LIT, edgecolors="black", linewidths=0.6)
-        ax.scatter(*X[[chosen]].T, s=120, marker="*", color="black", zorder=5)
-        for i, at in enumerate(X[lit], 1):
-            ax.text(*at, f" {i}", fontsize=8)
-        ax.set_title(f"set {m + 1}" + (": nearest here" if m + 1 == home else ""))
-        for axis in "xyz"[:dimensions]:
-            getattr(ax, f"set_{axis}ticks")([])
-    figure.suptitle(f"★ {names[chosen]};  " + ";  ".join(f"{i} {names[j]}" for i, j in enumerate(lit, 1)), fontsize=9)
     return figure

@@ -15,33 +15,15 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .batches import BUFFER, Batch, buffer_rows, feed, steps_per_epoch
+from .batches import Batch, feed, steps_per_epoch
 from .checkpoint import RunState, load_weights, resume, save, save_weights, settings_of
 from .errors import CrocoError
-from .evaluation import embedding_sets, evaluate, expert_outputs, outputs, predict, probe
+from .evaluation import evaluate, probe
 from .losses import OBJECTIVES
 from .models import name_of
-from .optimizers import LAZY_FROM, adam, decay, tables_of
+from .optimizers import LAZY_FROM, adam, decay
 from .options import TrainOptions
 from .schema import MultiDomainData, Split
-
-# What this room has, and what the lessons have always taken from it.
-__all__ = [
-    "BUFFER",
-    "Run",
-    "adam",
-    "buffer_rows",
-    "embedding_sets",
-    "evaluate",
-    "expert_outputs",
-    "fit",
-    "load_weights",
-    "outputs",
-    "predict",
-    "tables_of",
-    "train",
-    "train_step",
-]
 
 
 @dataclass
@@ -178,6 +160,7 @@ def train(
     state = RunState() if folder is None else resume(Path(folder), settings, model, optimizers, accelerator.device)
     started, before, losses = time.perf_counter(), state.seconds, []
     objective, is_main = OBJECTIVES[options.objective], accelerator.is_main_process
+    silent = not (progress and is_main)
 
     def backward(loss: Tensor) -> None:
         accelerator.backward(loss)
@@ -191,18 +174,15 @@ def train(
             watch(state.step, model)
         if better and is_main:
             # Before the checkpoint: a run killed in between comes to the same step and weights again.
-            save_weights(model, kept)
+            save_weights(model, Path(kept))
         if folder is not None and is_main:
             state.seconds = before + time.perf_counter() - started
             save(Path(folder), settings, model, optimizers, state)
 
     with (
-        TemporaryDirectory() if folder is None else nullcontext(folder) as place,
-        tqdm(
-            total=last, initial=state.step, desc=name_of(model), unit="step", disable=not progress or not is_main
-        ) as bar,
+        TemporaryDirectory() if folder is None else nullcontext(folder) as kept,  # where the best weights lie
+        tqdm(total=last, initial=state.step, desc=name_of(model), unit="step", disable=silent) as bar,
     ):
-        kept = Path(place)  # where the best weights lie
         if not state.history:
             record(float("nan"))  # before the first step, so that every curve starts at the start
         batches = feed(data.train, options.batch_size, options.seed, state.step, steps, accelerator.device)
@@ -217,6 +197,6 @@ def train(
                 record(_mean_over_processes(losses, accelerator, state.step, options.lr))
                 losses = []
                 bar.set_postfix_str(f"best valid AUC {state.best:.4f}")
-        _load_best(model, kept, accelerator)
+        _load_best(model, Path(kept), accelerator)
     state.seconds = before + time.perf_counter() - started
     return _finished(model, state, settings, options)

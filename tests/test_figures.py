@@ -75,8 +75,8 @@ def test_projections_light_the_nearest_of_the_chosen_set(shown, monkeypatch):
     rng = np.random.default_rng(0)
     tables = rng.normal(size=(2, 20, 4))
     lit = []
-    real = plots.linked
-    monkeypatch.setattr(plots, "linked", lambda *a: lit.append(a[2]) or real(*a))
+    real = widgets.linked
+    monkeypatch.setattr(widgets, "linked", lambda *a: lit.append(a[2]) or real(*a))
     box = widgets.projections(tables, [f"item {i}" for i in range(20)], colour=list("ab" * 10), neighbours=3)
     box.controls["nearest_in"].value = 2
     box.controls["dimensions"].value = 3

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from croco_lib import build, inside, metrics
+from croco_lib import build, evaluation, inside, metrics
 from croco_lib.errors import ROOT
 from croco_lib.models import MODELS
 from croco_lib.study.first.benchmark import make_job, run_job
@@ -57,7 +57,7 @@ def test_abundance_is_on_the_same_rows_for_every_model(small_world):
     items = np.unique(small_world.train.features[small_world.train.domain == smallest, item])
     for name in ("shared-bottom", "crocodile", "star"):
         model = build(name, small_world)
-        tables = inside.embedding_sets(model, small_world, small_world.fields[item].name)
+        tables = evaluation.embedding_sets(model, small_world, small_world.fields[item].name)
         assert inside.abundance(model, small_world) == pytest.approx(
             np.mean([metrics.information_abundance(E[items]) for E in tables])
         )
@@ -69,7 +69,7 @@ def test_own_tables_are_compared_at_equal_rows(small_world, name, options):
     item = small_world.column("item")
     model = build(name, small_world, **options)
     items = [np.unique(small_world.train.features[small_world.train.domain == s, item]) for s in range(5)]
-    tables = inside.embedding_sets(model, small_world, small_world.fields[item].name)
+    tables = evaluation.embedding_sets(model, small_world, small_world.fields[item].name)
     each = options.get("per_stream", 1)
     at_all = [
         np.mean([metrics.information_abundance(E[items[s]]) for E in tables[each * s : each * (s + 1)]])
@@ -104,7 +104,7 @@ def test_every_model_with_experts_is_measured_before_and_after(name):
     assert result["best_step"] > 0
     values, (data, _) = table(result["values"]), load_with_fresh(DATA)
     model = build(name, data, seed=3, dim=4)
-    scores, read = inside.expert_scores(model, data.test)
+    scores, read = evaluation.expert_scores(model, data.test)
     each = inside.expert_aucs(scores, read, data.test.label)
     assert values["test", "all", "diversity_index_start"] == inside.diversity(model, data.test)
     assert values["test", "all", "expert_auc_start"] == pytest.approx(np.nanmean(each))
@@ -114,7 +114,7 @@ def test_every_model_with_experts_is_measured_before_and_after(name):
     for m, auc in enumerate(each, 1):
         np.testing.assert_allclose(values["test", f"set {m}", "expert_auc_start"], auc)
         assert ("test", f"set {m}", "expert_auc") in values.index
-    before = {metric: v for part, metric, v in inside.probe(model, data.valid) if part == "all"}
+    before = {metric: v for part, metric, v in evaluation.probe(model, data.valid) if part == "all"}
     np.testing.assert_allclose(values["valid", "all", "correlation_start"], before["correlation"])
     assert values["train", "all", "abundance_start"] == inside.abundance(model, data)
     assert values["train", "all", "abundance"] != values["train", "all", "abundance_start"]

@@ -8,8 +8,8 @@ import pytest
 from scipy.special import expit, logit
 
 from croco_lib import CrocoError, build, fit, from_frame
+from croco_lib.evaluation import predict
 from croco_lib.online import abtest, calibration, faults, market
-from croco_lib.training import predict
 
 
 @pytest.fixture(scope="module")

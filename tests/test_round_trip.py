@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 import croco_lib
 from croco_lib.data.splits import split_random
 from croco_lib.data.vocabulary import loose
+from croco_lib.evaluation import predict
 from croco_lib.online import serving
 from croco_lib.schema import SPLITS, Split
-from croco_lib.training import predict
 
 ROWS = 90
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=6)

@@ -328,7 +328,7 @@ def test_two_processes_train_to_the_metrics_of_one(lazy):
 GATHER = """
 import numpy as np, torch
 from accelerate import Accelerator
-from croco_lib import training
+from croco_lib import evaluation
 from croco_lib.models import Output
 from croco_lib.schema import Split
 class Echo(torch.nn.Module):
@@ -340,7 +340,7 @@ accelerator = Accelerator(cpu=True)
 for n in (1, 2, 7, 1000):
     rows = np.arange(n, dtype=np.int32)[:, None]
     zeros = np.zeros(n, np.int64)
-    got = training.predict(Echo(), Split(rows, zeros, zeros.astype(np.float32), zeros, ("a",)))
+    got = evaluation.predict(Echo(), Split(rows, zeros, zeros.astype(np.float32), zeros, ("a",)))
     assert np.array_equal(got, np.arange(n)), (n, got)
 accelerator.end_training()
 """

@@ -10,10 +10,10 @@ import torch
 
 from croco_lib import CrocoError, build, fit
 from croco_lib.errors import DataError
+from croco_lib.evaluation import predict
 from croco_lib.models import MODELS
 from croco_lib.online import serving
 from croco_lib.schema import Bag
-from croco_lib.training import predict
 
 
 def raw(data, split, rows=300):

@@ -176,24 +176,19 @@ def from_frame(
     person = ids[user].rank("dense").to_numpy().astype(np.int64) - 1
     rows = [np.flatnonzero(part == p) for p in range(len(SPLITS))]
     splits = [Split(features[r], coded_domain[r].astype(np.int64) - 1, clicked[r], person[r], names) for r in rows]
-    data = MultiDomainData(
-        name,
-        tuple(made),
-        names,
-        *splits,
-        {
-            "rows": len(table),
-            "rows that repeat another, kept": len(table)
-            - table.select(label, *columns, *filter(None, [time])).n_unique(),
-            "split": "random 80/10/10" if split == "random" else f"by {time}: first 80 % train, last 10 % test",
-            "unknown id 0": f"values seen fewer than {min_count} times in train, or not at all",
-            "missing values given the unknown id": {c: n for c in columns if (n := ids[c].null_count())},
-        },
-    )
-    data.notes["share of unknown ids"] = {s: unknown_shares(getattr(data, s).features, columns) for s in SPLITS}
-    return data
+    repeated = len(table) - table.select(label, *columns, *filter(None, [time])).n_unique()
+    notes = {
+        "rows": len(table),
+        "rows that repeat another, kept": repeated,
+        "split": "random 80/10/10" if split == "random" else f"by {time}: first 80 % train, last 10 % test",
+        "unknown id 0": f"values seen fewer than {min_count} times in train, or not at all",
+        "missing values given the unknown id": {c: n for c in columns if (n := ids[c].null_count())},
+        "share of unknown ids": {s: unknown_shares(p, columns) for s, p in zip(SPLITS, splits, strict=True)},
+    }
+    return MultiDomainData(name, tuple(made), names, *splits, notes)
 
 
-def unknown_shares(features: np.ndarray, columns: list[str]) -> dict[str, float]:
-    """The share of rows that have the unknown id, by field, of features [N, F]."""
-    return dict(zip(columns, (features == UNKNOWN).mean(0).round(4).tolist(), strict=True))
+def unknown_shares(split: Split, columns: list[str]) -> dict[str, float]:
+    """The share of rows that have the unknown id, by field. A split without rows is refused later, so here it has 0."""
+    unknown = (split.features == UNKNOWN).sum(0) / max(1, len(split))
+    return dict(zip(columns, unknown.round(4).tolist(), strict=True))

@@ -4,16 +4,12 @@ Tables in memory, prepared folders and new rows to be scored are all coded here.
 numbers (Int64) or text; what is saved is text, and text is what `match` takes.
 """
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from ..errors import write_whole
 from ..schema import UNKNOWN
-from .ids import as_ids
 
 
 @dataclass(frozen=True)
@@ -101,26 +97,3 @@ class Counts:
     def keep(self, min_count: int) -> Vocabulary:
         """The values met at least once and at least `min_count` times, in order."""
         return Vocabulary(self._sum().filter(pl.col("n") >= max(1, min_count))["value"].sort())
-
-
-def save(vocabularies: Mapping[str, np.ndarray], path: Path, where: str) -> None:
-    """The values of each field as one Parquet file of field, id, value as text. `where` begins an error's words."""
-    write_whole(
-        path,
-        pl.concat(
-            pl.DataFrame(
-                {
-                    "field": [name] * len(values),
-                    "id": np.arange(1, len(values) + 1),
-                    "value": as_ids(pl.Series("value", values), where).cast(pl.String),
-                }
-            )
-            for name, values in vocabularies.items()
-        ).write_parquet,
-    )
-
-
-def load(path: Path, fields: Iterable[str]) -> dict[str, Vocabulary]:
-    """The vocabularies of these fields, as text, from the file that `save` left."""
-    table = pl.read_parquet(path)
-    return {name: Vocabulary(table.filter(pl.col("field") == name)["value"]) for name in fields}

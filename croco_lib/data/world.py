@@ -31,6 +31,17 @@ TABS = {
 FACET_DIM = 2  # length of u_k and v_k
 BETWEEN = 0.7  # share of the facets' variance that lies between user groups, and between authors
 GROUPS, CATEGORIES, ITEMS_PER_AUTHOR = 50, 20, 10
+RANGES = {  # what `make_world` takes, both ends included
+    "rows": (1_000, np.inf),
+    "users": (GROUPS, np.inf),
+    "items": (ITEMS_PER_AUTHOR, np.inf),
+    "facets": (1, 64),
+    "conflict": (0, 1),
+    "tail": (0, 3),
+    "noise": (0, 1),
+    "strength": (0, 10),
+    "seed": (0, np.inf),
+}
 
 
 @dataclass(frozen=True)
@@ -165,17 +176,18 @@ def make_world(
     domain sizes are. `noise` in [0, 1]: the share of clicks that are the domain's coin toss. `strength`: the standard
     deviation of the logit within a domain. Raises CrocoError for a value out of its range.
     """
-    for name, value, low, high in (
-        ("rows", rows, 1_000, np.inf),
-        ("users", users, GROUPS, np.inf),
-        ("items", items, ITEMS_PER_AUTHOR, np.inf),
-        ("facets", facets, 1, 64),
-        ("conflict", conflict, 0, 1),
-        ("tail", tail, 0, 3),
-        ("noise", noise, 0, 1),
-        ("strength", strength, 0, 10),
-        ("seed", seed, 0, np.inf),
-    ):
+    options = dict(
+        users=users,
+        items=items,
+        facets=facets,
+        conflict=conflict,
+        tail=tail,
+        noise=noise,
+        strength=strength,
+        seed=seed,
+    )
+    for name, value in dict(rows=rows, **options).items():
+        low, high = RANGES[name]
         if not low <= value <= high:
             raise CrocoError(f"world: {name} must lie between {low} and {high}, not {value}.")
     rng = np.random.default_rng(seed)
@@ -200,16 +212,7 @@ def make_world(
         "rows": rows,
         "split": "random 80/10/10",
         "unknown id 0": "never used: every id is known",
-        "options": dict(
-            users=users,
-            items=items,
-            facets=facets,
-            conflict=conflict,
-            tail=tail,
-            noise=noise,
-            strength=strength,
-            seed=seed,
-        ),
+        "options": options,
     }
     splits = (everything.take(np.flatnonzero(part == i)) for i in range(3))
     return MultiDomainData("world", fields, tuple(TABS), *splits, notes, truth)

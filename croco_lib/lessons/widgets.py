@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from .. import metrics, plots
 from ..errors import CrocoError
+from .figures import linked, principal
 
 
 def png(figure: Figure) -> bytes:
@@ -89,7 +90,7 @@ def projections(tables: np.ndarray, names: list[str], colour: list | None = None
     `tables` [M, V, e], `names` of the V rows, `colour` a category of each. Points are the first two or three principal
     components of a set; *near* is by cosine in all e dimensions. The nearest are those of the set that is chosen.
     """
-    flat = [plots.principal(E) for E in tables]  # M times [V, 3]
+    flat = [principal(E) for E in tables]  # M times [V, 3]
     unit = tables / np.maximum(np.linalg.norm(tables, axis=2, keepdims=True), 1e-12)
     of = {name: i for i, name in enumerate(names)}
 
@@ -97,7 +98,7 @@ def projections(tables: np.ndarray, names: list[str], colour: list | None = None
         near = unit[nearest_in - 1] @ unit[nearest_in - 1, of[chosen]]  # [V]
         near[of[chosen]] = -np.inf
         lit = np.argsort(-near)[:neighbours]
-        return plots.linked(flat, of[chosen], lit, names, colour, dimensions, nearest_in)
+        return linked(flat, of[chosen], lit, names, colour, dimensions, nearest_in)
 
     return explore(
         draw,

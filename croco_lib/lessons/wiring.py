@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from ..plots import domain_palette
 from ..schema import MultiDomainData
 
+STEP, HALF = 2.5, 0.5  # from column to column, and half a box, in the units of the picture
+GREY = (0.85, 0.85, 0.85)
 ROWS = 61  # of each domain in the batch: times the number of domains, this is no other size of a model
 OWN = ("towers", "maps", "norms", "own", "gates")  # what a part calls the things that it has one a domain of
 NAMES = {
@@ -142,73 +144,46 @@ def parts(model: nn.Module, data: MultiDomainData) -> list[Part]:
     return columns
 
 
+def draw_part(ax: plt.Axes, part: Part, x: float, before: np.ndarray, domains: tuple[str, ...]) -> np.ndarray:
+    """The part's boxes in a column at x and their lines from the boxes at heights `before`; returns their heights."""
+    palette = list(domain_palette(domains).values())
+    heights = (len(part.owners) - 1) / 2 - np.arange(len(part.owners))
+    mixed = len(part.owners) == 1 or set(part.owners) != {None}
+    for i, (owner, y) in enumerate(zip(part.owners, heights, strict=True)):
+        colour, word = (GREY, "shared" if mixed else i + 1) if owner is None else (palette[owner], domains[owner])
+        box = FancyBboxPatch((x - HALF, y - 0.32), 2 * HALF, 0.64, boxstyle="round,pad=0,rounding_size=0.15")
+        box.set(facecolor=colour, edgecolor="none", zorder=2)
+        ax.add_patch(box)
+        dark = "black" if sum(colour) > 1.5 else "white"
+        ax.text(x, y, word, ha="center", va="center_baseline", fontsize=8, zorder=3, color=dark)
+        line = dict(linewidth=0.9, zorder=1, color="0.7" if owner is None else colour)
+        for start, kind in zip(before, part.lines[:, i], strict=True):
+            ax.plot([x - STEP + HALF, x - HALF], [start, y], linestyle=("", ":", "-")[kind], **line)
+    return heights
+
+
 def wiring(model: nn.Module, data: MultiDomainData) -> Figure:
     """Draw the model as it is wired for this data: a column a part, a box a copy of it, the shapes above the arrows.
 
     Grey boxes are trained by the rows of several domains, coloured ones by those of one domain alone. What stands at
     the end of a dotted line is read, but gets no gradient.
     """
-    columns, palette = parts(model, data), list(domain_palette(data.domains).values())
+    columns = parts(model, data)
     tall = max(len(part.owners) for part in columns)
     figure, ax = plt.subplots(figsize=(9.2, 1.1 + 0.23 * tall))
-    step, half, top = 2.5, 0.5, tall / 2 + 0.7
-    heights = [(len(part.owners) - 1) / 2 - np.arange(len(part.owners)) for part in columns]
-    for x, part, ys, before in zip(step * np.arange(len(columns)), columns, heights, [[], *heights], strict=False):
-        mixed = len(part.owners) == 1 or set(part.owners) != {None}
-        for i, (owner, y) in enumerate(zip(part.owners, ys, strict=True)):
-            colour, word = (
-                ((0.85,) * 3, "shared" if mixed else i + 1) if owner is None else (palette[owner], data.domains[owner])
-            )
-            ax.add_patch(
-                FancyBboxPatch(
-                    (x - half, y - 0.32),
-                    2 * half,
-                    0.64,
-                    facecolor=colour,
-                    edgecolor="none",
-                    boxstyle="round,pad=0,rounding_size=0.15",
-                    zorder=2,
-                )
-            )
-            ax.text(
-                x,
-                y,
-                word,
-                ha="center",
-                va="center_baseline",
-                fontsize=8,
-                zorder=3,
-                color="black" if sum(colour) > 1.5 else "white",
-            )
-            for start, kind in zip(before, part.lines[:, i], strict=True):
-                ax.plot(
-                    [x - step + half, x - half],
-                    [start, y],
-                    linestyle=("", ":", "-")[kind],
-                    linewidth=0.9,
-                    zorder=1,
-                    color="0.7" if owner is None else colour,
-                )
-        ax.text(x, top, part.name, ha="center", va="center", fontsize=9, weight="bold")
-        ax.annotate(
-            "",
-            (x + step - 0.85, top - 0.4),
-            (x + 0.85, top - 0.4),
-            arrowprops=dict(arrowstyle="->", color="0.3", linewidth=0.9),
-        )
-        ax.text(x + step / 2, top, part.shape, ha="center", va="center", fontsize=8, color="0.3")
+    top, centred = tall / 2 + 0.7, dict(ha="center", va="center")
+    arrow = dict(arrowstyle="->", color="0.3", linewidth=0.9)
+    heights: np.ndarray = np.zeros(0)
+    for x, part in zip(STEP * np.arange(len(columns)), columns, strict=True):
+        heights = draw_part(ax, part, x, heights, data.domains)
+        ax.text(x, top, part.name, fontsize=9, weight="bold", **centred)
+        ax.annotate("", (x + STEP - 0.85, top - 0.4), (x + 0.85, top - 0.4), arrowprops=arrow)
+        ax.text(x + STEP / 2, top, part.shape, fontsize=8, color="0.3", **centred)
         if part.aside:
-            ax.annotate(
-                part.aside,
-                (x, ys[-1] - 0.32),
-                (x, -tall / 2 - 0.5),
-                ha="center",
-                va="center",
-                fontsize=8,
-                arrowprops=dict(arrowstyle="->", color="0.3", linewidth=0.9),
-            )
-    ax.text(len(columns) * step, top, "logits", ha="center", va="center", fontsize=9, weight="bold")
-    ax.set(xlim=(-0.9, 4 * step + 0.45), ylim=(-tall / 2 - 0.8, top + 0.4))
+            below = (x, -tall / 2 - 0.5)
+            ax.annotate(part.aside, (x, heights[-1] - 0.32), below, fontsize=8, arrowprops=arrow, **centred)
+    ax.text(len(columns) * STEP, top, "logits", fontsize=9, weight="bold", **centred)
+    ax.set(xlim=(-0.9, 4 * STEP + 0.45), ylim=(-tall / 2 - 0.8, top + 0.4))
     ax.set_title(model.name, pad=6)
     ax.axis("off")
     return figure

@@ -1,7 +1,6 @@
 """A first look at a table of clicks, before any model: what its columns are, and what is wrong with it. [ours]"""
 
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +15,12 @@ from tqdm.auto import tqdm
 from ..data.ids import SPOILED, WHOLE
 from ..data.tables import BLOCK, dialect, open_bytes, parts_of
 from ..errors import DataError, known
+from .advice import next_command, warnings_of
 from .suspects import above_zero, alone, near_twins
 
 SAMPLE = 200_000  # rows on which leaks and users are looked at
 COUNTED = 200  # different values up to which each is counted
 DISTINCT = 1_000_000  # … and up to which their number is known
-LEAK = 0.9  # AUC of one column alone, on held-out rows, from which it is suspected [ours]
-SMALL = 100  # rows of the rarer label in a tenth of a domain, below which its AUC is noise (lesson 08)
-USERS = 30  # users with both labels below which gAUC is not worth its name [ours]
 ROLES = {  # patterns of what a column of this role is usually called, the surest first
     "label": r"^is_click(ed)?$ ^click(ed|s)?$ ^label$ ^y$ ^target$ click",
     "domain": r"domain scenario scene ^tab$ place channel surface site market country",
@@ -175,8 +172,8 @@ def first_look(path: str | Path, progress: bool = False, **given: str) -> dict:
         about["encoding"], about["separator"], _ = dialect(parts_of(path)[0][0])
     about["near_twins"] = near_twins(sample, roles)
     about |= _with_label(sample, columns, roles, rows) if "label" in roles else {}
-    about["warnings"] = list(_warnings(about))
-    about["next"] = _next(about)
+    about["warnings"] = list(warnings_of(about))
+    about["next"] = next_command(about)
     return about
 
 
@@ -201,64 +198,3 @@ def _with_label(sample: pl.DataFrame, columns: dict[str, Column], roles: dict[st
         two = sample.with_columns(y=pl.Series(label)).group_by(roles["user"]).agg(pl.col("y").n_unique() == 2)
         made["users_with_both_labels"] = int(two["y"].sum())
     return made
-
-
-def _warnings(about: dict) -> Iterator[str]:
-    """What a user should know before training, a sentence each."""
-    for name, c in about["columns"].items():
-        if c["scientific"]:
-            yield (f"{name}: {c['scientific']} values like 1.2E+14: a spreadsheet has rounded them, the ids are lost.")
-        if c["leading_zeros"]:
-            yield f"{name}: {c['leading_zeros']} values with leading zeros; they are kept as text, 007 is not 7."
-    if about["repeated_rows"]:
-        yield (
-            f"{about['repeated_rows']} rows repeat another in every column; a random split lets such twins leak "
-            "into the test."
-        )
-    for name, auc in about.get("alone", {}).items():
-        if auc > LEAK:
-            yield f"{name}: alone it tells the label (AUC {auc}); was it written after the click? Leave it out."
-    for name in _late(about):
-        yield (
-            f"{name}: where it is above 0, {about['above_zero'][name]:.0%} of the rows are clicks, of all rows "
-            f"{about['click_rate']:.0%}; is it known only after the click? Leave it out."
-        )
-    for name, count in about["near_twins"].items():
-        yield (
-            f"{count} of {about['rows_sampled']} rows equal another in every column but {name}: one showing, "
-            "logged twice? A random split lets such twins leak into the test."
-        )
-    small = [d for d, c in about.get("domains", {}).items() if c["rarer_label_in_test"] < SMALL]
-    if small:
-        yield f"domains too small to measure well: {', '.join(small[:10])}{' …' if len(small) > 10 else ''}."
-    if about.get("users_with_both_labels", USERS) < USERS:
-        yield f"only {about['users_with_both_labels']} users have both labels: gAUC says nothing here."
-    for role in ("label", "domain", "user", "item"):
-        if role not in about["roles"]:
-            yield f"no column looks like the {role}; name it with --{role}."
-
-
-def _late(about: dict) -> list[str]:
-    """The columns above 0 where the click rate is at least halfway from its mean to 1, and that AUC has not found."""
-    halfway = (1 + about.get("click_rate", 0)) / 2
-    return [c for c, rate in about.get("above_zero", {}).items() if rate >= halfway and about["alone"][c] <= LEAK]
-
-
-def _next(about: dict) -> str:
-    """The command that trains on the file: suspected leaks, spoiled and single-valued columns are left out."""
-    roles, told, late = about["roles"], about.get("alone", {}), _late(about)
-    fields = [
-        n
-        for n, c in about["columns"].items()
-        if n not in roles.values()
-        and told.get(n, 0) <= LEAK
-        and n not in late
-        and not c["scientific"]
-        and c["kind"] not in ("numbers", "empty")
-        and (c["distinct"] or 2) > 1
-        and (c["distinct"] or about["rows"]) < about["rows"] / 2
-    ]
-    words = ["croco", "fit", "crocodile", "--data", about["file"]]
-    for role in ("label", "domain", "user", "item"):
-        words += [f"--{role}", roles.get(role, role.upper())]
-    return shlex.join(words + (["--fields", ",".join(fields)] if fields else []))

@@ -23,25 +23,3 @@ from .ranking import (
     log_losses,
     pair_shares,
 )
-
-__all__ = [
-    "MIN_USERS",
-    "auc_of_weights",
-    "correlation_matrix",
-    "covariance_matrix",
-    "cross_blocks",
-    "cross_correlation",
-    "diversity_index",
-    "domain_mean",
-    "evaluate_scores",
-    "gate_entropy",
-    "grouped_auc",
-    "information_abundance",
-    "information_abundance_at",
-    "log_loss",
-    "log_losses",
-    "pair_shares",
-    "recovery",
-    "singular_values",
-    "user_pairs",
-]

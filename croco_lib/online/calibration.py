@@ -6,8 +6,8 @@ from scipy.special import expit, logit
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 
+from ..evaluation import predict
 from ..schema import Split
-from ..training import predict
 
 
 def reliability(label, p, domain, domains: tuple[str, ...], bins: int = 10) -> pd.DataFrame:

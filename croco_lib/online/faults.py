@@ -11,9 +11,10 @@ from scipy.special import expit, logit
 from torch import Tensor, nn
 
 from ..errors import DataError
+from ..evaluation import predict
 from ..metrics import grouped_auc, log_losses
 from ..schema import MultiDomainData, Split
-from ..training import predict, train
+from ..training import train
 from .market import DAILY, Market, Requests, day_data, predict_candidates, serve
 
 

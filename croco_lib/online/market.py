@@ -18,9 +18,10 @@ from torch import nn
 
 from ..data.world import World
 from ..errors import CrocoError, DataError
+from ..evaluation import predict
 from ..options import TrainOptions
 from ..schema import MultiDomainData, Split
-from ..training import predict, train
+from ..training import train
 
 METRICS = ("ctr", "revenue", "gmv")  # each a sum over requests, divided by the number of requests
 DAILY = TrainOptions(epochs=2, batch_size=1024, lr=0.01, patience=2)  # a day's training

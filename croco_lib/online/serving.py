@@ -6,6 +6,7 @@ vocabulary.parquet; `score` reads raw values and looks them up as training did.
 
 import json
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,8 @@ import polars as pl
 
 from ..data.ids import as_ids
 from ..data.tables import read_table
-from ..data.vocabulary import Vocabulary, load, save
-from ..errors import CrocoError, DataError, write_text
+from ..data.vocabulary import Vocabulary
+from ..errors import CrocoError, DataError, write_text, write_whole
 from ..schema import UNKNOWN, Field, MultiDomainData
 
 README = """A click model, exported by `croco export`. Score a table with `croco score THIS_FOLDER FILE`, or feed
@@ -38,6 +39,29 @@ class Schema:
     column = MultiDomainData.column
 
 
+def save_vocabularies(vocabularies: Mapping[str, np.ndarray], path: Path, where: str) -> None:
+    """The values of each field as one Parquet file of field, id, value as text. `where` begins an error's words."""
+    write_whole(
+        path,
+        pl.concat(
+            pl.DataFrame(
+                {
+                    "field": [name] * len(values),
+                    "id": np.arange(1, len(values) + 1),
+                    "value": as_ids(pl.Series("value", values), where).cast(pl.String),
+                }
+            )
+            for name, values in vocabularies.items()
+        ).write_parquet,
+    )
+
+
+def load_vocabularies(path: Path, fields: Iterable[str]) -> dict[str, Vocabulary]:
+    """The vocabularies of these fields, as text, from the file that `save_vocabularies` left."""
+    table = pl.read_parquet(path)
+    return {name: Vocabulary(table.filter(pl.col("field") == name)["value"]) for name in fields}
+
+
 def save_schema(data: MultiDomainData | Schema, folder: str | Path) -> None:
     """schema.json and vocabulary.parquet (field, id, value as text) of the data, into the folder."""
     folder = Path(folder)
@@ -49,7 +73,7 @@ def save_schema(data: MultiDomainData | Schema, folder: str | Path) -> None:
         fields=[dict(name=f.name, size=f.size, role=f.role) for f in data.fields],
     )
     write_text(folder / "schema.json", json.dumps(about, indent=1))
-    save({f.name: f.values for f in data.fields}, folder / "vocabulary.parquet", data.name)
+    save_vocabularies({f.name: f.values for f in data.fields}, folder / "vocabulary.parquet", data.name)
 
 
 def load_schema(folder: str | Path) -> Schema:
@@ -65,7 +89,7 @@ def load_schema(folder: str | Path) -> Schema:
             f"{folder}: the fields {', '.join(about['many'])} hold several values a row, which an "
             "exported model cannot take; prepare the data with --multi last and train on that."
         )
-    vocabularies = load(folder / "vocabulary.parquet", [f["name"] for f in about["fields"]])
+    vocabularies = load_vocabularies(folder / "vocabulary.parquet", [f["name"] for f in about["fields"]])
     fields = tuple(Field(**f, values=vocabularies[f["name"]].values.to_numpy()) for f in about["fields"])
     return Schema(about["name"], fields, tuple(about["domains"]), about.get("ids", "numbers"))
 
@@ -110,8 +134,8 @@ def export(model, schema: MultiDomainData | Schema, folder: str | Path) -> Path:
 
 def export_run(run: str | Path, folder: str | Path) -> Path:
     """Export the best weights of the run that `croco fit --folder RUN` left."""
+    from ..checkpoint import load_weights
     from ..models import build
-    from ..training import load_weights
 
     if not (Path(run) / "settings.json").is_file():
         raise CrocoError(f"{run} holds no run (no settings.json). `croco fit … --folder {run}` makes one.")

@@ -16,9 +16,10 @@ from torch import nn
 from ..console import VERSIONS
 from ..datasets.registry import load
 from ..errors import ROOT, in_checkout, write_text, write_whole
+from ..evaluation import predict
 from ..models import build, options_of
 from ..schema import MultiDomainData
-from ..training import fit, predict
+from ..training import fit
 from .abtest import aa_z_scores, assign, compare, false_positives, power, users_needed
 from .calibration import distort, platt, reliability
 from .faults import FAULTS, simulate_fault

@@ -14,7 +14,8 @@ from ..datasets.registry import load
 from ..layers import Experts
 from ..losses import covariance_loss, domain_objective
 from ..models import build
-from ..training import adam, train_step
+from ..optimizers import adam
+from ..training import train_step
 from .space import label_of
 
 ROWS, FIELDS = 4096, 7

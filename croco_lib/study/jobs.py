@@ -81,7 +81,7 @@ def built(job: dict, data: MultiDomainData) -> "nn.Module":
 
     from ..layers import INIT_STD
     from ..models import build
-    from ..training import tables_of
+    from ..optimizers import tables_of
 
     options = dict(job["options"])
     start = options.pop("start", INIT_STD)
@@ -94,7 +94,7 @@ def built(job: dict, data: MultiDomainData) -> "nn.Module":
 
 def embedding_parameters(data: str, model: str, settings: dict) -> int:
     """How many numbers the model's embedding tables hold, the gate's among them."""
-    from ..training import tables_of
+    from ..optimizers import tables_of
 
     made = built(make_job(data, model, 0, settings, final=False), load_with_fresh(data)[0])
     return sum(table.weight.numel() for table in tables_of(made))
@@ -156,8 +156,8 @@ def measured(
     model: "nn.Module", data: MultiDomainData, fresh: Split | None
 ) -> tuple[list[tuple], dict[str, np.ndarray]]:
     """(split, part, metric, value) on test and fresh rows, and the logits that they come from."""
+    from ..evaluation import predict
     from ..metrics import domain_mean, evaluate_scores
-    from ..training import predict
 
     values = [
         ("train", name, "rows", n)

@@ -24,8 +24,9 @@ from ..errors import ROOT
 from ..losses import domain_objective
 from ..metrics import grouped_auc
 from ..models import MODELS, build
+from ..optimizers import adam
 from ..schema import Field, MultiDomainData, Split
-from ..training import adam, fit, train_step
+from ..training import fit, train_step
 from .raw import write_aliccp, write_kuairand
 
 MOVIELENS = {"user": 6_040, "item": 3_706, "gender": 2, "age": 7, "occupation": 21, "zip": 3_439, "domain": 3}
