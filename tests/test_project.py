@@ -12,8 +12,11 @@ from importlib.metadata import version
 import nbformat
 import pytest
 import yaml
+from typer.core import TyperGroup
+from typer.main import get_command
+from typer.testing import CliRunner
 
-from croco_lib import cli
+from croco_lib import CrocoError, cli
 from croco_lib.errors import ROOT
 from croco_lib.lessons.notebooks import VIEW, paths, tidy
 from croco_lib.models import MODELS
@@ -170,20 +173,55 @@ def test_the_glossary_explains_the_terms_of_the_lessons():
         assert not unknown, f"{name}: {unknown}"
 
 
-def test_links_lead_somewhere():
-    pages = ("README.md", "notebooks/TEACHING.md", "notebooks/GLOSSARY.md")
-    texts = {ROOT / page: (ROOT / page).read_text() for page in pages}
+def dead_links(path, text):
+    """The targets of the page's own links that are not there, or have no such heading."""
+    for target, _, anchor in re.findall(r"\]\((?!http)([^)#]*)(#([^)]+))?\)", text):
+        page = path.parent / target if target else path
+        if not page.exists():
+            yield target
+        elif anchor and page.suffix == ".md":
+            heads = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+            if anchor not in {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}:
+                yield f"{target}#{anchor}"
+
+
+def test_links_lead_somewhere(tmp_path):
+    pages = [*ROOT.glob("*.md"), *(ROOT / "notebooks").glob("*.md"), *(ROOT / "data").rglob("*.md")]
+    texts = {page: page.read_text() for page in pages}
     for path in paths():
         texts[path] = "\n".join(c.source for c in LESSONS[path.name].cells if c.cell_type == "markdown")
-    for path, text in texts.items():
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-            assert (path.parent / target).exists(), f"{path.name}: {target}"
+    dead = {path.name: found for path, text in texts.items() if (found := list(dead_links(path, text)))}
+    assert not dead
+    page = tmp_path / "a.md"
+    page.write_text("# Two words\n[here](#two-words) [gone](#three) [no file](b.md) [out](https://example.org)")
+    assert list(dead_links(page, page.read_text())) == ["#three", "b.md"]
 
 
 def test_readme_and_command_line_name_every_model_and_lesson():
     readme = (ROOT / "README.md").read_text()
     assert all(f"`{name}`" in readme for name in MODELS)
     assert all(f"notebooks/{name}" in readme for name in LESSONS)
+    with pytest.raises(CrocoError) as refused:
+        CliRunner().invoke(cli.app, ["fit", "nosuch"], catch_exceptions=False)
+    assert all(name in str(refused.value) for name in MODELS)
+
+
+def test_every_command_that_a_page_shows_is_one():
+    """Each `croco …` names a command and options that there are, and each command is shown somewhere."""
+    root, shown = get_command(cli.app), set()
+    pages = {*ROOT.glob("*.md"), *(ROOT / "notebooks").glob("*.md"), *(ROOT / "data").rglob("*.md")}
+    for page in pages - {ROOT / "CHANGELOG.md"}:  # which names what is gone
+        for line in re.findall(r"(?:^|`|&& |-m )croco(?:_lib)? ([^`#&|\n]*)", page.read_text(), re.MULTILINE):
+            words, command, path = line.split(), root, []
+            while words and isinstance(command, TyperGroup) and words[0] in command.commands:
+                path.append(words.pop(0))
+                command = command.commands[path[-1]]
+            assert path or not words or not re.fullmatch("[a-z]+", words[0]), f"{page.name}: croco {line}"
+            known = {option for parameter in command.params for option in parameter.opts}
+            unknown = {w.partition("=")[0] for w in words if w.startswith("--")} - known - {"--help"}
+            assert not unknown, f"{page.name}: croco {line}"
+            shown.add(path[0] if path else "")
+    assert set(root.commands) <= shown
 
 
 @pytest.fixture(scope="module")

@@ -102,9 +102,24 @@ def test_a_folder_without_a_model_is_named(tmp_path):
             call(tmp_path, tmp_path)
 
 
-def test_latency_is_in_order(exported):
-    p50, p99 = serving.latency(exported[1], candidates=20, requests=20)
-    assert 0 < p50 <= p99
+def test_latency_is_the_median_and_the_99th_percentile_of_the_warm_requests(exported, small_world, monkeypatch):
+    """The clock is ours: request i takes i milliseconds; each is one user and one domain with all its candidates."""
+    clock, asked = [0.0], []
+
+    class Session:
+        def run(self, names, inputs):
+            asked.append(inputs)
+            clock[0] += len(asked) / 1000
+
+    monkeypatch.setattr(serving, "session", lambda folder: Session())
+    monkeypatch.setattr(serving.time, "perf_counter", lambda: clock[0])
+    got = serving.latency(exported[1], candidates=30, requests=100)
+    assert got == pytest.approx(np.quantile(np.arange(21, 121), (0.5, 0.99)))  # the first twenty warm up
+    user, item, domain = (small_world.column(role) for role in ("user", "item", "domain"))
+    for inputs in asked:
+        X = inputs["features"]
+        assert X.shape == (30, len(small_world.fields)) and (inputs["domain"] == X[0, domain] - 1).all()
+        assert len(np.unique(X[:, user])) == len(np.unique(X[:, domain])) == 1 < len(np.unique(X[:, item]))
 
 
 def test_fields_of_several_values_are_refused_in_words(small_world, tmp_path):
