@@ -1,13 +1,14 @@
 """What a model gives: logits and metrics, its experts' outputs and scores, its embedding sets, a probe inside."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather, pad_across_processes
-from torch import Tensor, nn
+from torch import nn
 
 from . import metrics
 from .errors import CrocoError, known
@@ -58,15 +59,17 @@ def has_experts(model: nn.Module) -> bool:
     return hasattr(model, "towers")
 
 
-def _need_experts(model: nn.Module) -> None:
+def _towers(model: nn.Module) -> Any:
+    """What reads the mixtures of the model's experts."""
     if not has_experts(model):
         raise CrocoError(f"{name_of(model)} has no experts.")
+    return model.towers
 
 
 def expert_outputs(model: nn.Module, split: Split) -> np.ndarray:
     """O^(m) of every row: float [M, N, d]. Raises CrocoError for a model without experts."""
-    _need_experts(model)
-    return torch.cat([out.experts for out in outputs(model, split)], 1).float().cpu().numpy()
+    _towers(model)
+    return torch.cat([O for out in outputs(model, split) if (O := out.experts) is not None], 1).float().cpu().numpy()
 
 
 def expert_scores(model: nn.Module, split: Split) -> tuple[np.ndarray, np.ndarray]:
@@ -75,24 +78,23 @@ def expert_scores(model: nn.Module, split: Split) -> tuple[np.ndarray, np.ndarra
     The second array, bool [M, N], says whether the row's tower reads the expert at all. Raises CrocoError for a model
     without experts.
     """
-    _need_experts(model)
+    towers = _towers(model)
     device, scores, read, start = device_of(model), [], [], 0
     for out in outputs(model, split):
+        assert out.experts is not None
         rows = slice(start, start + out.experts.shape[1])
         domain = torch.from_numpy(split.domain[rows]).to(device)
         with torch.inference_mode():
             # HiNet's towers read three mixtures side by side, so the expert's output takes all three places.
-            scores.append(
-                torch.stack([model.towers(O.repeat(1, model.towers.inputs // O.shape[1]), domain) for O in out.experts])
-            )
+            scores.append(torch.stack([towers(O.repeat(1, towers.inputs // O.shape[1]), domain) for O in out.experts]))
         read.append(torch.ones_like(scores[-1], dtype=torch.bool) if out.gate is None else (out.gate > 0).any(-1))
         start = rows.stop
     return torch.cat(scores, 1).float().cpu().numpy(), torch.cat(read, 1).cpu().numpy()
 
 
 def _all_tables(model: nn.Module) -> np.ndarray:
-    tables: Tensor = model.embedding.weights()
-    return tables.detach().float().cpu().numpy()
+    embedding: Any = model.embedding
+    return embedding.weights().detach().float().cpu().numpy()
 
 
 def embedding_sets(model: nn.Module, data: MultiDomainData, field: str | None = None) -> np.ndarray:

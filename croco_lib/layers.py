@@ -4,7 +4,8 @@ Shapes: N rows, F fields, M sets or experts, e the embedding size, d the experts
 fields together.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +23,14 @@ class MultiEmbedding(nn.Module):
     Crocodile (arXiv 2405.12706), the multi-embedding layer. Set m feeds expert m.
     """
 
+    offset: Tensor  # int [F]: where each field's ids begin in the table
+
     def __init__(self, fields: Sequence[Field], sets: int, dim: int):
         super().__init__()
         sizes = torch.tensor([field.size for field in fields])
         self.sets, self.dim = sets, dim
         self.bags = {i: field.bag for i, field in enumerate(fields) if field.bag is not None}
-        # Where each field's ids begin in the table, [F]. Not saved: the data gives it, and old weights stay readable.
+        # Not saved: the data gives it, and old weights stay readable.
         self.register_buffer("offset", (sizes.cumsum(0) - sizes).int(), persistent=False)
         self.table = nn.Embedding(int(sizes.sum()), sets * dim)
         nn.init.normal_(self.table.weight, std=INIT_STD)
@@ -103,7 +106,7 @@ class Experts(nn.Module):
         return x
 
 
-def by_domain(modules: Sequence[Callable[[Tensor], Tensor]], x: Tensor, domain: Tensor) -> Tensor:
+def by_domain(modules: Sequence[Any] | nn.ModuleList, x: Tensor, domain: Tensor) -> Tensor:
     """Each row through its own domain's module only: module s for the rows with domain s. x [N, i] → [N, o].
 
     The rows are sorted by domain, so that each module gets one slice, and put back: the work is that of N rows, and
@@ -160,6 +163,8 @@ class PriorGate(nn.Module):
     W_g^s; one W_g for all is the default [ours].
     """
 
+    columns: Tensor  # int [P]: where the prior fields stand among all fields
+
     def __init__(self, fields: Sequence[Field], dim: int, experts: int, width: int, domains: int = 1):
         super().__init__()
         columns = [i for i, field in enumerate(fields) if field.prior]
@@ -176,7 +181,7 @@ class PriorGate(nn.Module):
     def forward(self, features: Tensor, domain: Tensor | None = None) -> Tensor:
         """features int [N, F] → [M, N, d]. `domain` int [N] is read where each domain has its own map."""
         r = self.prior(features[:, self.columns])[0]  # [N, P·e]
-        scores = by_domain(self.maps, r, domain) if self.domains > 1 else self.map(r)  # [N, M·d]
+        scores = self.map(r) if self.domains == 1 or domain is None else by_domain(self.maps, r, domain)  # [N, M·d]
         scores = scores.unflatten(-1, (self.experts, -1))  # [N, M, d]
         # Over the experts and not the dimensions: in each dimension the experts' shares add up to one.
         return scores.softmax(1).transpose(0, 1)  # [M, N, d]

@@ -55,7 +55,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.label)
 
-    def take(self, rows: np.ndarray) -> "Split":
+    def take(self, rows: np.ndarray | slice) -> "Split":
         """The same split with these rows only, in this order."""
         truth = None if self.truth is None else self.truth[rows]
         return Split(self.features[rows], self.domain[rows], self.label[rows], self.user[rows], self.domains, truth)

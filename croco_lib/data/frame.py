@@ -24,15 +24,15 @@ def as_table(frame: object, where: str | Path, ids: list[str], separator: str | 
         table = read_table(frame, text=ids, separator=separator)
         return table.with_columns(usual_numbers(table[c]) for c in ids if c in table.columns)
     try:
-        table = pl.from_pandas(plain_columns(frame), nan_to_null=False) if isinstance(frame, pd.DataFrame) else frame
+        given = pl.from_pandas(plain_columns(frame), nan_to_null=False) if isinstance(frame, pd.DataFrame) else frame
     except (TypeError, ValueError, NotImplementedError) as error:
         raise DataError(
             f"{where}: not a plain table ({str(error).splitlines()[0]}). "
             "Give every column its own name and values of one type."
         ) from error
-    if not isinstance(table, pl.DataFrame):
+    if not isinstance(given, pl.DataFrame):
         raise DataError(f"{where}: give a pandas or polars table or a file's path, not {type(frame).__name__}.")
-    return table
+    return given
 
 
 def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
@@ -77,7 +77,7 @@ def check_label(label: pl.Series, where: str | Path) -> np.ndarray:
         raise DataError(f"{where}: the label {label.name!r} is {label.dtype}, not the numbers 0 and 1.")
     number = label.cast(pl.Float64)
     if (bad := (number != 0) & (number != 1)).any():
-        row = int(bad.arg_max())
+        row = bad.arg_max() or 0
         raise DataError(
             f"{where}: the label {label.name!r} must be 0 or 1, but {row_at(where, row)} has "
             f"{label[row]!r}; {int(bad.sum())} rows are like that."
@@ -185,7 +185,7 @@ def from_frame(
         "missing values given the unknown id": {c: n for c in columns if (n := ids[c].null_count())},
         "share of unknown ids": {s: unknown_shares(p, columns) for s, p in zip(SPLITS, splits, strict=True)},
     }
-    return MultiDomainData(name, tuple(made), names, *splits, notes)
+    return MultiDomainData(name, tuple(made), names, splits[0], splits[1], splits[2], notes)
 
 
 def unknown_shares(split: Split, columns: list[str]) -> dict[str, float]:

@@ -45,7 +45,7 @@ def as_ids(values: pl.Series, where: str | Path) -> pl.Series:
         not_rounded(text, where)
         return text
     if (spoiled := text.str.contains(SPOILED).fill_null(False)).any():
-        row = int(spoiled.arg_max())
+        row = spoiled.arg_max() or 0
         raise DataError(
             f"{where}: column {values.name!r} holds {text[row]!r} in {row_at(where, row)}, as a "
             f"spreadsheet writes a long number that it has rounded ({int(spoiled.sum())} rows): the ids "

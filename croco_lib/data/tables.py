@@ -26,7 +26,7 @@ def is_table(path: str | Path) -> bool:
     return str(path).lower().endswith(ENDINGS)
 
 
-def open_bytes(path: Path, file: BinaryIO | None = None) -> BinaryIO:
+def open_bytes(path: Path, file: BinaryIO | None = None) -> BinaryIO | gzip.GzipFile:
     """The file's bytes, unpacked where gzip packed them, whatever its name says; read from `file` where it is open."""
     file = file or path.open("rb")
     packed = file.read(2) == b"\x1f\x8b"
@@ -110,8 +110,9 @@ def line_of(path: Path, row: int) -> int:
 
 def row_at(where: str | Path, row: int) -> str:
     """Where a data row stands, in words: its number, and its line where `where` is a CSV file."""
-    is_csv = isinstance(where, Path) and not where.name.lower().endswith(".parquet")
-    return f"data row {row + 1} (line {line_of(where, row) if is_csv else row + 2} of a CSV)"
+    in_csv = isinstance(where, Path) and not where.name.lower().endswith(".parquet")
+    line = line_of(Path(where), row) if in_csv else row + 2
+    return f"data row {row + 1} (line {line} of a CSV)"
 
 
 def read_table(
@@ -168,7 +169,7 @@ def read_table(
         raise
     if len(set(table.column_names)) < table.num_columns:
         raise DataError(f"{path}: two columns have the same name. The first line must name each column once.")
-    return pl.from_arrow(table)
+    return pl.DataFrame(table)
 
 
 def _parquet(path: Path, parts: list[Path]) -> pl.DataFrame:
@@ -196,5 +197,5 @@ def no_gaps(table: pl.DataFrame, columns: Sequence[str], where: str | Path) -> N
         if count := int(gaps.sum()):
             raise DataError(
                 f"{where}: column {column!r} has {count} missing values (null or NaN), the first in "
-                f"{row_at(where, int(gaps.arg_max()))}. Fill them in, or leave those rows out yourself."
+                f"{row_at(where, gaps.arg_max() or 0)}. Fill them in, or leave those rows out yourself."
             )

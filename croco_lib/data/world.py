@@ -101,6 +101,8 @@ def shares(tail: float) -> np.ndarray:
 
 def oracle(split: Split) -> pd.DataFrame:
     """The AUC that the true click probability reaches, overall and per domain: domain, metric, value."""
+    if split.truth is None:
+        raise CrocoError("oracle: the true click probability of these rows is not known; the made world has it.")
     table = evaluate_scores(split.label, split.truth, split.domain, split.user, split.domains)
     return table.loc[table.metric == "auc", ["domain", "metric", "value"]].reset_index(drop=True)
 
@@ -214,5 +216,5 @@ def make_world(
         "unknown id 0": "never used: every id is known",
         "options": options,
     }
-    splits = (everything.take(np.flatnonzero(part == i)) for i in range(3))
-    return MultiDomainData("world", fields, tuple(TABS), *splits, notes, truth)
+    train, valid, test = (everything.take(np.flatnonzero(part == i)) for i in range(3))
+    return MultiDomainData("world", fields, tuple(TABS), train, valid, test, notes, truth)

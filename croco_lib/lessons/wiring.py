@@ -4,7 +4,7 @@ Only the names of the parts are written down here. The shapes come from a batch 
 and the owners of the boxes from the gradients that come back.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor, nn
 
+from ..models import name_of
 from ..plots import domain_palette
 from ..schema import MultiDomainData
 
@@ -84,7 +85,7 @@ def one_each(part: nn.Module) -> bool:
 
 def parts(model: nn.Module, data: MultiDomainData) -> list[Part]:
     """The columns of the picture, from the embedding sets to the towers."""
-    S, children = len(data.domains), dict(model.named_children())
+    S, children = len(data.domains), cast(dict[str, Any], dict(model.named_children()))
     seen, domain, logits, weights = batch(model, data)
     by_domain = [logits[domain == s] for s in range(S)]
 
@@ -120,7 +121,7 @@ def parts(model: nn.Module, data: MultiDomainData) -> list[Part]:
             columns.append(
                 Part(
                     "gates" if gate == "levels" else name(gate),
-                    list(range(S)) if own else [None],
+                    [*range(S)] if own else [None],
                     into,
                     lines if own else joined(len(O), 1),
                     NAMES["prior"] if hasattr(children[gate], "prior") else "",
@@ -131,7 +132,7 @@ def parts(model: nn.Module, data: MultiDomainData) -> list[Part]:
     aside = ", ".join(NAMES[k] for k in seen if k in ASIDE)
     chain = [k for k in seen if k in children and k != "embedding" and k not in ASIDE]
     for k in chain:
-        boxes = list(range(S)) if one_each(children[k]) else [None]
+        boxes: list[int | None] = [*range(S)] if one_each(children[k]) else [None]
         columns.append(
             Part(
                 name(k),
@@ -150,13 +151,13 @@ def draw_part(ax: plt.Axes, part: Part, x: float, before: np.ndarray, domains: t
     heights = (len(part.owners) - 1) / 2 - np.arange(len(part.owners))
     mixed = len(part.owners) == 1 or set(part.owners) != {None}
     for i, (owner, y) in enumerate(zip(part.owners, heights, strict=True)):
-        colour, word = (GREY, "shared" if mixed else i + 1) if owner is None else (palette[owner], domains[owner])
+        colour, word = (GREY, "shared" if mixed else f"{i + 1}") if owner is None else (palette[owner], domains[owner])
         box = FancyBboxPatch((x - HALF, y - 0.32), 2 * HALF, 0.64, boxstyle="round,pad=0,rounding_size=0.15")
         box.set(facecolor=colour, edgecolor="none", zorder=2)
         ax.add_patch(box)
         dark = "black" if sum(colour) > 1.5 else "white"
         ax.text(x, y, word, ha="center", va="center_baseline", fontsize=8, zorder=3, color=dark)
-        line = dict(linewidth=0.9, zorder=1, color="0.7" if owner is None else colour)
+        line: dict[str, Any] = dict(linewidth=0.9, zorder=1, color="0.7" if owner is None else colour)
         for start, kind in zip(before, part.lines[:, i], strict=True):
             ax.plot([x - STEP + HALF, x - HALF], [start, y], linestyle=("", ":", "-")[kind], **line)
     return heights
@@ -171,8 +172,9 @@ def wiring(model: nn.Module, data: MultiDomainData) -> Figure:
     columns = parts(model, data)
     tall = max(len(part.owners) for part in columns)
     figure, ax = plt.subplots(figsize=(9.2, 1.1 + 0.23 * tall))
-    top, centred = tall / 2 + 0.7, dict(ha="center", va="center")
-    arrow = dict(arrowstyle="->", color="0.3", linewidth=0.9)
+    top = tall / 2 + 0.7
+    centred: dict[str, Any] = dict(ha="center", va="center")
+    arrow: dict[str, Any] = dict(arrowstyle="->", color="0.3", linewidth=0.9)
     heights: np.ndarray = np.zeros(0)
     for x, part in zip(STEP * np.arange(len(columns)), columns, strict=True):
         heights = draw_part(ax, part, x, heights, data.domains)
@@ -184,6 +186,6 @@ def wiring(model: nn.Module, data: MultiDomainData) -> Figure:
             ax.annotate(part.aside, (x, heights[-1] - 0.32), below, fontsize=8, arrowprops=arrow, **centred)
     ax.text(len(columns) * STEP, top, "logits", fontsize=9, weight="bold", **centred)
     ax.set(xlim=(-0.9, 4 * STEP + 0.45), ylim=(-tall / 2 - 0.8, top + 0.4))
-    ax.set_title(model.name, pad=6)
+    ax.set_title(name_of(model), pad=6)
     ax.axis("off")
     return figure

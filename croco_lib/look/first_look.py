@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -88,11 +89,11 @@ def text_batches(path: Path, progress: bool) -> Iterator[pl.DataFrame]:
                         ),
                     )
                     for batch in reader:
-                        yield pl.from_arrow(pa.table(batch)).cast(pl.String)  # a column of gaps alone has no type
+                        yield pl.DataFrame(pa.table(batch)).cast(pl.String)  # a column of gaps alone has no type
                         bar.update(raw.tell() - bar.n)
             else:
                 for batch in pa_parquet.ParquetFile(part).iter_batches(1 << 16):
-                    frame = pl.from_arrow(pa.table(batch))
+                    frame = pl.DataFrame(pa.table(batch))
                     yield frame.select(pl.col(c).cast(pl.String) for c, t in frame.schema.items() if not t.is_nested())
                 bar.update(part.stat().st_size)
     except UnicodeError as error:
@@ -145,7 +146,9 @@ def first_look(path: str | Path, progress: bool = False, **given: str) -> dict:
     and where it is above 0, domains, users, warnings, and the `croco fit` line to go on with. Raises DataError for a
     file that cannot be read.
     """
-    path, columns, hashes = Path(path), {}, []
+    path = Path(path)
+    columns: dict[str, Column] = {}
+    hashes: list[np.ndarray] = []
     rows, sample = thinned(text_batches(path, progress), columns, hashes)
     if not rows:
         raise DataError(f"{path}: the table has no rows.")
@@ -181,7 +184,7 @@ def _with_label(sample: pl.DataFrame, columns: dict[str, Column], roles: dict[st
     """What the label makes known: what each column tells alone, rows and clicks by domain, users with both labels."""
     sample = sample.filter(sample[roles["label"]].is_not_null())
     label = sample[roles["label"]].str.to_lowercase().is_in(["1", "true", "1.0"]).to_numpy().astype(float)
-    made = dict(click_rate=round(float(label.mean()), 4))
+    made: dict[str, Any] = dict(click_rate=round(float(label.mean()), 4))
     if 0 < label.mean() < 1:
         made["alone"] = {c: round(alone(sample[c], label), 3) for c in sample.columns if c != roles["label"]}
         made["above_zero"] = {c: round(above_zero(sample[c], label), 3) for c in made["alone"]}

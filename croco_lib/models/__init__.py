@@ -1,6 +1,7 @@
 """The models by name. Each is a wiring of the four parts of `croco_lib.layers`."""
 
 import inspect
+from collections.abc import Callable
 from numbers import Integral, Real
 
 import torch
@@ -19,7 +20,7 @@ from .shared_bottom import SharedBottom
 from .single_domain import SingleDomain
 from .star import STAR
 
-MODELS: dict[str, type[MultiDomainModel]] = {
+MODELS: dict[str, Callable[..., MultiDomainModel]] = {
     "single-domain": SingleDomain,
     "shared-bottom": SharedBottom,
     "mmoe": MMoE,
@@ -50,14 +51,14 @@ def _fault(value, default) -> str:
     if isinstance(default, str):
         return "" if isinstance(value, str) else "is a name"
     if isinstance(default, float):
-        ok = isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < float("inf")
+        ok = isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < float("inf")
         return "" if ok else "must be 0 or more"
     if value is None and default is None:
         return ""
     if isinstance(default, tuple) and not isinstance(value, (tuple, list)):
         return "takes a list of widths"
     sizes = value if isinstance(default, tuple) else [value]
-    ok = len(sizes) and all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in sizes)
+    ok = all(isinstance(n, Integral) and not isinstance(n, bool) and int(n) >= 1 for n in sizes) and len(sizes) > 0
     return "" if ok else "takes whole numbers of 1 or more"
 
 

@@ -53,7 +53,7 @@ class Crocodile(MultiDomainModel):
         x = self.embedding(features)  # [M, N, F·e]
         O = self.experts(x)  # [M, N, d]
         g = self.gate(features, domain) if self.by_prior else self.gate(x.mean(0), domain)  # [M, N, d] or [M, N, 1]
-        penalty = 0.0
+        penalty: Tensor | float = 0.0
         if self.alpha and self.training:  # in evaluation nobody reads the penalty
             penalty = self.alpha * self.regulariser(O[:, : self.sample], g[:, : self.sample])
         return Output(self.towers(mix(g, O), domain), O, g, penalty)

@@ -15,13 +15,16 @@ from .base import MultiDomainModel, Output
 class Level(nn.Module):
     """One level: `per_stream` experts in each of S + 1 streams, and a gate for each of the `gates` first streams."""
 
+    stream: Tensor  # int [M]: the stream of each expert
+    closed: Tensor  # bool [T, 1, M]: what each of the T gates does not read, for all rows alike
+
     def __init__(self, domains: int, per_stream: int, inputs: int, widths: tuple, gates: int):
         super().__init__()
-        stream = torch.arange(domains + 1).repeat_interleave(per_stream)  # [M], the stream of each expert
+        stream = torch.arange(domains + 1).repeat_interleave(per_stream)
         reader = torch.arange(gates)[:, None]
         self.register_buffer("stream", stream, persistent=False)
         allowed = (stream == reader) | (stream == domains) | (reader == domains)  # [gates, M]
-        self.register_buffer("closed", ~allowed[:, None, :], persistent=False)  # [gates, 1, M], for all rows alike
+        self.register_buffer("closed", ~allowed[:, None, :], persistent=False)
         self.experts = Experts(len(stream), inputs, widths)
         self.gates = Linears(gates, inputs, len(stream))
 
@@ -54,13 +57,12 @@ class PLE(MultiDomainModel):
             for i in range(levels)
         )
         self.towers = Towers(S, expert[-1], tower)
-        self.per_stream = per_stream
+        self.per_stream, self.streams = per_stream, S + 1
 
     def forward(self, features: Tensor, domain: Tensor) -> Output:
         x = self.embedding(features)  # [M or 1, N, F·e]
         # A stream's gate reads what the stream's first expert reads [ours, for ME-PLE].
-        streams = len(self.levels[0].stream) // self.per_stream
-        states = x[:: self.per_stream].expand(streams, -1, -1)  # [S + 1, N, F·e]
+        states = x[:: self.per_stream].expand(self.streams, -1, -1)  # [S + 1, N, F·e]
         for i, level in enumerate(self.levels):
             O, gates = level(states[level.stream] if i else x, states)  # [M, N, d], [T, N, M]
             states = torch.einsum("tnm,mnd->tnd", gates, O)  # [T, N, d]

@@ -1,6 +1,8 @@
 """STAR (Sheng et al., CIKM 2021): partitioned normalisation, star-topology layers and an auxiliary network."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +30,7 @@ class PartitionedNorm(nn.Module):
     def forward(self, z: Tensor, domain: Tensor) -> Tensor:
         """z [N, i], domain int [N] → [N, i]."""
 
-        def normal(norm: nn.BatchNorm1d) -> Callable[[Tensor], Tensor]:
+        def normal(norm: Any) -> Callable[[Tensor], Tensor]:
             # One row has no variance of its own, so it is normalised by the running one, in training too.
             return lambda rows: norm(rows) if len(rows) > 1 else F.batch_norm(rows, norm.running_mean, norm.running_var)
 
@@ -48,8 +50,7 @@ class StarLayer(nn.Module):
     def forward(self, x: Tensor, domain: Tensor) -> Tensor:
         """x [N, i], domain int [N] → [N, o]."""
         W, b = self.shared.weight * self.own, self.shared.bias[0] + self.bias  # [S, i, o], [S, o]
-        # s=s binds the domain of each turn: a bare s would be the last one in all of them.
-        return by_domain([lambda rows, s=s: torch.addmm(b[s], rows, W[s]) for s in range(len(W))], x, domain)
+        return by_domain([partial(torch.addmm, b_s, mat2=W_s) for b_s, W_s in zip(b, W, strict=True)], x, domain)
 
 
 class STAR(MultiDomainModel):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,9 @@ class Schema:
     domains: tuple[str, ...]
     ids: str = "text"  # how ids were read when it was saved: "text", or "numbers" before
 
-    column = MultiDomainData.column
+    def column(self, role: str) -> int:
+        """The column of `features` that holds the field of this role."""
+        return next(i for i, f in enumerate(self.fields) if f.role == role)
 
 
 def save_vocabularies(vocabularies: Mapping[str, np.ndarray], path: Path, where: str) -> None:
@@ -73,7 +76,13 @@ def save_schema(data: MultiDomainData | Schema, folder: str | Path) -> None:
         fields=[dict(name=f.name, size=f.size, role=f.role) for f in data.fields],
     )
     write_text(folder / "schema.json", json.dumps(about, indent=1))
-    save_vocabularies({f.name: f.values for f in data.fields}, folder / "vocabulary.parquet", data.name)
+    values = {f.name: f.values for f in data.fields if f.values is not None}
+    if nameless := [f.name for f in data.fields if f.name not in values]:
+        raise CrocoError(
+            f"{data.name}: the values behind the ids of {', '.join(nameless)} are not known, so no raw row could be "
+            "scored. Make the data by `from_frame`, or give its fields their `values`."
+        )
+    save_vocabularies(values, folder / "vocabulary.parquet", data.name)
 
 
 def load_schema(folder: str | Path) -> Schema:
@@ -140,7 +149,9 @@ def export_run(run: str | Path, folder: str | Path) -> Path:
     if not (Path(run) / "settings.json").is_file():
         raise CrocoError(f"{run} holds no run (no settings.json). `croco fit … --folder {run}` makes one.")
     settings, schema = json.loads((Path(run) / "settings.json").read_text(encoding="utf-8")), load_schema(run)
-    return export(load_weights(build(settings["model"], schema, **settings["options"]), run), schema, folder)
+    # A model is built from the fields and the domains alone, and these the schema has.
+    model = build(settings["model"], cast(MultiDomainData, schema), **settings["options"])
+    return export(load_weights(model, run), schema, folder)
 
 
 def session(folder: str | Path):
@@ -155,17 +166,21 @@ def session(folder: str | Path):
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def encode(schema: Schema, table: pl.DataFrame, where: str = "table") -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+def encode(
+    schema: Schema, table: pl.DataFrame, where: str | Path = "table"
+) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Raw values as features int32 [N, F] and domain int64 [N], and what was not known: field, unknown, missing.
 
     As in training, a value that is not in the vocabulary has id 0; so has a missing one, and a column that is not
     there. The domain must be there and known: without it no tower can be chosen. Raises DataError.
     """
-    X, counts = np.zeros((len(table), len(schema.fields)), np.int32), []
+    X: np.ndarray = np.zeros((len(table), len(schema.fields)), np.int32)
+    counts = []
     for f, field in enumerate(schema.fields):
+        vocabulary = Vocabulary(pl.Series(field.values, dtype=pl.String))
         if field.name in table.columns:
             raw = as_ids(table[field.name], where).cast(pl.String)
-            X[:, f] = Vocabulary(pl.Series(field.values, dtype=pl.String)).match(raw, schema.ids)
+            X[:, f] = vocabulary.match(raw, schema.ids)
             missing = raw.null_count()
         else:
             missing = len(table)
@@ -173,7 +188,7 @@ def encode(schema: Schema, table: pl.DataFrame, where: str = "table") -> tuple[n
         if field.role == "domain" and (bad := X[:, f] == UNKNOWN).any():
             raise DataError(
                 f"{where}: the domain, column {field.name!r}, is missing or not one of "
-                f"{', '.join(map(str, field.values))} in {bad.sum()} rows, the first data row "
+                f"{', '.join(vocabulary.values)} in {bad.sum()} rows, the first data row "
                 f"{bad.argmax() + 1}. Leave those rows out."
             )
     return (
@@ -188,9 +203,10 @@ def score(
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """Click probabilities float32 [N] of a table's rows by an exported model, and what was unknown (see `encode`)."""
     run = session(folder)
-    if not isinstance(table, pl.DataFrame):
-        table, where = read_table(table, text=True), Path(table)
-    X, domain, counts = encode(load_schema(folder), table, where)
+    if isinstance(table, pl.DataFrame):
+        X, domain, counts = encode(load_schema(folder), table, where)
+    else:
+        X, domain, counts = encode(load_schema(folder), read_table(table, text=True), Path(table))
     parts = [
         run.run(None, {"features": X[i : i + 65_536], "domain": domain[i : i + 65_536]})[0]
         for i in range(0, len(X), 65_536)
@@ -203,7 +219,7 @@ def latency(folder: str | Path, candidates: int = 200, requests: int = 500, seed
     schema, run, rng = load_schema(folder), session(folder), np.random.default_rng(seed)
     times = []
     for i in range(requests + 20):
-        X = np.column_stack(
+        X: np.ndarray = np.column_stack(
             [
                 rng.integers(1, f.size, candidates)
                 if f.role not in ("user", "domain")
