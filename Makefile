@@ -11,7 +11,7 @@ help:
 	@echo "make test        set up and run the fast tests: every lesson at its smallest, with the solutions filled in"
 	@echo "make test-all    all tests: the saved numbers of every lesson, the browser, killed and resumed runs as well"
 	@echo "make lab         set up and open JupyterLab on the first lesson"
-	@echo "make html        the saved lessons as a site to read offline, in build/html"
+	@echo "make html        the saved lessons and the library's functions as a site to read offline, in build/html"
 	@echo "make dashboard   the lessons without their code, for the lecture hall; LESSON=04 for one"
 	@echo "make notebooks   run and save the lessons, tidied        make bench   the speed benchmarks"
 	@echo "make lint        ruff and mypy                           make clean   remove .venv and build"
@@ -42,7 +42,11 @@ test-all: $(READY)
 lab: $(READY)
 	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
+# Every module by name: pdoc alone would stop at what `croco_lib` itself exports.
+MODULES = $(subst /,.,$(basename $(filter-out %/__init__.py %/__main__.py,$(wildcard croco_lib/*.py croco_lib/*/*.py))))
+
 html: $(READY)
+	@$(BIN)/pdoc --no-search -o build/html/api croco_lib $(MODULES)
 	@$(BIN)/croco lessons --html build/html --as-saved
 
 dashboard: $(READY)

@@ -25,6 +25,13 @@ def test_contents_name_every_lesson_with_its_minutes_and_lead_to_all_pages(pages
     assert {path.name for path in pages} <= linked and {"teaching.html", *solutions} <= {path.name for path in pages}
 
 
+def test_the_functions_are_linked_where_their_pages_are(tmp_path):
+    (tmp_path / "api").mkdir()
+    (tmp_path / "api/index.html").write_text("made by pdoc")
+    index = BeautifulSoup(site(tmp_path, {}).read_text(), "html.parser")
+    assert [link["href"] for link in index.select("nav a") if link.get_text() == "functions"] == ["api/index.html"] * 2
+
+
 def test_every_link_and_anchor_leads_somewhere(pages):
     for path, soup in pages.items():
         for link in soup.select("a[href]"):

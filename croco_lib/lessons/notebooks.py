@@ -24,6 +24,7 @@ from ..errors import ROOT, CrocoError, in_checkout
 
 FOLDER = ROOT / "notebooks"
 VIEW = "application/vnd.jupyter.widget-view+json"
+API = "api/index.html"  # the pages of the functions, where `make html` has made them
 FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>.+?)\$", re.DOTALL)
 STYLE = """main {max-width: 64rem; margin: auto; padding: 0 1rem} math {font-size: 115%}
 nav {font: 14px sans-serif; padding: 1em 5px} nav a {margin-right: 2em}"""
@@ -130,7 +131,10 @@ def site(folder: Path, fresh: Mapping[Path, nbformat.NotebookNode]) -> Path:
             ]
             near += [("solutions", p) for p in pages if p.parent.name == "solutions" and p.stem[:2] == path.stem[:2]]
         near += [("glossary", glossary), ("for teachers", guide)]
-        nav = " ".join(f'<a href="{pages[p]}">{word}</a>' for word, p in near)
+        links = [(word, pages[p]) for word, p in near]
+        if (folder / API).is_file():
+            links.append(("functions", API))
+        nav = " ".join(f'<a href="{target}">{word}</a>' for word, target in links)
         (folder / name).write_text(page(path, fresh.get(path), pages, f"<nav>{nav}</nav>"), encoding="utf-8")
     return folder / "index.html"
 
