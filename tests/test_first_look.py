@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from croco_lib import DataError, cli
-from croco_lib.look import first_look as room
-from croco_lib.look.first_look import first_look
+from croco_lib.look import report as room
+from croco_lib.look.report import first_look
 
 
 def clicks(rows: int = 6000) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import numpy as np
 import croco_lib
 from croco_lib import CrocoError
 from croco_lib.data.tables import read_table
-from croco_lib.look.first_look import first_look
+from croco_lib.look.report import first_look
 
 SECONDS = float(os.environ.get("CROCO_FUZZ_SECONDS", 4))
 COLUMNS = dict(label="click", domain="place", user="who", item="what", fields=["q"])

@@ -11,11 +11,11 @@ import pytest
 from croco_lib import CrocoError, from_frame
 from croco_lib.data.tables import read_table
 from croco_lib.errors import ROOT
-from croco_lib.look.first_look import first_look
+from croco_lib.look.report import first_look
 
 HEAD, LINE = "click,place,who,what\n", "1,0,3,4\n"
 ROLES = dict(label="click", domain="place", user="who", item="what")
-MODULES = ("data/tables.py", "data/frame.py", "data/ids.py", "look/first_look.py", "schema.py")
+MODULES = ("data/tables.py", "data/frame.py", "data/ids.py", "look/report.py", "schema.py")
 
 
 def table(rows=400, **columns):

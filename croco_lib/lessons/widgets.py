@@ -92,13 +92,13 @@ def projections(tables: np.ndarray, names: list[str], colour: list | None = None
     """
     flat = [principal(E) for E in tables]  # M times [V, 3]
     unit = tables / np.maximum(np.linalg.norm(tables, axis=2, keepdims=True), 1e-12)
-    of = {name: i for i, name in enumerate(names)}
+    row_of = {name: i for i, name in enumerate(names)}
 
     def draw(chosen, nearest_in, dimensions) -> Figure:
-        near = unit[nearest_in - 1] @ unit[nearest_in - 1, of[chosen]]  # [V]
-        near[of[chosen]] = -np.inf
+        near = unit[nearest_in - 1] @ unit[nearest_in - 1, row_of[chosen]]  # [V]
+        near[row_of[chosen]] = -np.inf
         lit = np.argsort(-near)[:neighbours]
-        return linked(flat, of[chosen], lit, names, colour, dimensions, nearest_in)
+        return linked(flat, row_of[chosen], lit, names, colour, dimensions, nearest_in)
 
     return explore(
         draw,

@@ -19,7 +19,7 @@ def look(
     """Look at a table before any training: its columns, what is wrong with it, and the command to go on with."""
     import pandas as pd
 
-    from .first_look import first_look
+    from .report import first_look
 
     given = {k: v for k, v in dict(label=label, domain=domain, user=user, item=item).items() if v is not None}
     about = first_look(file, progress=not json_ and sys.stderr.isatty(), **given)

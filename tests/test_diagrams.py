@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from croco_lib import build
-from croco_lib.lessons.wiring import parts, wiring
+from croco_lib.lessons.diagrams import parts, wiring
 from croco_lib.models import MODELS
 
 matplotlib.use("Agg")
