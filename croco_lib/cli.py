@@ -159,7 +159,7 @@ def as_json(run, table, data) -> dict:
 
 def extra_of(module: str) -> str:
     """Which extra of pyproject.toml brings what is missing, in words."""
-    extra = "serving" if module.startswith("onnx") else "lessons"
+    extra = "serving" if module.startswith("onnx") else "peer" if module.startswith("torch_rechub") else "lessons"
     return f"Its extra brings it: pip install 'croco-lib[{extra}]'"
 
 

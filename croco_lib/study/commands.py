@@ -80,18 +80,28 @@ def _read(path: Path):
 def speed(
     size: Annotated[str, typer.Option(help="full (some minutes) or fast (a smaller version of each figure).")] = "full",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    peer: Annotated[
+        str | None, typer.Option(help="torch-rechub: only our speed beside its, on 1 and 2 threads.")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Measure what training, preparation and metrics cost here, beside the bare matrix products of the same step."""
     import pandas as pd
     import torch
 
-    from .speed import measure, tables
+    from ..datasets.registry import load
+    from .peer import measure_peer
+    from .speed import measure, shaped, tables
 
     known("size", size, ("full", "fast"))
     torch.set_num_threads(threads)
+    if peer is None:
+        costs = measure(size)
+    else:
+        known("peer", peer, ("torch-rechub",))
+        costs = measure_peer(load("movielens-1m")) if size == "full" else measure_peer(shaped(60_000), 3, 3)
     rows = []
-    for row in measure(size):
+    for row in costs:
         rows.append(row)
         typer.echo(f"{row[0]}: {row[1]} …", err=True)
     figures = pd.DataFrame(rows, columns=["table", "row", "column", "value"])
