@@ -12,7 +12,7 @@ def lessons(
     only: Annotated[str, typer.Option(help="Only the lessons whose file name starts so, e.g. 03.")] = "",
     html: Annotated[Path | None, typer.Option(help="Leave a site to read offline in this folder.")] = None,
     save: Annotated[bool, typer.Option(help="Save the run notebooks, tidied, in their place.")] = False,
-    profile: Annotated[str, typer.Option(help="tiny (for tests), fast (two minutes a lesson) or full.")] = "fast",
+    profile: Annotated[str, typer.Option(help="tiny (for tests), fast (about a minute a lesson) or full.")] = "fast",
     as_saved: Annotated[bool, typer.Option("--as-saved", help="For --html: as saved, none is run.")] = False,
 ) -> None:
     """Run the lessons in order, a line each; --html leaves a site to read offline."""
