@@ -60,7 +60,7 @@ bench: $(READY)
 
 lint: $(READY)
 	@$(BIN)/ruff format --check croco_lib tests
-	@$(BIN)/ruff check croco_lib tests
+	@$(BIN)/ruff check croco_lib tests notebooks
 	@$(BIN)/mypy
 
 clean:
