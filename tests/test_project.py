@@ -151,6 +151,13 @@ def test_the_table_of_figures_names_sections_and_functions_that_exist():
             assert hasattr(import_module(f"croco_lib.{room}"), function), f"{room}.{function}"
 
 
+def test_the_checks_of_exercises_are_collapsed():
+    for name, lesson in LESSONS.items():
+        for i, cell in enumerate(lesson.cells):
+            if cell.cell_type == "code" and re.search("^check\\(", cell.source, re.MULTILINE):
+                assert cell.metadata.get("jupyter", {}).get("source_hidden"), f"{name}, cell {i}: the answer shows"
+
+
 def headings(name):
     prose = "\n".join(cell.source for cell in LESSONS[name].cells if cell.cell_type == "markdown")
     return [re.sub(r"^\d · | \[[AS, ]+\]$", "", text) for text in re.findall(r"^#+ (.+)$", prose, re.MULTILINE)]
