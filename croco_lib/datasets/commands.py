@@ -12,7 +12,7 @@ app = typer.Typer(help="Which data is here, what is missing; fetch it, prepare i
 def here(context: typer.Context) -> None:
     """Say which data is here, what is missing, where to get it and its checksum."""
     from .registry import DATASETS, PREPARE, RAW, find, how_to_get
-    from .store import home
+    from .store import finished
 
     if context.invoked_subcommand:
         return
@@ -25,8 +25,8 @@ def here(context: typer.Context) -> None:
                 typer.echo(f"    {path.name}  {path.stat().st_size / 1e6:.1f} MB")
         else:
             typer.echo(f"{name}: missing. {how_to_get(name)}")
-        if name in PREPARE and (home(name) / "manifest.json").is_file():
-            typer.echo(f"    prepared, in {home(name)}")
+        for folder in finished(name) if name in PREPARE else ():
+            typer.echo(f"    prepared, in {folder}")
 
 
 @app.command("get")

@@ -3,6 +3,7 @@
 A part that is there is not made again, so an interrupted reading goes on, and other options need no second one.
 """
 
+import io
 import json
 import shutil
 import sys
@@ -48,7 +49,9 @@ def write_part(part: Path, lines: pl.Series, reader: Reader) -> None:
         "wrong": len(faulty),
         "bad": [(int(i), reason[i], lines[i][:160]) for i in faulty[:QUOTED]],
     }
-    write_whole(part, lambda path: table.write_parquet(path, metadata={"stats": json.dumps(stats)}))
+    packed = io.BytesIO()  # so that a full disk is an OSError, where polars' own writer has an error of its own
+    table.write_parquet(packed, metadata={"stats": json.dumps(stats)})
+    write_whole(part, lambda path: path.write_bytes(packed.getbuffer()))
 
 
 def begin(folder: Path, files: list[Path], version: int) -> None:
