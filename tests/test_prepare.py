@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +39,10 @@ def small_aliccp(raw, **options):
     return write_aliccp(raw / "ali-ccp", **usual | options)
 
 
+def text_of(lines):
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
 def contents(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
 
@@ -48,10 +55,8 @@ def plain_kuairand(folder, **options):
     overrides = {"tag": pl.String, "video_duration": pl.Float64}
     logs = [pl.read_csv(path) for path in sorted(folder.glob("log_standard_*_pure.csv"))]
     users, videos = (
-        pl.read_csv(
-            next(folder.glob(f"{kind}_features*pure.csv")), schema_overrides=overrides, infer_schema_length=None
-        )
-        for kind in ("user", "video")
+        pl.read_csv(folder / f"{kind}_pure.csv", schema_overrides=overrides, infer_schema_length=None)
+        for kind in ("user_features", "video_features_basic")
     )
     log, seen, whole, told = pl.concat(logs), {}, set(), defaultdict(Counter)
     kept = np.zeros(len(log), bool)
@@ -277,7 +282,7 @@ def by_hand(lines):
 
 
 def check_read(lines, columns, single, many):
-    table, why = aliccp_lines.read_lines(pl.Series(lines), columns, single, many, 0)
+    table, why = aliccp_lines.read_lines(text_of(lines), columns, single, many, 0)
     assert why.null_count() == len(lines) == len(table)
     for row, (head, fields) in zip(table.iter_rows(named=True), by_hand(lines), strict=True):
         assert row["index"] == np.uint64(int(head[-2], 16) & ~1).astype(np.int64)
@@ -302,7 +307,7 @@ def test_real_skeleton_lines_are_read(split):
         pytest.skip("Ali-CCP's real raw lines are not here")
     lines = (REAL / f"sample_skeleton_{split}.head5.feature_list_cut.csv").read_text().splitlines()
     heads = ["sample_id", "click", "conversion"]
-    _, why = aliccp_lines.read_lines(pl.Series(lines), heads, aliccp.ITEM, aliccp.ITEM_MANY, 0)
+    _, why = aliccp_lines.read_lines(text_of(lines), heads, aliccp.ITEM, aliccp.ITEM_MANY, 0)
     assert why.str.contains("cut short").all()  # these real lines are, and that must be seen
     cut = [line.split(",") for line in lines]  # so mend their count of features, and give all a domain
     mended = [",".join([*c[:4], str(c[5].count("\x01") + 2), f"{c[5]}\x01301\x029351665\x031.0"]) for c in cut]
@@ -427,6 +432,88 @@ def test_an_unprepared_or_otherwise_prepared_aliccp_says_what_to_do(raw):
         croco_lib.load("ali-ccp")
 
 
+# ------------------------------------------------------------------------------- at once, and one by one
+
+
+def damaged(lines, signs):
+    """Some of these lines, each with up to three of its characters lost, doubled or made one of `signs`."""
+    edit = st.tuples(st.integers(0, 10**6), st.sampled_from(["", None, *signs]))
+
+    def damage(given):
+        line, edits = given
+        for at, sign in edits:
+            at %= len(line) + 1
+            line = line[:at] + (line[at : at + 1] * 2 if sign is None else sign) + line[at + 1 :]
+        return line.replace("\n", "")
+
+    return st.lists(st.tuples(st.sampled_from(lines), st.lists(edit, max_size=3)).map(damage), min_size=1, max_size=6)
+
+
+def check_alone_and_together(read, lines, hopeless):
+    """Whether lines are read at once or, since a hopeless one stands below, one by one: the same rows and reasons."""
+    table, why = read(text_of(lines))
+    again, reasons = read(text_of([*lines, hopeless]))
+    assert reasons[:-1].to_list() == why.to_list() and reasons[-1] is not None
+    assert again.equals(table, null_equal=True) and again.schema == table.schema
+    return table, why
+
+
+LOG_LINES = [",".join([str(7 * i), "12", "20220425", "-5", "1651707727974", "1", *"0" * 12, "1"]) for i in range(3)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("ab\r\n", max_size=40), st.integers(1, 9), st.integers(0, 1))
+def test_chunks_hold_every_line_once(text, chunk, header):
+    """However short a chunk, lines longer than it, and lines that end as Windows ends them or not at all."""
+    with tempfile.TemporaryDirectory() as folder:
+        (path := Path(folder, "raw")).write_bytes(text.encode())
+        pieces = [parts.text_of(path, k, chunk, header) for k in range(-(-len(text) // chunk))]
+    expected = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+    assert [line for piece in pieces for line in parts.lines_of(piece)] == expected[header:]
+
+
+@settings(max_examples=300, deadline=None)
+@given(damaged(LOG_LINES, [*',-.+ x0_e"\r\t\xff', "0x1F", "9" * 17, "9" * 18, "0" * 30, "nan", ",,"]))
+def test_a_damaged_log_is_read_alike_at_once_and_line_by_line(lines):
+    table, why = check_alone_and_together(
+        partial(kuairand_files.read_log, header=kuairand_files.LOG), lines, hopeless="?"
+    )
+    expected = []
+    for line, reason in zip(lines, why, strict=True):
+        cells = line.split(",")
+        if fits := len(cells) == 19 and all(re.fullmatch("-?0*[0-9]{1,18}", cell) for cell in cells):
+            expected += [[int(cell) for cell in cells]] if int(cells[5]) in (0, 1) else []
+        words = "is_click" if fits else "not as many" if line else "dropped: blank"
+        assert reason is None if fits and int(cells[5]) in (0, 1) else words in reason
+    assert table.rows() == [
+        (*(r[i] for i in (0, 1, 4, 18, 5)), r[3] // 100, *t[-2:]) for r, t in zip(expected, table.rows(), strict=True)
+    ]
+
+
+SKELETONS = [
+    "1,0,0,00000000000000ab,2,205\x021\x031.0\x01301\x029351665\x030.69315",
+    "2,1,0,00000000000000cd,4,210\x027\x031.5\x01205\x022\x031\x01210\x028\x03.25\x01301\x023\x03-2.",
+    "3,0,0,00000000000000ef,3,301\x024\x031.0\x01210\x02-9\x0312345678.875\x01109_14\x025\x030.1",
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(damaged(SKELETONS, [*',-.+ x0_e"\r\t\xff\x01\x02\x03', "0x1F", "nan", "inf", "e5", "9" * 19, "9" * 40, "1_0"]))
+def test_a_damaged_skeleton_is_read_alike_at_once_and_line_by_line(lines):
+    layout = dict(columns=["sample_id", "click", "conversion"], single=aliccp.ITEM, many=aliccp.ITEM_MANY, half=1)
+    check_alone_and_together(partial(aliccp_lines.read_lines, **layout), lines, hopeless="?")
+
+
+def test_whole_lines_are_read_at_once(raw, monkeypatch):
+    """None of the lines that the generators write, gaps and lists and all, needs to be looked at one by one."""
+    write_kuairand(raw, rows=2_000, users=40, videos=100)
+    small_aliccp(raw)
+    monkeypatch.setattr(aliccp_lines, "split_one_by_one", None)
+    monkeypatch.setattr(kuairand_files, "lines_of", None)
+    for name in ("kuairand-pure", "ali-ccp"):
+        assert store.finished(name) == [] and prepare(name) in store.finished(name)
+
+
 # ------------------------------------------------------------------------------------------------ faults
 
 
@@ -500,7 +587,7 @@ GOOD = "1,0,0,00000000000000ab,2,205\x021\x031.0\x01301\x029351665\x031.0"
 )
 def test_a_bad_line_is_named(line, reason):
     heads = ["sample_id", "click", "conversion"]
-    table, why = aliccp_lines.read_lines(pl.Series([GOOD, line, GOOD]), heads, aliccp.ITEM, aliccp.ITEM_MANY, 0)
+    table, why = aliccp_lines.read_lines(text_of([GOOD, line, GOOD]), heads, aliccp.ITEM, aliccp.ITEM_MANY, 0)
     assert len(table) == 2
     assert why[0] is None and reason in why[1] and why[2] is None
 

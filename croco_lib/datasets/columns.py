@@ -22,6 +22,7 @@ from .bags import Lists, RowBags, TableBags
 from .coders import Block, RowField, Table, TableField
 from .store import BAG_DTYPES, DTYPES, create, data_of, folder_of, sizes, state
 
+BLOCK = 1 << 17  # rows counted or coded at a time: what is in work then stays in the processor's cache
 Coder = RowField | TableField | RowBags | TableBags
 
 
@@ -164,7 +165,7 @@ def save_array(array: np.ndarray, path: Path) -> None:
 def blocks(kept: KeptRows, tables: list[Table], bar: tqdm) -> Iterator[Block]:
     """The kept rows, each block with its split and its places in the tables."""
     done = 0
-    for frame in kept.rows():
+    for frame in (piece for rows in kept.rows() for piece in rows.iter_slices(BLOCK)):
         yield Block(frame, kept.part[done : done + len(frame)], {t.key: t.keys.code(frame[t.key]) for t in tables})
         done += len(frame)
         bar.update(len(frame))

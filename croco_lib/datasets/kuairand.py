@@ -87,7 +87,7 @@ def _write(name: str, folder: Path, options: dict, max_bad_share: float) -> Path
     def rows() -> Iterator[pl.DataFrame]:
         done = 0
         for path in parts:
-            frame = pl.read_parquet(path)
+            frame = pl.read_parquet(path, columns=[*ROLES, "hour", "is_click"])
             done += len(frame)
             yield frame.filter(pl.Series(keep[done - len(frame) : done]))
 

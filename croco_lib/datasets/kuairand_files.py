@@ -12,7 +12,7 @@ import pyarrow.csv as pa_csv
 from ..data.tables import dialect, need, no_gaps, read_table
 from ..errors import DataError
 from . import twins
-from .parts import DROPPED
+from .parts import DROPPED, lines_of
 from .raw import find_file, roots
 
 LOG = (
@@ -41,6 +41,7 @@ USER = [
     "onehot_feat2",
     "onehot_feat3",
 ]
+CELL = r"-?0*\d{1,18}"  # of a log: a whole number that 64 bits hold
 VIDEO = ["author_id", "video_type", "upload_type", "music_type", "tag", "duration_class"]
 
 
@@ -108,25 +109,40 @@ def header_of(path: Path) -> list[str]:
     return header
 
 
-def read_log(lines: pl.Series, header: list[str]) -> tuple[pl.DataFrame, pl.Series]:
+def read_log(text: bytes, header: list[str]) -> tuple[pl.DataFrame, pl.Series]:
     """Lines of a log → its rows with hashes of ROW and of all 19 columns, and a reason or null a line."""
-    cell = r"-?\d{1,18}"
-    fits = lines.str.contains(f"^{cell}(?:,{cell}){{{len(header) - 1}}}$")
-    text = pl.Series([",".join(header)]).append(lines.filter(fits)).str.join("\n").item()
-    table = pa_csv.read_csv(
-        io.BytesIO(f"{text}\n".encode()),
-        convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(header, pa.int64()), include_columns=LOG),
-    )
-    table = pl.from_arrow(table)
+    table = whole_numbers(text, header)
+    if table is None:  # not every line is as it should be
+        lines = lines_of(text)
+        fits = lines.str.contains(f"^{CELL}(?:,{CELL}){{{len(header) - 1}}}$")
+        table = whole_numbers("".join(f"{line}\n" for line in lines.filter(fits)).encode(), header)
+        why = pl.when(lines == "").then(pl.lit(f"{DROPPED}blank lines"))
+        why = pl.select(why.when(~fits).then(pl.lit("not as many whole numbers as the header has columns"))).to_series()
+    else:
+        why = pl.repeat(None, len(table), dtype=pl.String, eager=True)
     clear = table["is_click"].is_in([0, 1])
-    why = pl.select(
-        pl.when(lines == "")
-        .then(pl.lit(f"{DROPPED}blank lines"))
-        .when(~fits)
-        .then(pl.lit("not as many whole numbers as the header has columns"))
-    ).to_series()
-    why = why.scatter(fits.arg_true().filter(~clear), "is_click is not 0 or 1")
+    if not clear.all():
+        why = why.scatter(why.is_null().arg_true().filter(~clear), "is_click is not 0 or 1")
     row = twins.hash_rows(table, ROW, np.zeros(len(table), np.uint64))
     whole = twins.hash_rows(table, [c for c in LOG if c not in ROW], row)
     table = table.select(*ROW, "is_click", hour=pl.col("hourmin") // 100, row=pl.Series(row), whole=pl.Series(whole))
     return table.filter(clear), why
+
+
+def whole_numbers(text: bytes, header: list[str]) -> pl.DataFrame | None:
+    """The lines as a table, parsed at once; None where one of them is not as many of CELL as the header has columns."""
+    if not text:
+        return pl.DataFrame(schema=dict.fromkeys(header, pl.Int64))
+    if text.translate(None, b"-0123456789,\n"):  # nothing else may pass that the parser takes for a number: 0x1F
+        return None
+    try:
+        table = pa_csv.read_csv(
+            io.BytesIO(text),
+            pa_csv.ReadOptions(column_names=header),
+            pa_csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
+            pa_csv.ConvertOptions(column_types=dict.fromkeys(header, pa.int64()), null_values=[]),
+        )
+    except pa.ArrowInvalid:
+        return None
+    table = pl.from_arrow(table)
+    return table if max(table.max().row(0)) < 10**18 and min(table.min().row(0)) > -(10**18) else None

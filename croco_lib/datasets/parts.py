@@ -21,36 +21,42 @@ CHUNK = 1 << 26  # bytes of raw text to a part
 QUOTED = 5  # bad lines shown
 DROPPED = "dropped: "  # begins the reason why a well-formed line is left out; any other reason makes a line bad
 
-Reader = Callable[[pl.Series], tuple[pl.DataFrame, pl.Series]]  # lines → the rows kept; a reason or null a line
+Reader = Callable[[bytes], tuple[pl.DataFrame, pl.Series]]  # text of lines → the rows kept; a reason or null a line
 
 
-def lines_of(path: Path, k: int) -> pl.Series:
-    """The lines that begin in the k-th CHUNK of the file."""
+def text_of(path: Path, k: int, chunk: int, header: int) -> bytes:
+    """The lines that begin in the k-th `chunk` bytes of the file, without its first `header` ones, as \\n ends them."""
     with path.open("rb") as file:
         if k:
-            file.seek(k * CHUNK - 1)
+            file.seek(k * chunk - 1)
+        for _ in range(1 if k else header):
             file.readline()
-        text = file.read(max(0, (k + 1) * CHUNK - file.tell()))
+        text = file.read(max(0, (k + 1) * chunk - file.tell()))
         if text and not text.endswith(b"\n"):
-            text += file.readline()
+            text += file.readline().removesuffix(b"\n") + b"\n"
+    return text.replace(b"\r\n", b"\n") if b"\r" in text else text
+
+
+def lines_of(text: bytes) -> pl.Series:
+    """The lines of the text, without their ends; what is not UTF-8 is replaced."""
     if not text:
         return pl.Series("line", [], pl.String)
-    lines = pl.Series("line", [text.removesuffix(b"\n").decode(errors="replace")]).str.split("\n").explode()
-    return lines.str.strip_suffix("\r") if b"\r" in text else lines
+    return pl.Series("line", [text.removesuffix(b"\n").decode(errors="replace")]).str.split("\n").explode()
 
 
-def write_part(part: Path, lines: pl.Series, reader: Reader) -> None:
+def write_part(part: Path, text: bytes, reader: Reader) -> None:
     """The rows of these lines as one Parquet file; what was wrong with the others stands in its metadata."""
-    table, reason = reader(lines)
+    table, reason = reader(text)
     faulty = (reason.is_not_null() & ~reason.str.starts_with(DROPPED).fill_null(False)).arg_true()
+    lines = lines_of(text) if len(faulty) else reason
     stats = {
-        "lines": len(lines),
+        "lines": len(reason),
         "why": dict(reason.drop_nulls().value_counts().iter_rows()),
         "wrong": len(faulty),
         "bad": [(int(i), reason[i], lines[i][:160]) for i in faulty[:QUOTED]],
     }
     packed = io.BytesIO()  # so that a full disk is an OSError, where polars' own writer has an error of its own
-    table.write_parquet(packed, metadata={"stats": json.dumps(stats)})
+    table.write_parquet(packed, metadata={"stats": json.dumps(stats)}, compression="lz4")
     write_whole(part, lambda path: path.write_bytes(packed.getbuffer()))
 
 
@@ -89,7 +95,7 @@ def read_raw(
         for k in range(-(-size // CHUNK)):
             part = folder / f"{path.name}.{k:05}.parquet"
             if not part.is_file():
-                write_part(part, lines_of(path, k)[0 if k else header :], reader)
+                write_part(part, text_of(path, k, CHUNK, 0 if k else header), reader)
             stats = json.loads(pl.read_parquet_metadata(part)["stats"])
             bad += [
                 f"{path.name}, line {lines[path.name] + i + header + 1}: {reason}: {text!r}"
