@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -607,6 +608,19 @@ def test_bad_lines_are_counted_and_quoted_up_to_the_share_that_may_pass(raw, mon
     assert sum(notes["bad lines"].values()) == len(bad) == len(notes["first bad lines"])
     assert f"line {2001 + header}: " in notes["first bad lines"][-1] and "'1,2,3'" in notes["first bad lines"][-1]
     assert notes["rows read"] == 3_000 if header else sum(notes["rows read"].values()) == 6_000 + 200
+
+
+@pytest.mark.parametrize("name", ["kuairand-pure", "ali-ccp"])
+def test_any_number_of_processes_makes_the_same_parts_and_columns(raw, monkeypatch, name):
+    write_kuairand(raw, rows=3_000, users=40, videos=100, bad={700: "nonsense"})
+    small_aliccp(raw, rows=3_000, bad={700: "nonsense"})
+    monkeypatch.setattr(parts, "CHUNK", 50_000 if name == "kuairand-pure" else 150_000)
+    made = []
+    for workers in (1, 2, 4):
+        folder = prepare(name, max_bad_share=0.01, workers=workers)
+        made.append(contents(folder) | contents(folder.parent / "parts"))
+        shutil.rmtree(folder.parent)
+    assert made[0] == made[1] == made[2] and sum(file.endswith(".parquet") for file in made[0]) > 4
 
 
 @pytest.mark.slow

@@ -87,19 +87,22 @@ def load(multi: str = "last", min_count: int = 5, seed: int = 0) -> MultiDomainD
         ) from None
 
 
-def prepare(multi: str = "last", min_count: int = 5, seed: int = 0, max_bad_share: float = 0.001) -> Path:
+def prepare(
+    multi: str = "last", min_count: int = 5, seed: int = 0, max_bad_share: float = 0.001, workers: int = 1
+) -> Path:
     """Raw files to memory-mapped columns; returns their folder. Valid is a random tenth of the train file [ours].
 
     `multi`, of the five multi-valued fields: "last", the last value as an ordinary id – the default, since other
     projects do so and a row costs one lookup for each, not hundreds; "mean", every value with its weight, in bags.
     A value seen in fewer than `min_count` rows of train gets the unknown id. Rows with click 0 and conversion 1, or
     without a domain, are dropped and counted. Rows of no known user (field 101) share one group for gAUC.
+    `workers` processes read the files.
     """
     known("rule for multi-valued fields", multi, MULTI)
     if not (raw := files()):
         raise DataError(how_to_get())
     with writing("ali-ccp"):
-        (common_0, common_1, *skeletons), notes = read_raw("ali-ccp", _sources(raw), max_bad_share)
+        (common_0, common_1, *skeletons), notes = read_raw("ali-ccp", _sources(raw), max_bad_share, workers=workers)
         heights = [pl.scan_parquet(group).select(pl.len()).collect().item() for group in skeletons]
         valid = np.random.default_rng(seed).random(heights[0]) < 0.1
         part = np.append(valid.astype(np.int8), np.full(heights[1], 2, np.int8))

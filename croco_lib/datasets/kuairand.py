@@ -59,26 +59,34 @@ def load(name: str, split: str = "random", min_count: int = 5, seed: int = 0) ->
     return prepared(name, options, raw, ROW_VERSION)
 
 
-def prepare(name: str, split: str = "random", min_count: int = 5, seed: int = 0, max_bad_share: float = 0.001) -> Path:
+def prepare(
+    name: str,
+    split: str = "random",
+    min_count: int = 5,
+    seed: int = 0,
+    max_bad_share: float = 0.001,
+    workers: int = 1,
+) -> Path:
     """Raw files of any size to memory-mapped columns, those that `load` maps; returns their folder.
 
     A line of a log that is not 19 whole numbers, or whose label is not 0 or 1, is left out and counted; more than
-    `max_bad_share` of them in a file is a DataError. Twins are found by 64-bit hashes.
+    `max_bad_share` of them in a file is a DataError. Twins are found by 64-bit hashes. `workers` processes read the
+    logs; however many they are, the columns are the same.
     """
     check_options(split, "unknown", min_count, seed, name)
     folder = find(name)
     if folder is None:
         raise DataError(how_to_get(name))
     with writing(name):
-        return _write(name, folder, dict(split=split, min_count=min_count, seed=seed), max_bad_share)
+        return _write(name, folder, dict(split=split, min_count=min_count, seed=seed), max_bad_share, workers)
 
 
-def _write(name: str, folder: Path, options: dict, max_bad_share: float) -> Path:
+def _write(name: str, folder: Path, options: dict, max_bad_share: float, workers: int = 1) -> Path:
     """`prepare` from the raw files in `folder`, in a process that is alone in writing there."""
     files = logs(folder, name)
     sources = [(plain(log, home(name) / "raw"), partial(read_log, header=header_of(log))) for log in files]
     known_of = tables(folder, name)
-    groups, notes = read_raw(name, sources, max_bad_share, header=1, version=ROW_VERSION)
+    groups, notes = read_raw(name, sources, max_bad_share, header=1, version=ROW_VERSION, workers=workers)
     parts = sum(groups, [])
     keep, told = _distinct(parts)
     by_chance = options["split"] == "random"

@@ -9,9 +9,11 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import polars as pl
+from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from ..errors import DataError, write_text, write_whole
@@ -51,7 +53,7 @@ def write_part(part: Path, text: bytes, reader: Reader) -> None:
     lines = lines_of(text) if len(faulty) else reason
     stats = {
         "lines": len(reason),
-        "why": dict(reason.drop_nulls().value_counts().iter_rows()),
+        "why": dict(sorted(reason.drop_nulls().value_counts().iter_rows())),
         "wrong": len(faulty),
         "bad": [(int(i), reason[i], lines[i][:160]) for i in faulty[:QUOTED]],
     }
@@ -71,50 +73,63 @@ def begin(folder: Path, files: list[Path], version: int) -> None:
         write_text(folder / "plan.json", plan)
 
 
+def made_part(part: Path, path: Path, k: int, chunk: int, header: int, reader: Reader) -> dict:
+    """What the part's metadata say of its lines. The part is made where it is not there."""
+    if not part.is_file():
+        write_part(part, text_of(path, k, chunk, header), reader)
+    return json.loads(pl.read_parquet_metadata(part)["stats"])
+
+
 def read_raw(
-    name: str, sources: list[tuple[Path, Reader]], max_bad_share: float, header: int = 0, version: int = 1
+    name: str,
+    sources: list[tuple[Path, Reader]],
+    max_bad_share: float,
+    header: int = 0,
+    version: int = 1,
+    workers: int = 1,
 ) -> tuple[list[list[Path]], dict]:
     """Every source as typed parts, and notes on the lines. A source is a file and a reader of its lines.
 
-    The first `header` lines of a file are left out; `version` is that of the readers' rules. Raises DataError when
-    more than `max_bad_share` of a file's lines are bad.
+    The first `header` lines of a file are left out; `version` is that of the readers' rules; `workers` processes make
+    the parts, each one at a time. Raises DataError when more than `max_bad_share` of a file's lines are bad.
     """
     folder = home(name) / "parts"
     begin(folder, [path for path, _ in sources], version)
-    bar = tqdm(
+    parts = [
+        [folder / f"{path.name}.{k:05}.parquet" for k in range(-(-path.stat().st_size // CHUNK))] for path, _ in sources
+    ]
+    made = Parallel(workers, return_as="generator")(  # in order, however they come
+        delayed(made_part)(part, path, k, CHUNK, header, reader)
+        for (path, reader), group in zip(sources, parts, strict=True)
+        for k, part in enumerate(group)
+    )
+    lines, why, bad = Counter(), Counter(), []
+    with tqdm(
         total=sum(p.stat().st_size for p, _ in sources),
         desc=f"{name}: reading",
         unit="B",
         unit_scale=True,
         disable=not sys.stderr.isatty(),
-    )
-    parts, lines, why, bad = [], Counter(), Counter(), []
-    for path, reader in sources:
-        parts.append([])
-        wrong, size = 0, path.stat().st_size
-        for k in range(-(-size // CHUNK)):
-            part = folder / f"{path.name}.{k:05}.parquet"
-            if not part.is_file():
-                write_part(part, text_of(path, k, CHUNK, 0 if k else header), reader)
-            stats = json.loads(pl.read_parquet_metadata(part)["stats"])
-            bad += [
-                f"{path.name}, line {lines[path.name] + i + header + 1}: {reason}: {text!r}"
-                for i, reason, text in stats["bad"]
-            ][: QUOTED - len(bad)]
-            lines[path.name] += stats["lines"]
-            why.update(stats["why"])
-            wrong += stats["wrong"]
-            parts[-1].append(part)
-            bar.update(min(CHUNK, size - k * CHUNK))
-            last = (k + 1) * CHUNK >= size
-            if wrong > max_bad_share * lines[path.name] and (last or wrong > 1000):
-                raise DataError(
-                    f"{path}: {wrong} of {lines[path.name]} lines are bad, more than the share of "
-                    f"{max_bad_share:g} that is let pass (--max-bad-share). " + "; ".join(bad)
-                )
-        if not lines[path.name]:
-            raise DataError(f"{path}: this file has no lines of data.")
-    bar.close()
+    ) as bar:
+        for (path, _), group in zip(sources, parts, strict=True):
+            wrong, size = 0, path.stat().st_size
+            for k, stats in enumerate(islice(made, len(group))):
+                bad += [
+                    f"{path.name}, line {lines[path.name] + i + header + 1}: {reason}: {text!r}"
+                    for i, reason, text in stats["bad"]
+                ][: QUOTED - len(bad)]
+                lines[path.name] += stats["lines"]
+                why.update(stats["why"])
+                wrong += stats["wrong"]
+                bar.update(min(CHUNK, size - k * CHUNK))
+                last = (k + 1) * CHUNK >= size
+                if wrong > max_bad_share * lines[path.name] and (last or wrong > 1000 or not max_bad_share):
+                    raise DataError(
+                        f"{path}: {wrong} of {lines[path.name]} lines are bad, more than the share of "
+                        f"{max_bad_share:g} that is let pass (--max-bad-share). " + "; ".join(bad)
+                    )
+            if not lines[path.name]:
+                raise DataError(f"{path}: this file has no lines of data.")
     return parts, {
         "rows read": dict(lines),
         "bad lines": {r: n for r, n in why.items() if not r.startswith(DROPPED)},
