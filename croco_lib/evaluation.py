@@ -83,7 +83,7 @@ def expert_scores(model: nn.Module, split: Split) -> tuple[np.ndarray, np.ndarra
     for out in outputs(model, split):
         assert out.experts is not None
         rows = slice(start, start + out.experts.shape[1])
-        domain = torch.from_numpy(split.domain[rows]).to(device)
+        domain = torch.from_numpy(np.array(split.domain[rows])).to(device)
         with torch.inference_mode():
             # HiNet's towers read three mixtures side by side, so the expert's output takes all three places.
             scores.append(torch.stack([towers(O.repeat(1, towers.inputs // O.shape[1]), domain) for O in out.experts]))

@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import pytest
@@ -9,13 +10,23 @@ from croco_lib.datasets.registry import find
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def prepared_sets(tmp_path_factory):
+    """What tests prepare lies in a folder of their own, one for all of pytest's processes."""
+    base = tmp_path_factory.getbasetemp()
+    with pytest.MonkeyPatch.context() as patch:
+        folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "prepared"
+        patch.setenv("CROCO_PREPARED", str(folder))
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_world():
     return croco_lib.load("world", rows=20_000, users=300, items=400)
 
 
 @pytest.fixture(scope="session")
-def kuairand():
+def kuairand(prepared_sets):
     if find("kuairand-pure") is None:
         pytest.skip("KuaiRand-Pure is not here; run `croco data get kuairand-pure`")
     return croco_lib.load("kuairand-pure")

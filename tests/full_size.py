@@ -82,7 +82,7 @@ def stage(folder: Path, data: str, what: str) -> dict:
         "date": time.strftime("%Y-%m-%d"),
     }
     if what == "prepare":
-        files = (folder / "prepared" / data).glob("*.npy")
+        files = (folder / "prepared" / data).rglob("*.npy")
         row |= {"rows a second": round(rows / seconds), "disk MiB": round(sum(f.stat().st_size for f in files) / 2**20)}
     else:
         told = json.loads(out.splitlines()[-1])

@@ -12,7 +12,8 @@ import croco_lib
 from croco_lib import CrocoError, DataError, from_frame
 from croco_lib.data.tables import read_table
 from croco_lib.data.world import oracle, shares
-from croco_lib.datasets import kuairand as raw
+from croco_lib.datasets import kuairand
+from croco_lib.datasets import kuairand_files as raw
 from croco_lib.datasets import raw as places
 from croco_lib.datasets.registry import find
 from croco_lib.metrics import evaluate_scores
@@ -503,6 +504,7 @@ def write(path, columns, rows):
 @pytest.fixture
 def raw_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("CROCO_DATA", str(tmp_path))
+    monkeypatch.setenv("CROCO_PREPARED", str(tmp_path / "prepared"))
     write(tmp_path / LOG_FILE, raw.LOG, raw_logs())
     users = [
         dict.fromkeys(USER_COLUMNS, "1")
@@ -649,9 +651,11 @@ def edit(path, line, change):
 @pytest.mark.parametrize(
     ("file", "line", "change", "words"),
     [
-        (LOG_FILE, 9, lambda s: s.rsplit(",", 3)[0], "line 9: Expected 19 columns, got 16"),
-        (LOG_FILE, 9, lambda s: "me" + s, "line 9: .* int64: invalid value 'me"),
-        (LOG_FILE, 9, lambda s: s[:-1], r"'tab' has 1 missing values .* \(line 9 of a CSV\)"),
+        (LOG_FILE, 9, lambda s: s.rsplit(",", 3)[0], "line 9: not as many whole numbers as the header has"),
+        (LOG_FILE, 9, lambda s: "me" + s, "line 9: not as many .*: 'me"),
+        (LOG_FILE, 9, lambda s: s[:-1], "line 9: not as many whole numbers as the header has"),
+        (LOG_FILE, 1, lambda s: s.replace("date", "tab"), "Unknown column 'date'"),
+        (LOG_FILE, 1, lambda s: s + ",tab", "two columns have the same name"),
         (LOG_FILE, 1, lambda s: s.replace("hourmin", "hour_min"), "Unknown column 'hourmin'. Did you mean 'hour_min'"),
         (USER_FILE, 4, lambda s: s[:-4], "line 4: Expected 31 columns, got 29"),
         (USER_FILE, 4, lambda s: "x" + s, "line 4: .* int64: invalid value 'x"),
@@ -728,7 +732,7 @@ def test_a_failed_download_says_what_to_fetch_and_where_to_put_it(monkeypatch, t
     monkeypatch.setattr(places, "ROOT", tmp_path)
     monkeypatch.setattr("pooch.retrieve", refuse)
     with pytest.raises(DataError, match="the network is down\n") as error:
-        raw.download("kuairand-pure")
+        kuairand.download("kuairand-pure")
     for words in (
         "KuaiRand-Pure.tar.gz",
         "0820331067a3784d9691136f772b35a7",
@@ -743,7 +747,7 @@ def test_a_download_asks_for_the_published_archive_and_md5(monkeypatch, tmp_path
     asked = {}
     monkeypatch.setattr(places, "ROOT", tmp_path)
     monkeypatch.setattr("pooch.retrieve", lambda url, **rest: asked.update(rest, url=url))
-    assert raw.download("kuairand-1k") == tmp_path / "data" / "raw" / "kuairand-1k" == asked["path"]
+    assert kuairand.download("kuairand-1k") == tmp_path / "data" / "raw" / "kuairand-1k" == asked["path"]
     assert asked["url"] == "https://zenodo.org/records/10439422/files/KuaiRand-1K.tar.gz?download=1"
     assert asked["known_hash"] == "md5:6b0b9c8222d67fcd4c676218edca3f1f"
 
@@ -751,7 +755,7 @@ def test_a_download_asks_for_the_published_archive_and_md5(monkeypatch, tmp_path
 def test_an_archive_without_known_md5_is_not_fetched(monkeypatch):
     monkeypatch.setattr("pooch.retrieve", refuse)
     with pytest.raises(DataError, match="md5 of KuaiRand-27K.tar.gz is not known.*data/raw/kuairand-27k/"):
-        raw.download("kuairand-27k")
+        kuairand.download("kuairand-27k")
 
 
 # ------------------------------------------------------------------------------------ what a reviewer broke

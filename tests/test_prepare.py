@@ -1,10 +1,14 @@
-"""From raw files to memory-mapped columns: equal to the raw lines, to the in-memory path, and whole or not there."""
+"""From raw files to memory-mapped columns: equal to a plain reading of the raw lines, and whole or not there."""
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +19,7 @@ from hypothesis import strategies as st
 
 import croco_lib
 from croco_lib import DataError, cli
-from croco_lib.datasets import aliccp, columns, kuairand, parts, store, twins
+from croco_lib.datasets import aliccp, aliccp_lines, columns, kuairand, kuairand_files, parts, store, twins
 from croco_lib.datasets.registry import PREPARE, find, prepare
 from croco_lib.errors import ROOT
 from croco_lib.schema import SPLITS
@@ -36,6 +40,10 @@ def small_aliccp(raw, **options):
     return write_aliccp(raw / "ali-ccp", **usual | options)
 
 
+def text_of(lines):
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
 def contents(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
 
@@ -43,15 +51,55 @@ def contents(folder):
 # ------------------------------------------------------------------------------------------------ KuaiRand
 
 
-@pytest.mark.parametrize("options", [{}, dict(split="time", min_count=2), dict(min_count=0, seed=3)])
-def test_prepared_kuairand_is_the_data_of_the_other_path(raw, monkeypatch, options):
-    write_kuairand(raw, rows=8_000, users=60, videos=300)
-    monkeypatch.setattr(parts, "CHUNK", 50_000)
-    monkeypatch.setattr(twins, "BUCKET", 3_000)
-    plain = croco_lib.load("kuairand-pure", **options)
-    assert plain.stored is None
-    prepare("kuairand-pure", **options)
-    mapped = croco_lib.load("kuairand-pure", **options)
+def plain_kuairand(folder, **options):
+    """KuaiRand's files read the short way, through memory and by `from_frame`, and the notes on what was dropped."""
+    overrides = {"tag": pl.String, "video_duration": pl.Float64}
+    logs = [pl.read_csv(path) for path in sorted(folder.glob("log_standard_*_pure.csv"))]
+    users, videos = (
+        pl.read_csv(folder / f"{kind}_pure.csv", schema_overrides=overrides, infer_schema_length=None)
+        for kind in ("user_features", "video_features_basic")
+    )
+    log, seen, whole, told = pl.concat(logs), {}, set(), defaultdict(Counter)
+    kept = np.zeros(len(log), bool)
+    for i, row in enumerate(log.iter_rows(named=True)):
+        key, places = tuple(row[c] for c in kuairand_files.ROW), ["all tabs"]
+        places += ["the five tabs"] if row["tab"] in kuairand.TABS else []
+        if (values := tuple(row.values())) in whole:
+            told["exact duplicates dropped"].update(places)
+        elif key in seen:
+            told["further twins dropped"].update(places)
+            told["further twins of another label"].update(places if row["is_click"] != seen[key] else [])
+        else:
+            kept[i] = len(places) == 2
+            told["rows of other tabs dropped"].update(["all tabs"] if len(places) == 1 else [])
+        whole.add(values)
+        seen.setdefault(key, row["is_click"])
+    log = log.filter(pl.Series(kept)).with_columns(hour=pl.col("hourmin") // 100)
+    videos = videos.with_columns(
+        pl.col("tag").str.split(",").list.first(),
+        duration_class=(pl.col("video_duration").clip(lower_bound=1).log(2) * 2).floor(),
+    )
+    for table, key in ((users, "user_id"), (videos, "video_id")):
+        log = log.join(table, on=key, how="left", maintain_order="left")
+    data = croco_lib.from_frame(
+        log,
+        label="is_click",
+        domain="tab",
+        user="user_id",
+        item="video_id",
+        fields=kuairand.FEATURES,
+        domains={tab: f"tab {tab}" for tab in kuairand.TABS},
+        time="time_ms",
+        missing="unknown",
+        name="kuairand-pure",
+        **options,
+    )
+    others = told.pop("rows of other tabs dropped", Counter())["all tabs"]
+    rest = {"rows read": len(kept), "rows of other tabs dropped": others}
+    return data, rest | {what: dict(n) for what, n in told.items()}
+
+
+def check_equal(mapped, plain):
     assert mapped.stored and isinstance(mapped.train.features, np.memmap)
     assert mapped.train.features.flags.c_contiguous
     for split in SPLITS:
@@ -63,61 +111,160 @@ def test_prepared_kuairand_is_the_data_of_the_other_path(raw, monkeypatch, optio
     assert (mapped.fields, mapped.domains) == (plain.fields, plain.domains)
     for a, b in zip(plain.fields, mapped.fields, strict=True):
         assert a.values.tolist() == b.values.tolist()
-    told = ("exact duplicates dropped", "further twins dropped", "further twins of another label")
-    for note in (
-        *told,
-        "rows of other tabs dropped",
-        "share of unknown ids",
-        "rows",
-        "missing values given the unknown id",
-    ):
+    for note in set(plain.notes) - {"rows that repeat another, kept"}:
         assert mapped.notes[note] == plain.notes[note], note
-    assert all(plain.notes[note]["all tabs"] > plain.notes[note]["the five tabs"] > 0 for note in told)
     a, b = plain.describe().set_index("domain"), mapped.describe().set_index("domain")
     np.testing.assert_allclose(a.to_numpy(float), b.to_numpy(float), rtol=1e-6)
 
 
-def test_prepared_real_kuairand_is_the_same_data(kuairand, tmp_path, monkeypatch):
-    monkeypatch.setenv("CROCO_PREPARED", str(tmp_path))
-    prepare("kuairand-pure")
-    mapped = croco_lib.load("kuairand-pure")
-    assert mapped.stored["fingerprint"] == kuairand.fingerprint
-    assert all(mapped.notes[n] == kuairand.notes[n] for n in kuairand.notes if "twins" in n or "dropped" in n)
+@pytest.mark.parametrize("options", [{}, dict(split="time", min_count=2), dict(min_count=0, seed=3)])
+def test_kuairand_equals_a_plain_reading_of_its_lines(raw, monkeypatch, options):
+    write_kuairand(raw, rows=8_000, users=60, videos=300)
+    monkeypatch.setattr(parts, "CHUNK", 50_000)
+    monkeypatch.setattr(twins, "BUCKET", 3_000)
+    mapped = croco_lib.load("kuairand-pure", **options)
+    plain, told = plain_kuairand(raw, **options)
+    check_equal(mapped, plain)
+    assert {note: mapped.notes[note] for note in told} == told
+    twice = [n for what, n in told.items() if "duplicates" in what or "twins" in what]
+    assert len(twice) == 3 and all(n["all tabs"] > n["the five tabs"] > 0 for n in twice)
+    assert not mapped.notes["bad lines"] and not mapped.notes["rows dropped"]
 
 
-def test_other_options_or_raw_files_are_never_mistaken_for_the_prepared(raw):
+def test_real_kuairand_equals_a_plain_reading_of_its_lines(kuairand):
+    plain, told = plain_kuairand(find("kuairand-pure"))
+    check_equal(kuairand, plain)
+    assert {note: kuairand.notes[note] for note in told} == told
+
+
+def test_a_set_is_prepared_once_for_each_set_of_options_and_anew_for_other_raw_files(raw, monkeypatch):
+    made, really = [], kuairand._write
+    monkeypatch.setattr(kuairand, "_write", lambda *a, **k: made.append(a) or really(*a, **k))
     write_kuairand(raw, rows=4_000, users=40, videos=100)
+    for split in ("random", "time", "random", "time"):
+        first = croco_lib.load("kuairand-pure", split=split)
+        assert first.notes["split"].startswith(("by time", "random")[split == "random"])
+    assert len(made) == 2
+    again = croco_lib.load("kuairand-pure", split="time")
+    assert len(made) == 2
+    log = next(raw.glob("log_standard_*"))
+    about = log.stat()
+    text = log.read_text()
+    log.write_text(text.replace(",1\n", ",2\n", 1))  # another tab: as many bytes, only the time of change is another
+    os.utime(log, ns=(about.st_atime_ns, about.st_mtime_ns + 1))
+    other = croco_lib.load("kuairand-pure", split="time")
+    assert len(made) == 3 and other.fingerprint != again.fingerprint == first.fingerprint
+    assert again.train.features.sum() > 0  # what was mapped before is still there
+
+
+def test_without_its_raw_files_a_prepared_set_is_still_loaded(raw, monkeypatch):
+    write_kuairand(raw, rows=3_000, users=40, videos=100)
+    data = croco_lib.load("kuairand-pure")
+    monkeypatch.setenv("CROCO_DATA", str(raw / "elsewhere"))
+    assert croco_lib.load("kuairand-pure").fingerprint == data.fingerprint
+    with pytest.raises(DataError, match="kuairand-pure is not here"):
+        croco_lib.load("kuairand-pure", seed=1)
+    assert croco_lib.datasets.registry.present("kuairand-pure") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (dict(split="tme"), "Did you mean 'time'"),
+        (dict(min_count=-1), "min_count must be"),
+        (dict(seed=0.5), "seed must"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused_before_anything_is_written(raw, options, words):
+    write_kuairand(raw, rows=1_000)
+    for do in (croco_lib.load, prepare):
+        with pytest.raises(croco_lib.CrocoError, match=words):
+            do("kuairand-pure", **options)
+    assert not (raw.parent / "prepared").exists()
+
+
+TWO = """
+import sys, time
+from pathlib import Path
+from croco_lib import load
+from croco_lib.datasets import kuairand
+here, mine, made, really = Path(sys.argv[1]), sys.argv[2], [], kuairand._write
+def when_both_are_under_way(*given, **options):
+    while len(list(here.glob("started.*"))) < 2:
+        time.sleep(0.05)
+    made.append(1)
+    return really(*given, **options)
+kuairand._write = when_both_are_under_way
+(here / f"started.{mine}").touch()
+print(load("kuairand-pure").fingerprint, len(made))
+"""
+
+
+def test_two_processes_that_load_first_at_one_time_prepare_it_once(raw, tmp_path):
+    write_kuairand(raw, rows=3_000, users=40, videos=100)
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    both = [
+        subprocess.Popen([sys.executable, "-c", TWO, str(tmp_path), n], env=env, stdout=subprocess.PIPE, text=True)
+        for n in "ab"
+    ]
+    told = [process.communicate(timeout=120)[0].split() for process in both]
+    assert sorted(n for _, n in told) == ["0", "1"]
+    assert {f for f, _ in told} == {croco_lib.load("kuairand-pure").fingerprint}
+
+
+@pytest.mark.parametrize("limit", [2_000, 150_000])  # bytes of a file: not enough for a part; enough, but not for rows
+def test_a_full_disk_or_a_folder_that_cannot_be_written_is_one_line(raw, tmp_path, limit):
+    resource = pytest.importorskip("resource")
+    write_kuairand(raw, rows=3_000, users=40, videos=100)
+    command = [sys.executable, "-m", "croco_lib", "data", "prepare", "kuairand-pure"]
+
+    def run(**places):
+        env = os.environ | {"PYTHONPATH": str(ROOT), **places}
+        return subprocess.run(command, env=env, capture_output=True, text=True)
+
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        full = run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert full.returncode == 1 and full.stderr.count("\n") == 1 and "Is the disk full" in full.stderr, full.stderr
+    assert not store.finished("kuairand-pure")
+    assert len(list(store.home("kuairand-pure").glob("parts/*.parquet"))) == (limit > 100_000)
+    (tmp_path / "file").touch()
+    refused = run(CROCO_PREPARED=str(tmp_path / "file"))
+    assert refused.returncode == 1 and refused.stderr.count("\n") == 1, refused.stderr
+    assert "CROCO_PREPARED may name another" in refused.stderr
+    whole = run()
+    assert whole.returncode == 0 and len(store.finished("kuairand-pure")) == 1, whole.stderr
+
+
+def test_load_lets_no_bad_line_pass_and_prepare_a_few_that_it_counts(raw):
+    """A bad line is damage to a published file: nobody asked `load` to overlook it; `prepare` is told how many may."""
+    write_kuairand(raw, rows=4_000, users=40, videos=100, bad={1_000: "nonsense", 2_000: ""})
+    with pytest.raises(DataError, match=r"1 of 4000 lines are bad.*--max-bad-share.* line 1002: .*'nonsense'"):
+        croco_lib.load("kuairand-pure")
+    assert not store.finished("kuairand-pure")
     prepare("kuairand-pure")
-    assert croco_lib.load("kuairand-pure").stored
-    assert croco_lib.load("kuairand-pure", min_count=2).stored is None
-    write_kuairand(raw, rows=4_001, users=40, videos=100)
-    assert croco_lib.load("kuairand-pure").stored is None
+    notes = croco_lib.load("kuairand-pure").notes
+    assert sum(notes["bad lines"].values()) == 1 and notes["rows dropped"] == {"blank lines": 1}
+    assert notes["rows read"] == 3_999
 
 
 def test_a_set_prepared_by_older_rules_is_made_anew(raw, monkeypatch):
     write_kuairand(raw, rows=4_000, users=40, videos=100)
-    monkeypatch.setattr(kuairand, "ROW_VERSION", 1)
-    folder = prepare("kuairand-pure")
+    with monkeypatch.context() as before:
+        before.setattr(kuairand, "ROW_VERSION", 1)
+        folder = prepare("kuairand-pure")
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["version"]  # as older ones have none
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    made = {p.name: p.stat().st_mtime_ns for p in (folder / "parts").iterdir()}
-    assert croco_lib.load("kuairand-pure").stored
-    monkeypatch.undo()
-    monkeypatch.setenv("CROCO_DATA", str(raw))
-    monkeypatch.setenv("CROCO_PREPARED", str(folder.parent))
-    assert croco_lib.load("kuairand-pure").stored is None
-    assert "other rules" in store.prepared("kuairand-pure", {}, [], kuairand.ROW_VERSION)
-    prepare("kuairand-pure")
+    made = {p.name: p.stat().st_mtime_ns for p in (folder.parent / "parts").iterdir()}
+    options = dict(split="random", min_count=5, seed=0)
+    with pytest.raises(store.NotPrepared, match="other rules"):
+        store.prepared("kuairand-pure", options, [], kuairand.ROW_VERSION)
     assert croco_lib.load("kuairand-pure").stored["version"] == kuairand.ROW_VERSION == 2
-    assert all(p.stat().st_mtime_ns > made[p.name] for p in (folder / "parts").iterdir())
-
-
-def test_a_log_too_large_to_read_at_once_asks_for_prepare(raw, monkeypatch):
-    write_kuairand(raw, rows=1_000)
-    monkeypatch.setattr(kuairand, "AT_ONCE", 10)
-    with pytest.raises(DataError, match="croco data prepare kuairand-pure --split random"):
-        croco_lib.load("kuairand-pure")
+    assert all(p.stat().st_mtime_ns > made[p.name] for p in (folder.parent / "parts").iterdir())
 
 
 # ------------------------------------------------------------------------------------------------ Ali-CCP
@@ -136,7 +283,7 @@ def by_hand(lines):
 
 
 def check_read(lines, columns, single, many):
-    table, why = aliccp.read_lines(pl.Series(lines), columns, single, many, 0)
+    table, why = aliccp_lines.read_lines(text_of(lines), columns, single, many, 0)
     assert why.null_count() == len(lines) == len(table)
     for row, (head, fields) in zip(table.iter_rows(named=True), by_hand(lines), strict=True):
         assert row["index"] == np.uint64(int(head[-2], 16) & ~1).astype(np.int64)
@@ -161,7 +308,7 @@ def test_real_skeleton_lines_are_read(split):
         pytest.skip("Ali-CCP's real raw lines are not here")
     lines = (REAL / f"sample_skeleton_{split}.head5.feature_list_cut.csv").read_text().splitlines()
     heads = ["sample_id", "click", "conversion"]
-    _, why = aliccp.read_lines(pl.Series(lines), heads, aliccp.ITEM, aliccp.ITEM_MANY, 0)
+    _, why = aliccp_lines.read_lines(text_of(lines), heads, aliccp.ITEM, aliccp.ITEM_MANY, 0)
     assert why.str.contains("cut short").all()  # these real lines are, and that must be seen
     cut = [line.split(",") for line in lines]  # so mend their count of features, and give all a domain
     mended = [",".join([*c[:4], str(c[5].count("\x01") + 2), f"{c[5]}\x01301\x029351665\x031.0"]) for c in cut]
@@ -276,12 +423,96 @@ def test_an_unprepared_or_otherwise_prepared_aliccp_says_what_to_do(raw):
     with pytest.raises(DataError, match="tianchi.aliyun.com/dataset/408"):
         croco_lib.load("ali-ccp")
     small_aliccp(raw)
-    prepare("ali-ccp")
-    with pytest.raises(DataError, match="prepared with multi=last. Run `croco data prepare ali-ccp --multi mean"):
+    folder = prepare("ali-ccp")
+    with pytest.raises(
+        DataError, match="not prepared with multi=mean,min.* Run `croco data prepare ali-ccp --multi mean"
+    ):
         croco_lib.load("ali-ccp", multi="mean")
-    (raw.parent / "prepared" / "ali-ccp" / "test.label.npy").write_bytes(b"")
+    (folder / "test.label.npy").write_bytes(b"")
     with pytest.raises(DataError, match="has lost a file, or one is cut short"):
         croco_lib.load("ali-ccp")
+
+
+# ------------------------------------------------------------------------------- at once, and one by one
+
+
+def damaged(lines, signs):
+    """Some of these lines, each with up to three of its characters lost, doubled or made one of `signs`."""
+    edit = st.tuples(st.integers(0, 10**6), st.sampled_from(["", None, *signs]))
+
+    def damage(given):
+        line, edits = given
+        for at, sign in edits:
+            at %= len(line) + 1
+            line = line[:at] + (line[at : at + 1] * 2 if sign is None else sign) + line[at + 1 :]
+        return line.replace("\n", "")
+
+    return st.lists(st.tuples(st.sampled_from(lines), st.lists(edit, max_size=3)).map(damage), min_size=1, max_size=6)
+
+
+def check_alone_and_together(read, lines, hopeless):
+    """Whether lines are read at once or, since a hopeless one stands below, one by one: the same rows and reasons."""
+    table, why = read(text_of(lines))
+    again, reasons = read(text_of([*lines, hopeless]))
+    assert reasons[:-1].to_list() == why.to_list() and reasons[-1] is not None
+    assert again.equals(table, null_equal=True) and again.schema == table.schema
+    return table, why
+
+
+LOG_LINES = [",".join([str(7 * i), "12", "20220425", "-5", "1651707727974", "1", *"0" * 12, "1"]) for i in range(3)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("ab\r\n", max_size=40), st.integers(1, 9), st.integers(0, 1))
+def test_chunks_hold_every_line_once(text, chunk, header):
+    """However short a chunk, lines longer than it, and lines that end as Windows ends them or not at all."""
+    with tempfile.TemporaryDirectory() as folder:
+        (path := Path(folder, "raw")).write_bytes(text.encode())
+        pieces = [parts.text_of(path, k, chunk, header) for k in range(-(-len(text) // chunk))]
+    expected = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+    assert [line for piece in pieces for line in parts.lines_of(piece)] == expected[header:]
+
+
+@settings(max_examples=300, deadline=None)
+@given(damaged(LOG_LINES, [*',-.+ x0_e"\r\t\xff', "0x1F", "9" * 17, "9" * 18, "0" * 30, "nan", ",,"]))
+def test_a_damaged_log_is_read_alike_at_once_and_line_by_line(lines):
+    table, why = check_alone_and_together(
+        partial(kuairand_files.read_log, header=kuairand_files.LOG), lines, hopeless="?"
+    )
+    expected = []
+    for line, reason in zip(lines, why, strict=True):
+        cells = line.split(",")
+        if fits := len(cells) == 19 and all(re.fullmatch("-?0*[0-9]{1,18}", cell) for cell in cells):
+            expected += [[int(cell) for cell in cells]] if int(cells[5]) in (0, 1) else []
+        words = "is_click" if fits else "not as many" if line else "dropped: blank"
+        assert reason is None if fits and int(cells[5]) in (0, 1) else words in reason
+    assert table.rows() == [
+        (*(r[i] for i in (0, 1, 4, 18, 5)), r[3] // 100, *t[-2:]) for r, t in zip(expected, table.rows(), strict=True)
+    ]
+
+
+SKELETONS = [
+    "1,0,0,00000000000000ab,2,205\x021\x031.0\x01301\x029351665\x030.69315",
+    "2,1,0,00000000000000cd,4,210\x027\x031.5\x01205\x022\x031\x01210\x028\x03.25\x01301\x023\x03-2.",
+    "3,0,0,00000000000000ef,3,301\x024\x031.0\x01210\x02-9\x0312345678.875\x01109_14\x025\x030.1",
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(damaged(SKELETONS, [*',-.+ x0_e"\r\t\xff\x01\x02\x03', "0x1F", "nan", "inf", "e5", "9" * 19, "9" * 40, "1_0"]))
+def test_a_damaged_skeleton_is_read_alike_at_once_and_line_by_line(lines):
+    layout = dict(columns=["sample_id", "click", "conversion"], single=aliccp.ITEM, many=aliccp.ITEM_MANY, half=1)
+    check_alone_and_together(partial(aliccp_lines.read_lines, **layout), lines, hopeless="?")
+
+
+def test_whole_lines_are_read_at_once(raw, monkeypatch):
+    """None of the lines that the generators write, gaps and lists and all, needs to be looked at one by one."""
+    write_kuairand(raw, rows=2_000, users=40, videos=100)
+    small_aliccp(raw)
+    monkeypatch.setattr(aliccp_lines, "split_one_by_one", None)
+    monkeypatch.setattr(kuairand_files, "lines_of", None)
+    for name in ("kuairand-pure", "ali-ccp"):
+        assert store.finished(name) == [] and prepare(name) in store.finished(name)
 
 
 # ------------------------------------------------------------------------------------------------ faults
@@ -296,9 +527,9 @@ def test_killed_at_any_write_and_started_again_gives_the_same_bytes(raw, monkeyp
     write_kuairand(raw, rows=3_000, users=40, videos=100)
     small_aliccp(raw, rows=3_000)
     monkeypatch.setattr(parts, "CHUNK", 100_000 if name == "kuairand-pure" else 300_000)
-    whole = contents(prepare(name))
-    folder, really = raw.parent / "prepared" / name, parts.write_whole
-    (folder / "manifest.json").unlink()
+    made = prepare(name)
+    whole, folder, really = contents(made), store.home(name), parts.write_whole
+    (made / "manifest.json").unlink()
     for part in (folder / "parts").iterdir():
         part.unlink()
     writes, kills = 0, 0
@@ -323,21 +554,19 @@ def test_killed_at_any_write_and_started_again_gives_the_same_bytes(raw, monkeyp
             break
         except Killed:
             kills += 1
-            assert not (folder / "manifest.json").exists()
-            assert isinstance(store.prepared(name, {}, []), str)
+            assert not store.finished(name)
     assert kills > 8
-    again = {n: b for n, b in contents(folder).items() if not n.endswith(".tmp")}
-    assert again == whole
+    assert contents(made) == whole
 
 
 def test_a_part_that_is_there_is_not_made_again(raw, monkeypatch):
     small_aliccp(raw)
     monkeypatch.setattr(parts, "CHUNK", 100_000)
     folder = prepare("ali-ccp")
-    times = {p.name: p.stat().st_mtime_ns for p in (folder / "parts").iterdir()}
+    times = {p.name: p.stat().st_mtime_ns for p in (folder.parent / "parts").iterdir()}
     assert len(times) > 8
     prepare("ali-ccp", min_count=2)
-    assert {p.name: p.stat().st_mtime_ns for p in (folder / "parts").iterdir()} == times
+    assert {p.name: p.stat().st_mtime_ns for p in (folder.parent / "parts").iterdir()} == times
 
 
 GOOD = "1,0,0,00000000000000ab,2,205\x021\x031.0\x01301\x029351665\x031.0"
@@ -359,7 +588,7 @@ GOOD = "1,0,0,00000000000000ab,2,205\x021\x031.0\x01301\x029351665\x031.0"
 )
 def test_a_bad_line_is_named(line, reason):
     heads = ["sample_id", "click", "conversion"]
-    table, why = aliccp.read_lines(pl.Series([GOOD, line, GOOD]), heads, aliccp.ITEM, aliccp.ITEM_MANY, 0)
+    table, why = aliccp_lines.read_lines(text_of([GOOD, line, GOOD]), heads, aliccp.ITEM, aliccp.ITEM_MANY, 0)
     assert len(table) == 2
     assert why[0] is None and reason in why[1] and why[2] is None
 
@@ -373,13 +602,25 @@ def test_bad_lines_are_counted_and_quoted_up_to_the_share_that_may_pass(raw, mon
     header = name != "ali-ccp"
     with pytest.raises(DataError, match=rf"{len(bad)} of 3000 lines are bad.*line {701 + header}: .*'nonsense'"):
         prepare(name, max_bad_share=0.0001)
-    assert not (raw.parent / "prepared" / name / "manifest.json").exists()
+    assert not store.finished(name)
     prepare(name, max_bad_share=0.01)
-    version = 1 if name == "ali-ccp" else kuairand.ROW_VERSION
-    notes = store.prepared(name, {}, [], version).notes
+    notes = croco_lib.load(name).notes
     assert sum(notes["bad lines"].values()) == len(bad) == len(notes["first bad lines"])
     assert f"line {2001 + header}: " in notes["first bad lines"][-1] and "'1,2,3'" in notes["first bad lines"][-1]
-    assert sum(notes["rows read"].values()) in (3_000, 6_000 + 200)
+    assert notes["rows read"] == 3_000 if header else sum(notes["rows read"].values()) == 6_000 + 200
+
+
+@pytest.mark.parametrize("name", ["kuairand-pure", "ali-ccp"])
+def test_any_number_of_processes_makes_the_same_parts_and_columns(raw, monkeypatch, name):
+    write_kuairand(raw, rows=3_000, users=40, videos=100, bad={700: "nonsense"})
+    small_aliccp(raw, rows=3_000, bad={700: "nonsense"})
+    monkeypatch.setattr(parts, "CHUNK", 50_000 if name == "kuairand-pure" else 150_000)
+    made = []
+    for workers in (1, 2, 4):
+        folder = prepare(name, max_bad_share=0.01, workers=workers)
+        made.append(contents(folder) | contents(folder.parent / "parts"))
+        shutil.rmtree(folder.parent)
+    assert made[0] == made[1] == made[2] and sum(file.endswith(".parquet") for file in made[0]) > 4
 
 
 @pytest.mark.slow
@@ -415,7 +656,8 @@ def test_croco_data_prepare_tells_what_it_did(raw, monkeypatch, capsys):
         assert not end.value.code
     out = capsys.readouterr().out
     assert "# rows dropped: {'click 0 and conversion 1': " in out
-    manifest = json.loads((raw.parent / "prepared" / "ali-ccp" / "manifest.json").read_text())
+    (folder,) = store.finished("ali-ccp")
+    manifest = json.loads((folder / "manifest.json").read_text())
     assert f"fingerprint {manifest['fingerprint']}" in out
-    assert f"prepared, in {raw.parent / 'prepared' / 'ali-ccp'}" in out
+    assert f"prepared, in {folder}" in out
     assert find("ali-ccp") == Path(raw / "ali-ccp") and set(PREPARE) >= {"ali-ccp", "kuairand-27k"}

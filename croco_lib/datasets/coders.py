@@ -51,7 +51,8 @@ class RowField:
 
     def count(self, block: Block) -> None:
         values = block.frame[self.name]
-        self.counts.add(values if self.every else values.filter(pl.Series(block.split == 0)))
+        if self.fixed is None:
+            self.counts.add(values if self.every else values.filter(pl.Series(block.split == 0)))
         self.gaps += values.null_count()
 
     def keep(self, min_count: int) -> None:

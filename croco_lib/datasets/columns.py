@@ -5,6 +5,7 @@ comes last.
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,8 +20,9 @@ from ..errors import write_text, write_whole
 from ..schema import SPLITS, UNKNOWN, Field, check_domains, fingerprint_of
 from .bags import Lists, RowBags, TableBags
 from .coders import Block, RowField, Table, TableField
-from .store import BAG_DTYPES, DTYPES, create, data_of, home, sizes
+from .store import BAG_DTYPES, DTYPES, create, data_of, folder_of, sizes, state
 
+BLOCK = 1 << 17  # rows counted or coded at a time: what is in work then stays in the processor's cache
 Coder = RowField | TableField | RowBags | TableBags
 
 
@@ -83,16 +85,15 @@ class Totals:
         }
 
 
-def write_columns(
-    kept: KeptRows, min_count: int, notes: dict, options: dict, raw: list[Path], version: int = 1
-) -> Path:
+def write_columns(kept: KeptRows, notes: dict, options: dict, raw: list[Path], version: int = 1) -> Path:
     """Count, code and write the kept rows, with the figures of `from_frame` on their join; returns the folder.
 
-    `notes`, `options`, the sizes of the `raw` files and the `version` of their reading go into the manifest. Raises
-    DataError where a split lacks a domain, or a domain of train a class of the label.
+    `notes`, `options` (`min_count` among them), the state of the `raw` files and the `version` of their reading go into
+    the manifest. Raises DataError where a split lacks a domain, or a domain of train a class of the label.
     """
-    folder = home(kept.name)
-    (folder / "manifest.json").unlink(missing_ok=True)
+    folder = folder_of(kept.name, options)
+    shutil.rmtree(folder, ignore_errors=True)  # what another process still maps lives on until it lets go
+    folder.mkdir(parents=True)
     tables = [Table(frame, kept.name) for frame in kept.tables]
     coders = {name: kept.coder(name, tables, folder) for name in kept.fields}
     people = kept.coder(kept.of_role("user"), tables, folder, every=True)  # gAUC keeps rare users apart
@@ -107,17 +108,27 @@ def write_columns(
             for counted in (*tables, *coders.values(), people):
                 counted.count(block)
         for coder in coders.values():
-            coder.keep(min_count)
+            coder.keep(options["min_count"])
         people.keep(1)
         totals = write_rows(folder, kept, coders, people, blocks(kept, tables, bar))
-    names = tuple(kept.domains.values())
-    check_domains(kept.name, names, totals.rows, totals.clicks)
+    check_domains(kept.name, tuple(kept.domains.values()), totals.rows, totals.clicks)
     for name, coder in coders.items():
         values = coder.vocabulary.values.to_numpy()
         values = values if values.dtype != object else values.astype(str)
         write_whole(folder / f"field.{name}.npy", partial(save_array, values))
+    notes = notes | notes_on(kept, tables, coders, totals, options["min_count"])
+    manifest = {"version": version, "options": options, "raw": state(raw), "notes": notes}
+    manifest |= described(folder, kept, coders, totals)
+    write_text(folder / "manifest.json", json.dumps(manifest, indent=1))
+    return folder
+
+
+def notes_on(
+    kept: KeptRows, tables: list[Table], coders: dict[str, Coder], totals: Totals, min_count: int
+) -> dict[str, object]:
+    """What a reader of the set is told of its rows, keys, gaps and unknown ids."""
     lengths = np.bincount(kept.part, minlength=3)
-    notes |= {
+    return {
         "rows": len(kept.part),
         "split rows": dict(zip(SPLITS, lengths.tolist(), strict=True)),
         "rows whose key is not in its table": {table.key: int(table.seen[1, 0]) for table in tables},
@@ -128,23 +139,22 @@ def write_columns(
             for s, u, n in zip(SPLITS, totals.unknown, lengths, strict=True)
         },
     }
+
+
+def described(folder: Path, kept: KeptRows, coders: dict[str, Coder], totals: Totals) -> dict[str, object]:
+    """What the manifest says of the written columns: fields, domains, bags, fingerprint and the size of every file."""
+    names = tuple(kept.domains.values())
     made = [Field(name, coder.vocabulary.size, kept.fields[name]) for name, coder in coders.items()]
     written = [folder / f"{s}.{c}.npy" for s in SPLITS for c in DTYPES]
     written += [folder / f"bag.{name}.{n}.npy" for name in kept.many for n in BAG_DTYPES]
-    manifest = {
-        "version": version,
-        "options": options,
-        "raw": sizes(raw),
+    return {
         "domains": names,
         "bags": list(kept.many),
-        "notes": notes,
         "fields": [{"name": f.name, "size": f.size, "role": f.role} for f in made],
         "fingerprint": fingerprint_of(made, names, (block for path in written for block in data_of(path))),
         "describe": totals.describe(names),
         "files": sizes([*written, *(folder / f"field.{name}.npy" for name in coders)]),
     }
-    write_text(folder / "manifest.json", json.dumps(manifest, indent=1))
-    return folder
 
 
 def save_array(array: np.ndarray, path: Path) -> None:
@@ -155,7 +165,7 @@ def save_array(array: np.ndarray, path: Path) -> None:
 def blocks(kept: KeptRows, tables: list[Table], bar: tqdm) -> Iterator[Block]:
     """The kept rows, each block with its split and its places in the tables."""
     done = 0
-    for frame in kept.rows():
+    for frame in (piece for rows in kept.rows() for piece in rows.iter_slices(BLOCK)):
         yield Block(frame, kept.part[done : done + len(frame)], {t.key: t.keys.code(frame[t.key]) for t in tables})
         done += len(frame)
         bar.update(len(frame))

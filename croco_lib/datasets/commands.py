@@ -12,7 +12,7 @@ app = typer.Typer(help="Which data is here, what is missing; fetch it, prepare i
 def here(context: typer.Context) -> None:
     """Say which data is here, what is missing, where to get it and its checksum."""
     from .registry import DATASETS, PREPARE, RAW, find, how_to_get
-    from .store import home
+    from .store import finished
 
     if context.invoked_subcommand:
         return
@@ -25,8 +25,8 @@ def here(context: typer.Context) -> None:
                 typer.echo(f"    {path.name}  {path.stat().st_size / 1e6:.1f} MB")
         else:
             typer.echo(f"{name}: missing. {how_to_get(name)}")
-        if name in PREPARE and (home(name) / "manifest.json").is_file():
-            typer.echo(f"    prepared, in {home(name)}")
+        for folder in finished(name) if name in PREPARE else ():
+            typer.echo(f"    prepared, in {folder}")
 
 
 @app.command("get")
@@ -43,6 +43,7 @@ def prepare_raw(
     min_count: Annotated[int, typer.Option(min=0, help="Values seen less often in train get the unknown id.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of the split.")] = 0,
     max_bad_share: Annotated[float, typer.Option(min=0, help="Stop when more of a file's lines are bad.")] = 0.001,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that read the raw files.")] = 1,
     split: Annotated[str | None, typer.Option(help="KuaiRand: random (the default) or time.")] = None,
     multi: Annotated[str | None, typer.Option(help="Ali-CCP's multi-valued fields: last (default) or mean.")] = None,
 ) -> None:
@@ -52,7 +53,7 @@ def prepare_raw(
     given = dict(split=split, multi=multi, min_count=min_count, seed=seed)
     options = {name: value for name, value in given.items() if value is not None}
     start = time.perf_counter()
-    folder = prepare(name, max_bad_share=max_bad_share, **options)
+    folder = prepare(name, max_bad_share=max_bad_share, workers=workers, **options)
     made = load(name, **options)
     for key, value in made.notes.items():
         typer.echo(f"# {key}: {value}")

@@ -9,7 +9,7 @@ from ..data.world import make_world
 from ..errors import CrocoError, DataError, known
 from ..schema import MultiDomainData
 from . import aliccp, kuairand, movielens
-from .store import home
+from .store import finished
 
 _KUAIRAND = tuple(kuairand.ARCHIVES)
 DATASETS = {
@@ -62,7 +62,7 @@ def find(name: str) -> Path | None:
 def present(name: str) -> None:
     """Raise CrocoError for an unknown data set, DataError for one that is neither here nor prepared."""
     known("data set", name, DATASETS)
-    if name in RAW and find(name) is None and not (name in PREPARE and (home(name) / "manifest.json").is_file()):
+    if name in RAW and find(name) is None and not (name in PREPARE and finished(name)):
         raise DataError(how_to_get(name))
 
 

@@ -1,51 +1,88 @@
-"""Prepared sets: a folder of memory-mapped .npy columns, and the manifest that is written last.
+"""Prepared sets: for each set of options a folder of memory-mapped .npy columns, and the manifest that is written last.
 
-Without its manifest no folder looks finished, so an interruption leaves nothing that could be mistaken for a set.
+Without its manifest no folder looks finished, so an interruption leaves nothing that could be mistaken for a set. A
+folder for each set of options, not one that is made anew: what a process has mapped is never overwritten.
 """
 
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from filelock import FileLock
 
-from ..errors import ROOT
+from ..errors import ROOT, CrocoError, DataError
 from ..schema import SPLITS, Bag, Field, MultiDomainData, Split
 
 DTYPES = {"features": np.int32, "domain": np.int64, "label": np.float32, "user": np.int64}
 BAG_DTYPES = {"offsets": np.int64, "ids": np.int32, "weights": np.float32}
 
 
+class NotPrepared(DataError):
+    """No prepared set stands for these options and raw files; the message says why."""
+
+
 def home(name: str) -> Path:
-    """Where the prepared set is kept: under $CROCO_PREPARED, else data/prepared."""
+    """Where a data set's prepared folders and parts are kept: under $CROCO_PREPARED, else data/prepared."""
     return Path(os.environ.get("CROCO_PREPARED", ROOT / "data" / "prepared")) / name
 
 
+def folder_of(name: str, options: dict) -> Path:
+    """The folder of the set that is prepared with these options."""
+    return home(name) / ",".join(f"{option}={value}" for option, value in options.items())
+
+
+def finished(name: str) -> list[Path]:
+    """The folders of this data set that are prepared, whatever their options."""
+    return sorted(manifest.parent for manifest in home(name).glob("*/manifest.json"))
+
+
 def sizes(files: list[Path]) -> dict[str, int]:
-    """Bytes of each file by its name: what says whether a raw or a prepared set is still the same."""
+    """Bytes of each file by its name: what says whether a prepared set is still whole."""
     return {path.name: path.stat().st_size for path in files}
 
 
-def prepared(name: str, options: dict, raw: list[Path], version: int = 1) -> MultiDomainData | str:
-    """The prepared set, memory-mapped; or, in words, why it cannot stand for these options and raw files.
+def state(files: list[Path]) -> dict[str, list[int]]:
+    """Bytes and time of change of each file by its name: what says whether raw files are still the same."""
+    return {path.name: [(about := path.stat()).st_size, about.st_mtime_ns] for path in files}
 
-    `version` is that of the rules by which raw lines become rows.
+
+@contextmanager
+def writing(name: str) -> Iterator[None]:
+    """Where the data set is kept, while no other process writes there; they wait for each other.
+
+    Raises CrocoError where it cannot be written, or the disk is full.
     """
-    folder = home(name)
+    try:
+        home(name).mkdir(parents=True, exist_ok=True)
+        with FileLock(home(name) / ".lock"):
+            yield
+    except OSError as error:
+        raise CrocoError(
+            f"{name} could not be prepared in {home(name)} ({error}). Is the disk full, or the folder not writable? "
+            "CROCO_PREPARED may name another."
+        ) from error
+
+
+def prepared(name: str, options: dict, raw: list[Path], version: int = 1) -> MultiDomainData:
+    """The prepared set, memory-mapped. Raises NotPrepared where none stands for these options and raw files.
+
+    `version` is that of the rules by which raw lines become rows. Without `raw` any raw files will do.
+    """
+    folder = folder_of(name, options)
     if not (folder / "manifest.json").is_file():
-        return f"{name} is not prepared in {folder}."
+        raise NotPrepared(f"{name} is not prepared with {folder.name} in {folder.parent}.")
     stored = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    if changed := [k for k, v in options.items() if stored["options"].get(k) != v]:
-        return f"{folder} was prepared with {changed[0]}={stored['options'].get(changed[0])}."
     if stored.get("version", 1) != version:
-        return f"{folder} was prepared by other rules, of another version of this program."
-    if raw and sizes(raw) != stored["raw"]:
-        return f"{folder} was prepared from other raw files."
+        raise NotPrepared(f"{folder} was prepared by other rules, of another version of this program.")
+    if raw and state(raw) != stored["raw"]:
+        raise NotPrepared(f"{folder} was prepared from other raw files.")
     files = [folder / file for file in stored["files"]]
     if not all(map(Path.is_file, files)) or sizes(files) != stored["files"]:
-        return f"{folder} has lost a file, or one is cut short."
+        raise NotPrepared(f"{folder} has lost a file, or one is cut short.")
 
     def array(file: str) -> np.ndarray:
         return np.load(folder / f"{file}.npy", mmap_mode="r")
