@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -77,9 +77,7 @@ def settings_of(
     return json.loads(json.dumps(settings))
 
 
-def resume(
-    folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], device: torch.device
-) -> RunState:
+def resume(folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> RunState:
     """Bring model and optimisers to where the run in the folder stands, and return its state: a new one if it is empty.
 
     Raises CrocoError where the checkpoint is damaged or belongs to a run with other settings, or the folder is a file.
@@ -91,16 +89,17 @@ def resume(
         folder.mkdir(parents=True, exist_ok=True)
         return RunState()
     try:
-        saved = torch.load(path, map_location=device, weights_only=True)
+        # To the processor first: torch.load knows no "cpu:1", and what is loaded finds its device by itself.
+        saved = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise CrocoError(f"{path} is damaged; delete it to start again.") from error
     old = json.loads(saved["settings"])
     # Checkpoints from before these two were noted stand for what was done then.
     old = {"mixed_precision": "no", "decayed": "all" if old["weight_decay"] else "nothing", **old}
-    if changed := [key for key in settings if key not in MAY_CHANGE and settings[key] != old.get(key)]:
+    if changed := [k for k in {**old, **settings} if k not in MAY_CHANGE and settings.get(k) != old.get(k)]:
         raise CrocoError(
             f"{folder} holds a run with another {', '.join(changed)} "
-            f"({old.get(changed[0])!r}, now {settings[changed[0]]!r}). Give another folder."
+            f"({old.get(changed[0])!r}, now {settings.get(changed[0])!r}). Give another folder."
         )
     model.load_state_dict(saved["model"])
     for optimizer, values in zip(optimizers, saved["optimizers"], strict=True):
@@ -111,7 +110,9 @@ def resume(
 def save(
     folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], state: RunState
 ) -> None:
-    """Write the checkpoint, and for readers the history and the settings beside it."""
+    """Write the checkpoint, and for readers the history and the settings beside it; of several processes, one does."""
+    if not PartialState().is_main_process:
+        return
     content = dict(
         model=model.state_dict(),
         optimizers=[optimizer.state_dict() for optimizer in optimizers],
@@ -124,7 +125,9 @@ def save(
 
 
 def save_weights(model: nn.Module, folder: Path) -> None:
-    """Write the model's weights as the folder's best."""
+    """Write the model's weights as the folder's best; of several processes, one does."""
+    if not PartialState().is_main_process:
+        return
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     write_whole(folder / "best.safetensors", lambda path: save_file(weights, path))
 

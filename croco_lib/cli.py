@@ -4,6 +4,7 @@ import io
 import json
 import math
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from .lessons import commands as lessons
 from .look import commands as look
 from .online import commands as online
 from .options import TrainOptions
+from .sharded import commands as sharded
 from .study import commands as study
 
 app = typer.Typer(
@@ -57,9 +59,7 @@ def fit(
     data: Annotated[str, typer.Option(help="A data set's name (see `croco data`), or a CSV or Parquet file")] = "world",
     alpha: Annotated[float | None, typer.Option(help="Weight of CovLoss (crocodile).")] = None,
     sets: Annotated[int | None, typer.Option(help="Embedding sets and experts M (crocodile).")] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Fixes the weights and the rows' order, never the split.")
-    ] = TrainOptions.seed,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and rows' order, not of the split.")] = TrainOptions.seed,
     epochs: Annotated[int, typer.Option(help="At most so many passes.")] = TrainOptions.epochs,
     batch_size: Annotated[int, typer.Option(help="Rows a step.")] = TrainOptions.batch_size,
     lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = TrainOptions.lr,
@@ -70,6 +70,7 @@ def fit(
     patience: Annotated[int, typer.Option(help="Validations without gain until it stops.")] = TrainOptions.patience,
     eval_every: Annotated[int | None, typer.Option(help="Steps between validations (default: an epoch).")] = None,
     lazy: Annotated[bool | None, typer.Option(help="Lazy Adam for the tables (default: for many ids).")] = None,
+    shard: Annotated[bool, typer.Option("--shard", help="Spread the tables over the processes, by TorchRec.")] = False,
     folder: Annotated[Path | None, typer.Option(help="Keep checkpoints here; an interrupted run goes on.")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads; the same number gives the same figures.")] = 2,
     label: Annotated[str | None, typer.Option(help="For a file: the column of 0 or 1.")] = None,
@@ -86,21 +87,21 @@ def fit(
     from accelerate import PartialState
 
     from .evaluation import evaluate
-    from .models import build, options_of
+    from .models import options_of
     from .online.serving import save_schema
-    from .training import train
 
+    if shard:  # only then: its extra may not be installed
+        from .sharded.run import train_sharded
     if threads < 1:
         raise CrocoError(f"--threads must be 1 or more, not {threads}.")
     torch.set_num_threads(threads)
     chosen = {k: v for k, v in (("alpha", alpha), ("sets", sets)) if v is not None}
     chosen |= {k: parse_value(v) for k, v in split_pairs(set_, "--set", "KEY=VALUE")}
     options_of(model)  # an unknown model is named before the data is read
-    loaded = _load(data, label, domain, user, item, fields, option)
+    read = partial(_load, data, label, domain, user, item, fields, option)
     options = TrainOptions(epochs, batch_size, lr, weight_decay, objective, patience, eval_every, lazy, seed)
-    run = train(
-        build(model, loaded, seed=seed, **chosen), loaded, options, folder, progress=not json_ and sys.stderr.isatty()
-    )
+    progress = not json_ and sys.stderr.isatty()
+    loaded, run = (train_sharded if shard else _train)(read, model, chosen, options, folder, progress)
     table = evaluate(run.model, loaded.test)
     is_main = PartialState().is_main_process
     PartialState().destroy_process_group()
@@ -112,6 +113,15 @@ def fit(
         typer.echo(json.dumps(as_json(run, table, loaded)))
     else:
         _print_run(run, table, loaded)
+
+
+def _train(read, model, chosen, options, folder, progress):
+    """The data that `read` gives, and the run of the model of this name and these options on it."""
+    from .models import build
+    from .training import train
+
+    loaded = read()
+    return loaded, train(build(model, loaded, seed=options.seed, **chosen), loaded, options, folder, progress)
 
 
 def _print_run(run, table, data) -> None:
@@ -130,7 +140,7 @@ def _print_run(run, table, data) -> None:
 
 
 app.add_typer(datasets.app, name="data")
-for command in (*look.COMMANDS, *study.COMMANDS, *online.COMMANDS, *lessons.COMMANDS):
+for command in (*look.COMMANDS, *study.COMMANDS, *online.COMMANDS, *sharded.COMMANDS, *lessons.COMMANDS):
     app.command()(command)
 
 
@@ -159,6 +169,11 @@ def as_json(run, table, data) -> dict:
 
 def extra_of(module: str) -> str:
     """Which extra of pyproject.toml brings what is missing, in words."""
+    if module.startswith(("torchrec", "fbgemm")):
+        return (
+            "On GPUs its extra brings it: pip install 'croco-lib[distributed]'; without: pip install "
+            "'croco-lib[distributed-cpu]' && pip install --no-deps torchrec==1.8.0"
+        )
     extra = "serving" if module.startswith("onnx") else "peer" if module.startswith("torch_rechub") else "lessons"
     return f"Its extra brings it: pip install 'croco-lib[{extra}]'"
 

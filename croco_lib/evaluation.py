@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather, pad_across_processes
+from accelerate.utils import gather
 from torch import nn
 
 from . import metrics
@@ -29,7 +29,7 @@ def outputs(model: nn.Module, split: Split, batch_size: int = EVAL_BATCH) -> Ite
     """The model's outputs over the split, batch by batch in order, without gradients."""
     device = device_of(model)
     model.eval()
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference_mode, in which FBGEMM looks nothing up on a CPU
         for start in range(0, max(len(split), 1), batch_size):  # of no rows there is one empty output
             rows = slice(start, start + batch_size)
             # np.array copies: a memory-mapped split is read-only, and torch warns of tensors over such memory.
@@ -43,10 +43,15 @@ def predict(model: nn.Module, split: Split) -> np.ndarray:
     """Logits float32 [N] of every row; of several processes each scores its share, and all get the whole."""
     N, processes, rank = len(split), PartialState().num_processes, PartialState().process_index
     share = -(-N // processes)
-    mine = split if processes == 1 else split.take(slice(rank * share, (rank + 1) * share))
+    # Shares of one size, the last ones beginning earlier: every process then calls the model as often as any other.
+    first = [min(r * share, N - share) for r in range(processes)]
+    mine = split if processes == 1 else split.take(slice(first[rank], first[rank] + share))
     logits = torch.cat([out.logits for out in outputs(model, mine)]).float()
-    # The last share may be shorter, and tensors are gathered at one size only: it is filled up, and the rest cut off.
-    return (gather(pad_across_processes(logits)) if processes > 1 else logits)[:N].cpu().numpy()
+    parts = (gather(logits) if processes > 1 else logits).cpu().numpy()  # [P·share]
+    whole = np.empty(N, np.float32)
+    for at, part in zip(first, parts.reshape(processes, share), strict=True):  # [P·share] → [P, share]
+        whole[at : at + share] = part
+    return whole
 
 
 def evaluate(model: nn.Module, split: Split) -> pd.DataFrame:
@@ -121,7 +126,8 @@ def probe(model: nn.Module, split: Split) -> list[tuple[str, str, float]]:
         ]
     if out.gate is not None:
         values.append(("all", "gate_entropy", metrics.gate_entropy(out.gate.float().cpu().numpy())))
+    whole = hasattr(model.embedding, "weights")  # sharded tables stand nowhere whole
     return values + [
         (f"set {m + 1}", "information_abundance", metrics.information_abundance(table))
-        for m, table in enumerate(_all_tables(model))
+        for m, table in enumerate(_all_tables(model) if whole else ())
     ]

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,9 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from . import checkpoint
 from .batches import Batch, feed, steps_per_epoch
-from .checkpoint import RunState, load_weights, resume, save, save_weights, settings_of
+from .checkpoint import RunState
 from .errors import CrocoError
 from .evaluation import evaluate, probe
 from .losses import OBJECTIVES
@@ -123,12 +125,12 @@ def _mean_over_processes(losses: list[Tensor], accelerator: Accelerator, step: i
     return mean
 
 
-def _load_best(model: nn.Module, kept: Path, accelerator: Accelerator) -> None:
+def _load_best(model: nn.Module, kept: Path, accelerator: Accelerator, keep: ModuleType) -> None:
     """Give the model of every process the weights that the main process has kept in its folder."""
     accelerator.wait_for_everyone()
     if accelerator.num_processes > 1:  # each has a temporary folder of its own
         kept = Path(broadcast_object_list([str(kept)])[0])
-    load_weights(model, kept)
+    keep.load_weights(model, kept)
     accelerator.wait_for_everyone()  # before the folder may go
 
 
@@ -147,20 +149,20 @@ def train(
     folder: str | Path | None = None,
     progress: bool = True,
     watch: Callable[[int, nn.Module], object] | None = None,
+    keep: ModuleType = checkpoint,
 ) -> Run:
-    """What `fit` does, with the options as one object."""
+    """What `fit` does, the options as one object; `keep` is the room that keeps the run, another for sharded tables."""
     accelerator = Accelerator()  # takes its precision from the environment, where `accelerate config` left one
     rank, processes = accelerator.process_index, accelerator.num_processes
     lazy = sum(field.size for field in data.fields) >= LAZY_FROM if options.lazy is None else options.lazy
-    settings = settings_of(model, data, options, lazy, accelerator)
+    settings = keep.settings_of(model, data, options, lazy, accelerator)
     steps = steps_per_epoch(len(data.train), options.batch_size, processes)
     last, every = options.epochs * steps, options.eval_every or steps
     # `model` stays what was given; `wrapped` is that with what several processes or half precision put around it.
     wrapped, *optimizers = accelerator.prepare(model, *adam(model, lazy, options.lr))
-    state = RunState() if folder is None else resume(Path(folder), settings, model, optimizers, accelerator.device)
+    state = RunState() if folder is None else keep.resume(Path(folder), settings, model, optimizers)
     started, before, losses = time.perf_counter(), state.seconds, []
-    objective, is_main = OBJECTIVES[options.objective], accelerator.is_main_process
-    silent = not (progress and is_main)
+    objective, silent = OBJECTIVES[options.objective], not (progress and accelerator.is_main_process)
 
     def backward(loss: Tensor) -> None:
         accelerator.backward(loss)
@@ -172,12 +174,12 @@ def train(
         better = evaluate_and_record(model, data.valid, state, state.step / steps, train_loss)
         if watch is not None:
             watch(state.step, model)
-        if better and is_main:
+        if better:
             # Before the checkpoint: a run killed in between comes to the same step and weights again.
-            save_weights(model, Path(kept))
-        if folder is not None and is_main:
+            keep.save_weights(model, Path(kept))
+        if folder is not None:
             state.seconds = before + time.perf_counter() - started
-            save(Path(folder), settings, model, optimizers, state)
+            keep.save(Path(folder), settings, model, optimizers, state)
 
     with (
         TemporaryDirectory() if folder is None else nullcontext(folder) as kept,  # where the best weights lie
@@ -197,6 +199,6 @@ def train(
                 record(_mean_over_processes(losses, accelerator, state.step, options.lr))
                 losses = []
                 bar.set_postfix_str(f"best valid AUC {state.best:.4f}")
-        _load_best(model, Path(kept), accelerator)
+        _load_best(model, Path(kept), accelerator, keep)
     state.seconds = before + time.perf_counter() - started
     return _finished(model, state, settings, options)

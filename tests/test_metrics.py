@@ -8,6 +8,7 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
 from croco_lib import CrocoError, metrics
+from croco_lib.study.resampling import auc_of_weights
 
 SCORES = st.sampled_from([-1e30, -2.5, -1.0, -1e-30, -0.0, 0.0, 1e-30, 0.5, 1.0, 3.0, 1e30])
 DTYPES = st.sampled_from([np.float32, np.float64])
@@ -303,7 +304,7 @@ def test_recovery_finds_planted_facets():
 def test_weighted_auc_equals_scikit_learn(rows, seed):
     label, score, _, _ = arrays(rows)
     weights = np.random.default_rng(seed).integers(0, 4, (5, len(label))).astype(float)
-    got = metrics.auc_of_weights(label, score)(weights)
+    got = auc_of_weights(label, score)(weights)
     assert got.shape == (5,)
     for auc, weight in zip(got, weights, strict=True):
         kept = weight > 0
@@ -311,7 +312,7 @@ def test_weighted_auc_equals_scikit_learn(rows, seed):
             assert auc == pytest.approx(roc_auc_score(label, score, sample_weight=weight), abs=1e-12)
         else:
             assert np.isnan(auc)
-    np.testing.assert_array_equal(metrics.auc_of_weights(label, score)(weights[0]), got[0])
+    np.testing.assert_array_equal(auc_of_weights(label, score)(weights[0]), got[0])
 
 
 def users_and_scores(rng, users=40, rows=8):

@@ -57,6 +57,7 @@ def test_the_library_needs_no_extra():
         "onnx",
         "onnxruntime",
         "seaborn",
+        "torchrec",
     }
     script = (
         f"import sys, croco_lib; from croco_lib import build, fit, load, evaluate, cli\n"
@@ -66,13 +67,15 @@ def test_the_library_needs_no_extra():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_an_absent_extra_is_one_line(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr(cli, "app", lambda: __import__("onnxruntime"))
+@pytest.mark.parametrize(("module", "words"), [("onnxruntime", "[serving]'"), ("torchrec", "[distributed-cpu]'")])
+def test_an_absent_extra_is_one_line(monkeypatch, capsys, module, words):
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(cli, "app", lambda: __import__(module))
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 1
-    assert "pip install 'croco-lib[serving]'" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and f"pip install 'croco-lib{words}" in told
 
 
 def test_environment_yml_only_brings_python_and_installs_the_project():

@@ -325,6 +325,25 @@ def test_two_processes_train_to_the_metrics_of_one(lazy):
     assert two["logloss"] == pytest.approx(one["logloss"], abs=0.01)
 
 
+def test_a_run_of_two_processes_goes_on_where_it_stopped(tmp_path):
+    def run(epochs):
+        done = subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+            + ["-m", "croco_lib", *FIT[3:], "--epochs", epochs, "--folder", tmp_path],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            timeout=300,
+            env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return pd.read_csv(tmp_path / "history.csv")
+
+    one, two = run("1"), run("2")
+    assert two.step.max() == 2 * one.step.max()
+    pd.testing.assert_frame_equal(two.head(len(one)), one)
+
+
 GATHER = """
 import numpy as np, torch
 from accelerate import Accelerator

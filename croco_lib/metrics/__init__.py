@@ -15,7 +15,6 @@ from .disentanglement import (
 )
 from .ranking import (
     MIN_USERS,
-    auc_of_weights,
     domain_mean,
     evaluate_scores,
     grouped_auc,

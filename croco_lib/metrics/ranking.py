@@ -1,7 +1,5 @@
 """Measures of ranking: AUC, gAUC and log loss, overall and by domain."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 
@@ -146,25 +144,3 @@ def pair_shares(label: np.ndarray, domain: np.ndarray) -> tuple[np.ndarray, floa
     pairs = positive.sum() * negative.sum()
     within = positive * negative / pairs if pairs else np.full(len(positive), np.nan)
     return within, float(1 - within.sum())
-
-
-def auc_of_weights(label: np.ndarray, score: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The AUC as a function of the rows' weights: weights [..., N] → AUC [...], NaN without weight on both classes.
-
-    `label` 0/1 [N], `score` [N]. Sorts once, however many weightings follow. Ties count a half. As scikit-learn's
-    `roc_auc_score(label, score, sample_weight=weights)`.
-    """
-    order = np.argsort(score, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(np.asarray(score)[order]) != 0, True))[: len(order)]  # … of runs of ties
-    positive_row = np.asarray(label)[order] == 1
-
-    def auc(weight: np.ndarray) -> np.ndarray:
-        weight = np.asarray(weight, float)[..., order]
-        positive = np.cumsum(weight * positive_row, -1)[..., ends]  # up to the end of each run
-        negative = np.cumsum(weight * ~positive_row, -1)[..., ends]
-        below = negative - np.diff(negative, prepend=0.0) / 2  # half of the run's own
-        wins = (np.diff(positive, prepend=0.0) * below).sum(-1)
-        pairs = positive[..., -1] * negative[..., -1]
-        return np.divide(wins, pairs, out=np.full(np.shape(pairs), np.nan), where=np.asarray(pairs > 0))
-
-    return auc

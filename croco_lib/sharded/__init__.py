@@ -1,0 +1,1 @@
+"""Tables beyond one machine: sharded over the processes by TorchRec, for the same models and training loop."""

@@ -1,0 +1,31 @@
+"""`croco fit --shard`: the one training loop, with a sharded model and the room that keeps it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from ..options import TrainOptions
+from ..schema import MultiDomainData
+from ..training import Run, train
+from . import checkpoint
+from .tables import build
+from .together import one_voice, together
+
+
+def train_sharded(
+    read: Callable[[], MultiDomainData],
+    model: str,
+    chosen: dict,
+    options: TrainOptions,
+    folder: Path | None,
+    progress: bool,
+) -> tuple[MultiDomainData, Run]:
+    """What `read` gives on every process, and the run of the model of this name and these options on it.
+
+    Where it fails, the first process says why and all end with status 1.
+    """
+    with one_voice():
+        data = together(read)
+        made = build(model, data, seed=options.seed, lr=options.lr, batch_size=options.batch_size, **chosen)
+        options = replace(options, lazy=bool(options.lazy))  # by default, where the tables are large, they are sharded
+        return data, train(made, data, options, folder, progress, keep=checkpoint)

@@ -1,0 +1,194 @@
+"""Tables sharded by TorchRec: the same model on one, two and four processes, checkpoints between them, and faults."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from croco_lib import build, evaluate, load
+from croco_lib.checkpoint import load_weights, save_weights
+from croco_lib.errors import ROOT, CrocoError
+from croco_lib.options import TrainOptions
+from croco_lib.schema import Field
+
+pytest.importorskip("torchrec", reason="TorchRec is not installed: see `distributed` in pyproject.toml")
+from croco_lib.sharded import checkpoint  # noqa: E402
+from croco_lib.sharded.plan import COLUMNS, SIZES, plan, traffic  # noqa: E402
+from croco_lib.sharded.tables import collection  # noqa: E402
+
+WORKER = str(Path(__file__).with_name("sharded_worker.py"))
+WORLD = dict(rows=20_000, users=300, items=400)
+LR, LR_RATIO = 0.003, 10
+
+
+def launch(processes: int, *words, **environment) -> subprocess.CompletedProcess:
+    """The words as a command of Python on so many processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", *(launcher if processes > 1 else []), *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "ACCELERATE_USE_CPU": "true",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            **environment,
+        },
+    )
+
+
+def work(processes: int, *words) -> None:
+    done = launch(processes, WORKER, *words)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_step_of_one_and_of_two_processes_is_the_step_of_the_whole_model(tmp_path):
+    """α = 0, for CovLoss is each process's own. A field of bags is among the seven."""
+    import sharded_worker as worker
+
+    from croco_lib.batches import feed
+    from croco_lib.losses import sample_objective
+
+    data = worker.bags(load("world", **WORLD))
+    model = build("crocodile", data, alpha=0.0, sets=2)
+    save_weights(model, tmp_path)
+    before = load_file(tmp_path / "best.safetensors")
+    batch = next(feed(data.train, worker.BATCH, 0, 0, 10, torch.device("cpu")))
+    out = model(batch.features, batch.domain)
+    sample_objective(out.logits, batch.label, batch.domain).backward()
+    dense = [p for name, p in model.named_parameters() if not name.endswith("table.weight")]
+    torch.optim.Adam(dense, lr=LR, fused=True).step()
+    expected, sums = dict(model.state_dict()), {}
+    for name in ("embedding", "gate.prior"):
+        w, g = before[f"{name}.table.weight"], model.get_submodule(name).table.weight.grad
+        sums[name] = g.square().mean(1)  # row-wise Adagrad keeps one number a row
+        expected[f"{name}.table.weight"] = w - LR * LR_RATIO * g / (sums[name].sqrt()[:, None] + 1e-8)
+        assert (g != 0).any(1).sum() > 300
+    for processes in (1, 2):
+        work(processes, "step", tmp_path)
+        after = tmp_path / f"after-{processes}"
+        found = load_file(after / "best.safetensors")
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+            trained = (value != before[name]).any()
+            assert trained and (found[name] != before[name]).any(), f"{name} got no gradient"
+        for name, values in sums.items():
+            files = sorted(after.glob(f"{name}.0*.npy"))
+            held = np.concatenate([np.load(file).ravel() for file in files])
+            np.testing.assert_allclose(held, values, rtol=1e-3, atol=1e-12)
+            assert processes == 1 or len(files) > len(data.fields) - 4 * (name == "gate.prior")  # some lie on both
+
+
+def test_processes_come_and_go_and_the_metrics_stay(tmp_path):
+    """Trained by one process, by two, and by two that are stopped and then one or four: tolerance 0.01 of AUC."""
+    for folder, stages in {
+        "one": [(1,)],
+        "two": [(2,)],
+        "two, then one": [(2, 15), (1,)],
+        "two, then four": [(2, 15), (4,)],
+    }.items():
+        for processes, *stop in stages:
+            work(processes, "train", tmp_path / folder, *stop)
+    told = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("*/metrics.json")}
+    print({name: (about["auc"], about["logloss"]) for name, about in told.items()})
+    assert told["one"]["auc"] > 0.6
+    for about in told.values():
+        assert about["auc"] == pytest.approx(told["one"]["auc"], abs=0.01)
+        assert about["logloss"] == pytest.approx(told["one"]["logloss"], abs=0.01)
+        assert about["valid"]["step"] == told["one"]["valid"]["step"]  # what was done before the stop is not done again
+    # Until the stop the two runs are one and the same.
+    same = [i for i, step in enumerate(told["two"]["valid"]["step"]) if step <= 15]
+    for i in same:
+        assert told["two"]["valid"]["value"][i] == pytest.approx(
+            told["two, then one"]["valid"]["value"][i], nan_ok=True
+        )
+    # The gathered weights are those of an ordinary model, and every test row was scored once.
+    data = load("world", **WORLD)
+    whole = load_weights(build("crocodile", data, sets=2), tmp_path / "two, then four")
+    table = evaluate(whole, data.test).query("domain == 'all'").set_index("metric").value
+    assert table.auc == pytest.approx(told["two, then four"]["auc"], abs=1e-6)
+    assert table.logloss == pytest.approx(told["two, then four"]["logloss"], abs=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------- what goes wrong
+
+
+FIT = ["-m", "croco_lib", "fit", "crocodile", "--shard", "--threads", "1", "--epochs", "1", "--batch-size", "1000"]
+FIT += ["--option", "rows=20000", "--option", "users=300", "--option", "items=400", "--set", "sets=2", "--json"]
+OF_ONE = """
+import os, resource, signal, sys
+from croco_lib.cli import main
+if os.environ["RANK"] == "1":
+    sys.argv += os.environ.get("MORE", "").split()
+    if "LIMIT" in os.environ:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, 2 * (int(os.environ["LIMIT"]),))
+main()
+"""
+
+
+def refused(done: subprocess.CompletedProcess) -> str:
+    """The one line by which two processes say why they stopped."""
+    assert done.returncode != 0 and '"auc"' not in done.stdout
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("croco: ")]
+    return line
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_on_one_process_is_one_line_and_loses_nothing(tmp_path):
+    script, run = tmp_path / "of_one.py", tmp_path / "run"
+    script.write_text(OF_ONE)
+    words = [script, *FIT[2:], "--folder", run]
+    # Other data on one of the processes, before there is any run.
+    assert "process 1 has another fingerprint" in refused(launch(2, *words, MORE="--option seed=7"))
+    done = launch(2, *words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    files = {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    # A disk that is full for one of them; the run is made longer, so that there is something to write.
+    line = refused(launch(2, *words, "--epochs", "3", LIMIT="4096"))
+    assert "could not be written" in line and "process 1" in line
+    assert {
+        path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()
+    }.items() >= files.items()
+    # A shard that is gone; then it comes back, and the run goes on where it stood.
+    (shard,) = run.glob("tables-*/__1_0.distcp")
+    shard.rename(tmp_path / "aside")
+    assert "a shard is missing or damaged" in refused(launch(2, *words, "--epochs", "2"))
+    (tmp_path / "aside").rename(shard)
+    done = launch(2, *words, "--epochs", "2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "a row" in refused(launch(2, *words[:-2], "--batch-size", "1"))
+
+
+def test_options_that_do_nothing_with_sharded_tables_are_refused():
+    for options, lazy in ((TrainOptions(weight_decay=0.1), False), (TrainOptions(), True)):
+        with pytest.raises(CrocoError, match="neither --lazy nor --weight-decay"):
+            checkpoint.settings_of(torch.nn.Linear(1, 1), None, options, lazy, None)
+    with pytest.raises(CrocoError, match="multiple of 4, not 6"):
+        collection([Field("user", 5)], 6)
+
+
+# ---------------------------------------------------------------------------------------------- the plan
+
+
+def test_the_committed_plan_is_the_planners():
+    table = pd.read_csv(ROOT / "data" / "results" / "plan.csv")
+    for name, devices in (("kuairand-27k", 8), ("a billion ids", 1), ("a billion ids", 64)):
+        made = pd.DataFrame(plan(name, SIZES[name], devices, 65_536), columns=COLUMNS).round(4)
+        kept = table[(table.data == name) & (table.devices == devices)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(made, kept, check_dtype=False)
+        fits = name != "a billion ids" or devices > 1
+        assert (made["where"] != "does not fit").all() == fits
+        if fits:  # rows in float32, and row-wise Adagrad's one number for each
+            weights = sum((ids + 1) * 4 * (5 * 16 + 16 + 2) for ids in SIZES[name].values()) / 2**30 / devices
+            assert weights * 0.95 < made["GiB a device"].sum() < weights + 1
+    assert traffic(80, 1, 1_000) == 0 and traffic(80, 2, 1_000) == 250 * (8 + 640)
