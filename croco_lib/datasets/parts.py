@@ -126,7 +126,8 @@ def read_raw(
                 if wrong > max_bad_share * lines[path.name] and (last or wrong > 1000 or not max_bad_share):
                     raise DataError(
                         f"{path}: {wrong} of {lines[path.name]} lines are bad, more than the share of "
-                        f"{max_bad_share:g} that is let pass (--max-bad-share). " + "; ".join(bad)
+                        f"{max_bad_share:g} that is let pass (`croco data prepare {name} --max-bad-share`). "
+                        + "; ".join(bad)
                     )
             if not lines[path.name]:
                 raise DataError(f"{path}: this file has no lines of data.")
