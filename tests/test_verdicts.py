@@ -7,11 +7,13 @@ from scipy import stats
 
 from croco_lib import CrocoError
 from croco_lib.console import VERSIONS
+from croco_lib.errors import ROOT
 from croco_lib.study import intervals, rules, verdicts
 from croco_lib.study import studies as room
 from croco_lib.study.rules import CONTRADICTED, HOLDS, NOISY, UNMEASURED
-from croco_lib.study.space import label_of
+from croco_lib.study.space import label_of, space
 
+DATA = ("kuairand-pure", "world", "movielens-1m")  # the columns of the README's table
 ROWS = {"a": 10_000, "b": 5_000, "c": 2_000, "d": 500}  # of the domains, in training
 STUDIES = ("main", "ablations", "alpha", "sets", "sample", "regularisers")
 FULL = ("crocodile", "")
@@ -188,3 +190,26 @@ def test_many_checks_of_no_difference_are_seldom_a_contradiction():
         for _ in range(400)
     ]
     assert np.mean([s == "contradicted" for s in said]) < 0.04
+
+
+def test_the_readme_says_what_the_tables_say():
+    """A row a claim: its number and words, its verdict on each data set or, where it has none, elsewhere."""
+    table = verdicts.judge()
+    card = verdicts.scorecard(table).set_index("number")
+    text, lines = (ROOT / "README.md").read_text(), []
+    for number, row in card.iterrows():
+        said = [row.get(data, "") or row.get("cost", "") or row.get("elsewhere", "") for data in DATA]
+        lines.append(f"| {number} | {row.claim} | {' | '.join(said)} | ")
+    assert all(line in text for line in lines), "the README's table should begin its rows with:\n" + "\n".join(lines)
+
+
+def test_what_the_readme_says_of_the_real_days_follows_from_the_tables():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    table = verdicts.judge().query("data == 'kuairand-pure'")
+    lead = table[table.number == 4].iloc[0]
+    assert lead.what.startswith("auc of crocodile minus shared-bottom's") and lead.outcome == NOISY
+    assert f"Crocodile against Shared-Bottom stands at {lead.value:+.4f} [{lead.low:+.4f}, {lead.high:+.4f}]" in text
+    runs = pd.read_csv(room.file_of("main", "kuairand-pure", "runs"), keep_default_na=False)
+    alpha = room.chosen_settings(runs, "crocodile")["alpha"]
+    assert f"validation chose the smallest, {alpha:g}" in text and alpha == min(space("crocodile")["alpha"])
+    assert (table[table.number == 6].outcome == NOISY).all()  # covariance and correlation alike

@@ -61,6 +61,9 @@ def verdicts(
         typer.echo(f"\n{claim.number}. {claim.text}\n   the paper: {claim.reported}\n   our rule: {claim.rule}")
         for c in table[(table.number == claim.number) & (table.what != "")].itertuples():
             paper = f"; the paper {c.paper:+.4g}" if c.paper == c.paper else ""
+            if c.value != c.value:
+                typer.echo(f"   {c.data}: {c.what}: {c.outcome}")
+                continue
             typer.echo(
                 f"   {c.data}: {c.what}: {c.value:+.4f} [{c.low:+.4f}, {c.high:+.4f}], {c.seeds} seeds, "
                 f"80 % power from {c.detectable:.4f}{paper}: {c.outcome}"
