@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -89,8 +89,7 @@ def resume(folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[
         folder.mkdir(parents=True, exist_ok=True)
         return RunState()
     try:
-        # To the processor first: torch.load knows no "cpu:1", and what is loaded finds its device by itself.
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = torch.load(path, map_location="cpu", weights_only=True)  # torch.load knows no "cpu:1"
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise CrocoError(f"{path} is damaged; delete it to start again.") from error
     old = json.loads(saved["settings"])
@@ -110,9 +109,7 @@ def resume(folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[
 def save(
     folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], state: RunState
 ) -> None:
-    """Write the checkpoint, and for readers the history and the settings beside it; of several processes, one does."""
-    if not PartialState().is_main_process:
-        return
+    """Write the checkpoint, and for readers the history and the settings beside it."""
     content = dict(
         model=model.state_dict(),
         optimizers=[optimizer.state_dict() for optimizer in optimizers],
@@ -125,9 +122,7 @@ def save(
 
 
 def save_weights(model: nn.Module, folder: Path) -> None:
-    """Write the model's weights as the folder's best; of several processes, one does."""
-    if not PartialState().is_main_process:
-        return
+    """Write the model's weights as the folder's best."""
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     write_whole(folder / "best.safetensors", lambda path: save_file(weights, path))
 

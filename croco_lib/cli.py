@@ -59,7 +59,9 @@ def fit(
     data: Annotated[str, typer.Option(help="A data set's name (see `croco data`), or a CSV or Parquet file")] = "world",
     alpha: Annotated[float | None, typer.Option(help="Weight of CovLoss (crocodile).")] = None,
     sets: Annotated[int | None, typer.Option(help="Embedding sets and experts M (crocodile).")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights and rows' order, not of the split.")] = TrainOptions.seed,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Fixes the weights and the rows' order, never the split.")
+    ] = TrainOptions.seed,
     epochs: Annotated[int, typer.Option(help="At most so many passes.")] = TrainOptions.epochs,
     batch_size: Annotated[int, typer.Option(help="Rows a step.")] = TrainOptions.batch_size,
     lr: Annotated[float, typer.Option(help="Adam's learning rate.")] = TrainOptions.lr,
@@ -90,8 +92,6 @@ def fit(
     from .models import options_of
     from .online.serving import save_schema
 
-    if shard:  # only then: its extra may not be installed
-        from .sharded.run import train_sharded
     if threads < 1:
         raise CrocoError(f"--threads must be 1 or more, not {threads}.")
     torch.set_num_threads(threads)
@@ -100,8 +100,7 @@ def fit(
     options_of(model)  # an unknown model is named before the data is read
     read = partial(_load, data, label, domain, user, item, fields, option)
     options = TrainOptions(epochs, batch_size, lr, weight_decay, objective, patience, eval_every, lazy, seed)
-    progress = not json_ and sys.stderr.isatty()
-    loaded, run = (train_sharded if shard else _train)(read, model, chosen, options, folder, progress)
+    loaded, run = _train(shard, read, model, chosen, options, folder, not json_ and sys.stderr.isatty())
     table = evaluate(run.model, loaded.test)
     is_main = PartialState().is_main_process
     PartialState().destroy_process_group()
@@ -115,8 +114,12 @@ def fit(
         _print_run(run, table, loaded)
 
 
-def _train(read, model, chosen, options, folder, progress):
-    """The data that `read` gives, and the run of the model of this name and these options on it."""
+def _train(shard: bool, read, model: str, chosen: dict, options: TrainOptions, folder: Path | None, progress: bool):
+    """The data that `read` gives, and the run on it, its tables whole or sharded."""
+    if shard:
+        from .sharded.run import train_sharded
+
+        return train_sharded(read, model, chosen, options, folder, progress)
     from .models import build
     from .training import train
 

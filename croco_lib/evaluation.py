@@ -43,15 +43,10 @@ def predict(model: nn.Module, split: Split) -> np.ndarray:
     """Logits float32 [N] of every row; of several processes each scores its share, and all get the whole."""
     N, processes, rank = len(split), PartialState().num_processes, PartialState().process_index
     share = -(-N // processes)
-    # Shares of one size, the last ones beginning earlier: every process then calls the model as often as any other.
-    first = [min(r * share, N - share) for r in range(processes)]
-    mine = split if processes == 1 else split.take(slice(first[rank], first[rank] + share))
+    # Of one size, the last row filling up the last share: so they can be gathered, and all make as many calls.
+    mine = split if processes == 1 else split.take(np.arange(rank * share, (rank + 1) * share).clip(max=N - 1))
     logits = torch.cat([out.logits for out in outputs(model, mine)]).float()
-    parts = (gather(logits) if processes > 1 else logits).cpu().numpy()  # [P·share]
-    whole = np.empty(N, np.float32)
-    for at, part in zip(first, parts.reshape(processes, share), strict=True):  # [P·share] → [P, share]
-        whole[at : at + share] = part
-    return whole
+    return (gather(logits) if processes > 1 else logits)[:N].cpu().numpy()
 
 
 def evaluate(model: nn.Module, split: Split) -> pd.DataFrame:
@@ -126,8 +121,7 @@ def probe(model: nn.Module, split: Split) -> list[tuple[str, str, float]]:
         ]
     if out.gate is not None:
         values.append(("all", "gate_entropy", metrics.gate_entropy(out.gate.float().cpu().numpy())))
-    whole = hasattr(model.embedding, "weights")  # sharded tables stand nowhere whole
     return values + [
         (f"set {m + 1}", "information_abundance", metrics.information_abundance(table))
-        for m, table in enumerate(_all_tables(model) if whole else ())
+        for m, table in enumerate(_all_tables(model) if hasattr(model.embedding, "weights") else ())  # not if sharded
     ]

@@ -7,12 +7,11 @@ fields together.
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .schema import UNKNOWN, Bag, Field
+from .schema import UNKNOWN, Field
 
 INIT_STD = 0.1  # of the embeddings [ours]: the world is learnt slowly from 0.01 and well from 0.1
 
@@ -47,46 +46,23 @@ class MultiEmbedding(nn.Module):
             for i in self.bags:
                 columns[i] = self.bag_mean(i, numbers[:, i])
             wide = torch.stack(columns, 1)
-        return sets_first(wide, self.sets)
+        split = wide.unflatten(-1, (self.sets, self.dim))  # [N, F, M, e]
+        # The sets come first, so that the experts' M products are one batched product.
+        return split.permute(2, 0, 1, 3).flatten(2)  # [M, N, F·e]
 
     def bag_mean(self, i: int, numbers: Tensor) -> Tensor:
         """Multi-valued field i: the weighted mean of the vectors in each row's bag, Σ w e / Σ w. [N] → [N, M·e]."""
-        ids, start, weight = bag_values(self.bags[i], numbers)
+        read = self.bags[i].read(numbers.cpu().numpy())  # the bags may be a mapped file, so they are read by NumPy
+        ids, start, weight = (torch.from_numpy(a).to(numbers.device) for a in read)
+        rows, table = ids + self.offset[i], self.table
         # embedding_bag adds up within each bag without holding every value's vector at once.
         return F.embedding_bag(
-            ids + self.offset[i],
-            self.table.weight,
-            start.to(ids.dtype),
-            mode="sum",
-            per_sample_weights=weight,
-            sparse=self.table.sparse,
+            rows, table.weight, start.to(ids.dtype), mode="sum", per_sample_weights=weight, sparse=table.sparse
         )
 
     def weights(self) -> Tensor:
         """The M tables apart: [M, V, e]."""
         return self.table.weight.unflatten(1, (self.sets, self.dim)).transpose(0, 1)
-
-
-def sets_first(wide: Tensor, sets: int) -> Tensor:
-    """The M vectors that stand side by side in each of the rows looked up, apart: [N, F, M·e] → [M, N, F·e]."""
-    split = wide.unflatten(-1, (sets, -1))  # [N, F, M, e]
-    # The sets come first, so that the experts' M products are one batched product.
-    return split.permute(2, 0, 1, 3).flatten(2)  # [M, N, F·e]
-
-
-def bag_values(bag: Bag, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What the bags of these numbers [N] hold, V values in all: ids [V], where each bag begins [N], weights [V].
-
-    The weights of a bag add up to one.
-    """
-    b = numbers.cpu().numpy()  # the bags may be a mapped file, so they are read by NumPy
-    size = bag.offsets[b + 1] - bag.offsets[b]  # [N], never 0
-    start = size.cumsum() - size  # where each row's values begin among the batch's
-    position = np.repeat(bag.offsets[b] - start, size) + np.arange(size.sum())  # in the field's arrays
-    weight = bag.weights[position]
-    weight = weight / np.maximum(np.add.reduceat(weight, start), 1e-12).repeat(size)
-    ids, start, weight = (torch.from_numpy(a).to(numbers.device) for a in (bag.ids[position], start, weight))
-    return ids, start, weight
 
 
 class Linears(nn.Module):

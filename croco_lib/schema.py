@@ -75,6 +75,14 @@ class Bag:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def read(self, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What bags b [N] hold, V values in all: ids [V], where each bag begins [N], shares of the weight [V]."""
+        size = self.offsets[b + 1] - self.offsets[b]  # [N], never 0
+        start = size.cumsum() - size
+        position = np.repeat(self.offsets[b] - start, size) + np.arange(size.sum())  # in the field's arrays
+        weight = self.weights[position]
+        return self.ids[position], start, weight / np.maximum(np.add.reduceat(weight, start), 1e-12).repeat(size)
+
 
 def check_domains(name: str, domains: tuple[str, ...], rows: np.ndarray, clicks: np.ndarray) -> None:
     """Raise DataError where a split lacks a domain, or one has a single class of label in train. Both [3, S] counts."""

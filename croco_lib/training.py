@@ -158,11 +158,11 @@ def train(
     settings = keep.settings_of(model, data, options, lazy, accelerator)
     steps = steps_per_epoch(len(data.train), options.batch_size, processes)
     last, every = options.epochs * steps, options.eval_every or steps
-    # `model` stays what was given; `wrapped` is that with what several processes or half precision put around it.
-    wrapped, *optimizers = accelerator.prepare(model, *adam(model, lazy, options.lr))
+    wrapped, *optimizers = accelerator.prepare(model, *adam(model, lazy, options.lr))  # `model` stays what was given
     state = RunState() if folder is None else keep.resume(Path(folder), settings, model, optimizers)
     started, before, losses = time.perf_counter(), state.seconds, []
     objective, silent = OBJECTIVES[options.objective], not (progress and accelerator.is_main_process)
+    writes = accelerator.is_main_process or keep is not checkpoint  # sharded tables are written by all
 
     def backward(loss: Tensor) -> None:
         accelerator.backward(loss)
@@ -174,10 +174,10 @@ def train(
         better = evaluate_and_record(model, data.valid, state, state.step / steps, train_loss)
         if watch is not None:
             watch(state.step, model)
-        if better:
+        if better and writes:
             # Before the checkpoint: a run killed in between comes to the same step and weights again.
             keep.save_weights(model, Path(kept))
-        if folder is not None:
+        if folder is not None and writes:
             state.seconds = before + time.perf_counter() - started
             keep.save(Path(folder), settings, model, optimizers, state)
 

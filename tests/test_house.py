@@ -14,13 +14,13 @@ from croco_lib.errors import ROOT
 
 LIBRARY = ROOT / "croco_lib"
 # Each wing and the wings that it may stand on.
-WINGS: dict[str, tuple[str, ...]] = {
+WINGS = {
     "datasets": (),
     "look": (),
     "lessons": (),
-    "sharded": (),
     "study": ("datasets", "lessons"),
     "online": ("datasets",),
+    "sharded": (),
 }
 DOORS = ("cli.py", "__main__.py", "__init__.py")  # what a user comes in by; cli.py mounts the wings' commands
 CORE_LINES, MODULE_LINES, FUNCTION_LINES = 3_300, 250, 60

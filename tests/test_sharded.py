@@ -21,11 +21,11 @@ from croco_lib.schema import Field
 pytest.importorskip("torchrec", reason="TorchRec is not installed: see `distributed` in pyproject.toml")
 from croco_lib.sharded import checkpoint  # noqa: E402
 from croco_lib.sharded.plan import COLUMNS, SIZES, plan, traffic  # noqa: E402
-from croco_lib.sharded.tables import collection  # noqa: E402
+from croco_lib.sharded.tables import LR_RATIO, collection  # noqa: E402
 
 WORKER = str(Path(__file__).with_name("sharded_worker.py"))
 WORLD = dict(rows=20_000, users=300, items=400)
-LR, LR_RATIO = 0.003, 10
+LR = 0.003
 
 
 def launch(processes: int, *words, **environment) -> subprocess.CompletedProcess:
@@ -88,35 +88,45 @@ def test_a_step_of_one_and_of_two_processes_is_the_step_of_the_whole_model(tmp_p
             assert processes == 1 or len(files) > len(data.fields) - 4 * (name == "gate.prior")  # some lie on both
 
 
-def test_processes_come_and_go_and_the_metrics_stay(tmp_path):
-    """Trained by one process, by two, and by two that are stopped and then one or four: tolerance 0.01 of AUC."""
-    for folder, stages in {
-        "one": [(1,)],
-        "two": [(2,)],
-        "two, then one": [(2, 15), (1,)],
-        "two, then four": [(2, 15), (4,)],
-    }.items():
-        for processes, *stop in stages:
-            work(processes, "train", tmp_path / folder, *stop)
-    told = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("*/metrics.json")}
-    print({name: (about["auc"], about["logloss"]) for name, about in told.items()})
-    assert told["one"]["auc"] > 0.6
-    for about in told.values():
-        assert about["auc"] == pytest.approx(told["one"]["auc"], abs=0.01)
-        assert about["logloss"] == pytest.approx(told["one"]["logloss"], abs=0.01)
-        assert about["valid"]["step"] == told["one"]["valid"]["step"]  # what was done before the stop is not done again
-    # Until the stop the two runs are one and the same.
-    same = [i for i, step in enumerate(told["two"]["valid"]["step"]) if step <= 15]
-    for i in same:
-        assert told["two"]["valid"]["value"][i] == pytest.approx(
-            told["two, then one"]["valid"]["value"][i], nan_ok=True
-        )
+def trained(folder: Path, *stages: tuple) -> dict:
+    """What a run told that went through these stages: processes, and the step at which they were stopped."""
+    for stage in stages:
+        work(stage[0], "train", folder, *stage[1:])
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    """What a run of one process told."""
+    return trained(tmp_path_factory.mktemp("one"), (1,))
+
+
+def same_within(told: dict, other: dict) -> None:
+    """The two runs' test metrics within 0.005.
+
+    CovLoss, α = 0.1, is of the whole batch with one process and the mean of the shares' with several: that and rounding
+    are all the difference there is.
+    """
+    assert told["auc"] > 0.65 and told["auc"] == pytest.approx(other["auc"], abs=0.005)
+    assert told["logloss"] == pytest.approx(other["logloss"], abs=0.005)
+    assert told["valid"]["step"] == other["valid"]["step"]  # what was done before a stop is not done again
+
+
+def test_two_processes_train_to_the_metrics_of_one(tmp_path, one_process):
+    same_within(trained(tmp_path, (2,)), one_process)
     # The gathered weights are those of an ordinary model, and every test row was scored once.
     data = load("world", **WORLD)
-    whole = load_weights(build("crocodile", data, sets=2), tmp_path / "two, then four")
+    whole = load_weights(build("crocodile", data, sets=2), tmp_path)
     table = evaluate(whole, data.test).query("domain == 'all'").set_index("metric").value
-    assert table.auc == pytest.approx(told["two, then four"]["auc"], abs=1e-6)
-    assert table.logloss == pytest.approx(told["two, then four"]["logloss"], abs=1e-6)
+    told = json.loads((tmp_path / "metrics.json").read_text())
+    assert table.auc == pytest.approx(told["auc"], abs=1e-6)
+    assert table.logloss == pytest.approx(told["logloss"], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [1, 4])
+def test_a_stopped_run_goes_on_with_another_number_of_processes(tmp_path, one_process, after):
+    same_within(trained(tmp_path, (2, 15), (after,)), one_process)
 
 
 # ---------------------------------------------------------------------------------------------- what goes wrong

@@ -101,7 +101,7 @@ def save(
             f"{place} could not be written ({reason(error)}). Is the disk full, or the folder not writable? "
             "The checkpoint before it is whole."
         ) from error
-    together(lambda: checkpoint.save(folder, settings, model, optimizers, state))
+    together(lambda: checkpoint.save(folder, settings, model, optimizers, state) if is_main else None)
     for old in folder.glob("tables-*") if is_main else ():
         if old != place:
             shutil.rmtree(old, ignore_errors=True)

@@ -62,12 +62,9 @@ def traffic(width: int, devices: int, batch_size: int) -> float:
     return batch_size / devices * (devices - 1) / devices * (8 + 2 * 4 * width)
 
 
-def plan(
-    name: str, sizes: dict[str, int], devices: int, batch_size: int, sets: int = 5, dim: int = 16
-) -> list[tuple[object, ...]]:
+def plan(name: str, sizes: dict[str, int], devices: int, batch_size: int, sets: int = 5, dim: int = 16) -> list[tuple]:
     """One row of COLUMNS for each field of Crocodile's two layers: the sets', and the prior's of its gate."""
-    fields = [Field(field, size + 1) for field, size in sizes.items()]
-    rows: list[tuple[object, ...]] = []
+    fields, rows = [Field(field, size + 1) for field, size in sizes.items()], []
     layers = {"embedding": sets * dim, "prior": dim}
     tables = nn.ModuleDict({layer: collection(fields, width) for layer, width in layers.items()})
     options = chosen(tables, devices, batch_size)

@@ -29,12 +29,14 @@ from torchrec.distributed.planner.types import (
 from torchrec.distributed.types import ShardingEnv, ShardingType
 
 from ..errors import CrocoError
-from ..layers import INIT_STD, MultiEmbedding, bag_values, sets_first
+from ..layers import INIT_STD, MultiEmbedding
 from ..models import MultiDomainModel
 from ..models import build as build_whole
 from ..schema import Field, MultiDomainData
 
-LR_RATIO = 10  # of the tables' learning rate to Adam's [ours]: row-wise Adagrad's steps shrink, and Adam's do not
+# The tables' learning rate is so many times Adam's [ours], for row-wise Adagrad's steps shrink and Adam's do not. On a
+# made world of 60,000 rows, six epochs, 1, 3, 10 and 30 gave AUCs of .773, .781, .783 and .790; Adam, unsharded, .790.
+LR_RATIO = 30
 DRAWN = 1 << 14  # rows whose first values are drawn together
 OPTIMIZER = "row-wise Adagrad"  # the one that TorchRec has on every device; its state is one number a row
 
@@ -82,19 +84,20 @@ class ShardedEmbedding(nn.Module):
         """features int [N, F] → [M, N, F·e]."""
         values, lengths, bags = list(features.unbind(1)), [torch.ones_like(features[:, 0])] * features.shape[1], {}
         for i, bag in self.bags.items():
-            values[i], start, weight = bag_values(bag, features[:, i])
+            read = bag.read(features[:, i].cpu().numpy())
+            values[i], start, weight = (torch.from_numpy(a).to(features.device) for a in read)
             lengths[i] = torch.diff(start, append=start.new_tensor([len(weight)])).to(features.dtype)  # [N]
             bags[i] = lengths[i], weight
         ids = KeyedJaggedTensor(self.names, torch.cat(values).long(), lengths=torch.cat(lengths).int())
         vectors = self.tables(ids)
         columns = [vectors[name].values() for name in self.names]  # each [N, M·e], or [V, M·e] of V values in bags
         for i, (size, weight) in bags.items():
-            row = torch.arange(len(size), device=size.device).repeat_interleave(
-                size.long()
-            )  # [V], the row of each value
+            # [V], the row of each value
+            row = torch.arange(len(size), device=size.device).repeat_interleave(size.long())
             weighted = columns[i] * weight[:, None]
             columns[i] = weighted.new_zeros(len(size), weighted.shape[1]).index_add(0, row, weighted)  # [N, M·e]
-        return sets_first(torch.stack(columns, 1), self.sets)
+        split = torch.stack(columns, 1).unflatten(-1, (self.sets, self.dim))  # [N, F, M, e]
+        return split.permute(2, 0, 1, 3).flatten(2)  # [M, N, F·e]
 
     def shards(self) -> Iterator[Shard]:
         """What this process holds of the table over all fields; the rows are the weights themselves, not copies."""

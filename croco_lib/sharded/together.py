@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch.distributed as dist
 import typer
@@ -33,7 +33,7 @@ def gathered(value: object) -> list:
 
 def together(action: Callable[[], T]) -> T:
     """Do it on every process. Where it fails on one of them, all raise the CrocoError of the first that failed."""
-    result, fault = None, None
+    fault = None
     try:
         result = action()
     except (CrocoError, OSError) as error:
@@ -42,7 +42,7 @@ def together(action: Callable[[], T]) -> T:
     for rank, said in enumerate(faults):
         if said is not None:
             raise CrocoError(said if len(faults) == 1 else f"process {rank}: {said}")
-    return cast(T, result)
+    return result
 
 
 @contextmanager
