@@ -16,6 +16,13 @@ from .schema import UNKNOWN, Field
 INIT_STD = 0.1  # of the embeddings [ours]: the world is learnt slowly from 0.01 and well from 0.1
 
 
+def sets_first(wide: Tensor, sets: int) -> Tensor:
+    """The M vectors that stand side by side in each of the rows looked up, apart: [N, F, M·e] → [M, N, F·e]."""
+    split = wide.unflatten(-1, (sets, -1))  # [N, F, M, e]
+    # The sets come first, so that the experts' M products are one batched product.
+    return split.permute(2, 0, 1, 3).flatten(2)  # [M, N, F·e]
+
+
 class MultiEmbedding(nn.Module):
     """M embedding tables a field, held as one wide table [V, M·e] over all fields: one lookup serves them all.
 
@@ -46,9 +53,7 @@ class MultiEmbedding(nn.Module):
             for i in self.bags:
                 columns[i] = self.bag_mean(i, numbers[:, i])
             wide = torch.stack(columns, 1)
-        split = wide.unflatten(-1, (self.sets, self.dim))  # [N, F, M, e]
-        # The sets come first, so that the experts' M products are one batched product.
-        return split.permute(2, 0, 1, 3).flatten(2)  # [M, N, F·e]
+        return sets_first(wide, self.sets)
 
     def bag_mean(self, i: int, numbers: Tensor) -> Tensor:
         """Multi-valued field i: the weighted mean of the vectors in each row's bag, Σ w e / Σ w. [N] → [N, M·e]."""

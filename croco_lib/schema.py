@@ -117,8 +117,19 @@ def fingerprint_of(fields: Iterable["Field"], domains: tuple[str, ...], buffers:
     return digest.hexdigest()[:16]
 
 
+class Layout:
+    """What a model is wired from: fields and domains, without any rows."""
+
+    fields: tuple[Field, ...]
+    domains: tuple[str, ...]
+
+    def column(self, role: str) -> int:
+        """The column of `features` that holds the field of this role."""
+        return next(i for i, f in enumerate(self.fields) if f.role == role)
+
+
 @dataclass(frozen=True)
-class MultiDomainData:
+class MultiDomainData(Layout):
     """A data set ready for training. `notes` says how it was made: rows read, dropped and why, split, unknown ids.
 
     `world` holds the truth behind the made world, and is None for real data. `stored` is the manifest of a prepared
@@ -149,10 +160,6 @@ class MultiDomainData:
                 raise DataError(f"{self.name}: the {name} split has labels that are not 0 or 1.")
             if split.features.min() < 0 or (split.features.max(0) >= sizes).any():
                 raise DataError(f"{self.name}: the {name} split has ids beyond the size of their field.")
-
-    def column(self, role: str) -> int:
-        """The column of `features` that holds the field of this role."""
-        return next(i for i, f in enumerate(self.fields) if f.role == role)
 
     @property
     def fingerprint(self) -> str:

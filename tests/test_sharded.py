@@ -50,6 +50,24 @@ def work(processes: int, *words) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+EVERY = """
+from croco_lib import load
+from croco_lib.models import MODELS
+from croco_lib.sharded.tables import build, layers_of
+from croco_lib.sharded.together import start
+start()
+data = load("world", rows=2_000, users=60, items=50)
+for name in MODELS:
+    model = build(name, data, lr=0.003, batch_size=1_000)
+    assert layers_of(model) and model.sizes == [field.size for field in data.fields], name
+"""
+
+
+def test_every_model_can_be_sharded():
+    done = launch(1, "-c", EVERY)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_a_step_of_one_and_of_two_processes_is_the_step_of_the_whole_model(tmp_path):
     """α = 0, for CovLoss is each process's own. A field of bags is among the seven."""
     import sharded_worker as worker

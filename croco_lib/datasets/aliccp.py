@@ -1,8 +1,4 @@
-"""Ali-CCP from its raw files, tianchi.aliyun.com/dataset/408: clicks of a shop, field 301 as the domain.
-
-A skeleton line is `sample_id,click,conversion,common_feature_index,feature_num,feature_list`, a common line its last
-three; feature_list is `field\\x02id\\x03value` joined by \\x01, in no fixed order.
-"""
+"""Ali-CCP from its raw files, tianchi.aliyun.com/dataset/408: clicks of a shop, field 301 as the domain."""
 
 from collections.abc import Iterator
 from functools import partial

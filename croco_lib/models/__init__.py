@@ -7,7 +7,7 @@ from numbers import Integral, Real
 import torch
 
 from ..errors import CrocoError, known
-from ..schema import MultiDomainData
+from ..schema import Layout
 from .adasparse import AdaSparse
 from .base import MultiDomainModel, Output, name_of
 from .crocodile import Crocodile
@@ -62,7 +62,7 @@ def _fault(value, default) -> str:
     return "" if ok else "takes whole numbers of 1 or more"
 
 
-def build(name: str, data: MultiDomainData, *, seed: int = 0, **options) -> MultiDomainModel:
+def build(name: str, data: Layout, *, seed: int = 0, **options) -> MultiDomainModel:
     """The model of this name for this data, its weights drawn from `seed` alone.
 
     `options` are those of `options_of(name)`. Raises CrocoError for an unknown name or option, or a value of the wrong

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from ..data.ids import as_ids
 from ..data.tables import read_table
 from ..data.vocabulary import Vocabulary
 from ..errors import CrocoError, DataError, write_text, write_whole
-from ..schema import UNKNOWN, Field, MultiDomainData
+from ..schema import UNKNOWN, Field, Layout, MultiDomainData
 
 README = """A click model, exported by `croco export`. Score a table with `croco score THIS_FOLDER FILE`, or feed
 model.onnx (or model.pt2, with torch) yourself: `features` int32 [N, F], ids by vocabulary.parquet in the order of
@@ -29,17 +28,13 @@ probability [N].
 
 
 @dataclass(frozen=True)
-class Schema:
+class Schema(Layout):
     """What a model must know of its data, without the rows: enough for `build`, and to code raw values."""
 
     name: str
     fields: tuple[Field, ...]
     domains: tuple[str, ...]
     ids: str = "text"  # how ids were read when it was saved: "text", or "numbers" before
-
-    def column(self, role: str) -> int:
-        """The column of `features` that holds the field of this role."""
-        return next(i for i, f in enumerate(self.fields) if f.role == role)
 
 
 def save_vocabularies(vocabularies: Mapping[str, np.ndarray], path: Path, where: str) -> None:
@@ -149,8 +144,7 @@ def export_run(run: str | Path, folder: str | Path) -> Path:
     if not (Path(run) / "settings.json").is_file():
         raise CrocoError(f"{run} holds no run (no settings.json). `croco fit … --folder {run}` makes one.")
     settings, schema = json.loads((Path(run) / "settings.json").read_text(encoding="utf-8")), load_schema(run)
-    # A model is built from the fields and the domains alone, and these the schema has.
-    model = build(settings["model"], cast(MultiDomainData, schema), **settings["options"])
+    model = build(settings["model"], schema, **settings["options"])
     return export(load_weights(model, run), schema, folder)
 
 

@@ -6,7 +6,8 @@ are spread over all, as TorchRec's planner decides; vectors travel to who looks 
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,10 +30,10 @@ from torchrec.distributed.planner.types import (
 from torchrec.distributed.types import ShardingEnv, ShardingType
 
 from ..errors import CrocoError
-from ..layers import INIT_STD, MultiEmbedding
+from ..layers import INIT_STD, MultiEmbedding, sets_first
 from ..models import MultiDomainModel
 from ..models import build as build_whole
-from ..schema import Field, MultiDomainData
+from ..schema import Field, Layout, MultiDomainData
 
 # The tables' learning rate is so many times Adam's [ours], for row-wise Adagrad's steps shrink and Adam's do not. On a
 # made world of 60,000 rows, six epochs, 1, 3, 10 and 30 gave AUCs of .773, .781, .783 and .790; Adam, unsharded, .790.
@@ -48,8 +49,9 @@ class Shard(NamedTuple):
     rows: Tensor
 
 
-class Sketch(NamedTuple):
-    """As much of a data set as the models' wiring reads."""
+@dataclass(frozen=True)
+class Sketch(Layout):
+    """Fields and domains, and nothing else."""
 
     fields: tuple[Field, ...]
     domains: tuple[str, ...]
@@ -96,8 +98,7 @@ class ShardedEmbedding(nn.Module):
             row = torch.arange(len(size), device=size.device).repeat_interleave(size.long())
             weighted = columns[i] * weight[:, None]
             columns[i] = weighted.new_zeros(len(size), weighted.shape[1]).index_add(0, row, weighted)  # [N, M·e]
-        split = torch.stack(columns, 1).unflatten(-1, (self.sets, self.dim))  # [N, F, M, e]
-        return split.permute(2, 0, 1, 3).flatten(2)  # [M, N, F·e]
+        return sets_first(torch.stack(columns, 1), self.sets)
 
     def shards(self) -> Iterator[Shard]:
         """What this process holds of the table over all fields; the rows are the weights themselves, not copies."""
@@ -182,7 +183,7 @@ def build(
     # Wired over fields of a single id, so that no process ever makes a whole table.
     fields = {field.name: field for field in data.fields}
     sketch = Sketch(tuple(Field(field.name, 1, field.role) for field in data.fields), data.domains)
-    model = build_whole(name, cast(MultiDomainData, sketch), seed=seed, **options)
+    model = build_whole(name, sketch, seed=seed, **options)
     model.made_as(name, model.options, seed, [field.size for field in data.fields])
     layers = [(path, part) for path, part in model.named_modules() if isinstance(part, MultiEmbedding)]
     real = [[fields[field.name] for field in part.fields] for _, part in layers]
