@@ -68,6 +68,25 @@ def folder(tmp_path_factory):
     return made
 
 
+def test_a_search_on_a_share_of_the_users_reads_all_their_rows_and_the_finals_read_everything(tmp_path):
+    study = dict(models=["shared-bottom"], search=2, search_share={DATA: 0.5}, seeds=1, fixed={"epochs": 1})
+    room.run_study("main", study, DATA, tmp_path, progress=False)
+    T = tables.Tables("main", DATA, tmp_path)  # two prints of data, and not refused
+    assert dict(T.runs.groupby("stage").data.first()) == {"final": DATA, "search": f"{DATA},search_share=0.5"}
+    whole, half = jobs.load_with_fresh(DATA)[0], jobs.load_with_fresh(f"{DATA},search_share=0.5")[0]
+    assert dict(T.runs.groupby("stage").fingerprint.first()) == {
+        "final": whole.fingerprint,
+        "search": half.fingerprint,
+    }
+    users = np.unique(half.train.user)
+    assert 0.4 < len(users) / len(np.unique(whole.train.user)) < 0.6
+    for split in ("train", "valid", "test"):
+        mine, all_ = getattr(half, split), getattr(whole, split)
+        rows = np.isin(all_.user, users)
+        np.testing.assert_array_equal(mine.features, all_.features[rows])
+        np.testing.assert_array_equal(mine.label, all_.label[rows])
+
+
 def contents(folder):
     return {p.name: p.read_bytes() for p in folder.glob("*.csv") if ".costs." not in p.name}
 

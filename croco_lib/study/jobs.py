@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from tqdm.auto import tqdm
 from ..console import VERSIONS
 from ..errors import CrocoError, parse_value, write_text, write_whole
 from ..options import TrainOptions
-from ..schema import MultiDomainData, Split
+from ..schema import SPLITS, MultiDomainData, Split
 from .space import registered
 
 if TYPE_CHECKING:
@@ -65,13 +66,23 @@ def key_of(job: dict) -> str:
     return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def of_users(data: MultiDomainData, share: float) -> MultiDomainData:
+    """The rows of this share of the users, drawn once for all: enough to search on. A user's rows stay together."""
+    users = np.unique(np.concatenate([getattr(data, split).user for split in SPLITS]))
+    drawn = users[np.random.default_rng(0).random(len(users)) < share]
+    splits = {split: getattr(data, split) for split in SPLITS}
+    return replace(data, stored=None, **{k: split.take(np.isin(split.user, drawn)) for k, split in splits.items()})
+
+
 @lru_cache(maxsize=1)
 def load_with_fresh(spec: str) -> tuple[MultiDomainData, Split | None]:
-    """The data, and fresh rows where it is a made world."""
+    """The data, or with the option `search_share` the rows of a share of its users; fresh rows of a made world."""
     from ..datasets.registry import load
 
     name, options = parse_data(spec)
+    share = options.pop("search_share", 1.0)
     loaded = load(name, **options)
+    loaded = loaded if share == 1.0 else of_users(loaded, share)
     return loaded, None if loaded.world is None else loaded.world.fresh(FRESH_ROWS)
 
 

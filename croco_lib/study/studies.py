@@ -28,6 +28,7 @@ WORDS = (
     "models",
     "seeds",
     "search",
+    "search_share",
     "more_seeds",
     "settings",
     "variants",
@@ -119,27 +120,33 @@ def starts_from(study: dict, model: str) -> str:
     return model if study["settings"] == "main" else study["settings"]
 
 
+def search_data(data: str, share: float) -> str:
+    """The data as a search reads it: whole, or the rows of a share of the users."""
+    return data if share == 1.0 else f"{data}{',' if ':' in data else ':'}search_share={share}"
+
+
 def run_study(
     name: str, study: dict, data: str, folder: Path = RESULTS, workers: int = 1, progress: bool = True
 ) -> None:
     """Run one study on one data set and write its tables.
 
     `study` has `models`, `seeds`, and may have `search` (trials of the search; without it the defaults, or with
-    settings = "main" what [main] chose for the model, or with the name of a model what it chose for that), `variants`
-    or `grid` (put on top; of a list in a variant one value is chosen on validation), `fixed`, `as_large_as` (a
-    model, as many embedding parameters as whose every model has; `dim` follows), `more_seeds`, `inside` (also measure
-    what goes on inside the models).
+    settings = "main" what [main] chose for the model, or with the name of a model what it chose for that),
+    `search_share` (data sets whose searches read a share of the users), `variants` or `grid` (put on top; of a list in
+    a variant one value is chosen on validation), `fixed`, `as_large_as` (a model, as many embedding parameters as
+    whose every model has; `dim` follows), `more_seeds`, `inside` (also measure what goes on inside the models).
     Raises CrocoError where every run of a search failed.
     """
     at, inside, fixed = Runner(folder, workers, progress), study.get("inside", False), study.get("fixed", {})
     tried, planned = [], []
+    small = search_data(data, study.get("search_share", {}).get(data, 1.0))
     for model in study["models"]:
         base = {}
         if "settings" in study:
             base = chosen_in_main(data, starts_from(study, model), folder)
         if "search" in study:
             searched = [{**trial, **fixed} for trial in trials(model, study["search"])]
-            base, jobs = at.choose(data, model, searched, f"{name}, search of {model}")
+            base, jobs = at.choose(small, model, searched, f"{name}, search of {model}")
             tried += [(model, job) for job in jobs]
         if "as_large_as" in study:
             base = {**base, "dim": dim_of(data, model, study["as_large_as"])}
@@ -148,7 +155,7 @@ def run_study(
             variant = {knob: value for knob, value in variant.items() if knob not in grids}
             settings = {**base, **fixed, **variant}
             for knob, values in grids.items():
-                settings, jobs = at.choose_value(data, model, settings, knob, values, f"{name}, {knob}")
+                settings, jobs = at.choose_value(small, model, settings, knob, values, f"{name}, {knob}")
                 tried += [(model, job) for job in jobs]
             planned.append((model, variant, settings))
 
@@ -182,7 +189,7 @@ def write_tables(name: str, data: str, made: list[tuple], tried: list[tuple], fo
             dict(
                 key=key,
                 stage="final" if job["final"] else "search",
-                data=data,
+                data=job["data"],
                 model=model,
                 variant=label_of(variant),
                 seed=job["seed"],

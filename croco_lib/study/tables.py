@@ -74,7 +74,7 @@ class Tables:
         prints = set(final.fingerprint)
         if self.study != "main" and file_of("main", self.data, "runs", self.folder).is_file():
             main = pd.read_csv(file_of("main", self.data, "runs", self.folder), keep_default_na=False)
-            prints |= set(main[main.status == "done"].fingerprint)
+            prints |= set(main[(main.stage == "final") & (main.status == "done")].fingerprint)
             self._refuse_other_settings(main, final, again)
         if len(prints) > 1:
             raise CrocoError(f"{of} were made with other data than those of the study 'main', or of several. {again}")
