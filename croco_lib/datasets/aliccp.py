@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -33,8 +34,9 @@ def files() -> list[Path]:
     They lie together, or as the publisher's archives unpack them, in sample_train and sample_test.
     """
     for folder in folders():
-        if not missing(folder):
-            return [located(folder, name) for name in NAMES]
+        found = [path for name in NAMES if (path := located(folder, name))]
+        if len(found) == len(NAMES):
+            return found
     return []
 
 
@@ -126,8 +128,8 @@ def prepare(
 
 def _sources(raw: list[Path]) -> list[tuple[Path, Reader]]:
     """The four files, each with the reader of its lines."""
-    common = dict(columns=[], single=USER, many=USER_MANY)
-    skeleton = dict(columns=["sample_id", "click", "conversion"], single=ITEM, many=ITEM_MANY)
+    common: dict[str, Any] = dict(columns=[], single=USER, many=USER_MANY)
+    skeleton: dict[str, Any] = dict(columns=["sample_id", "click", "conversion"], single=ITEM, many=ITEM_MANY)
     return [
         (plain(path, home("ali-ccp") / "raw"), partial(read_lines, **layout, half=half))
         for path, (layout, half) in zip(raw, product((common, skeleton), (0, 1)), strict=True)

@@ -54,10 +54,10 @@ def read_lines(
     lines, names, fields = lines_of(text), [*columns, "index", "feature_num", "list"], [*single, *many]
     head = lines.str.splitn(",", len(names)).struct.rename_fields(names).struct.unnest()
     features = split_at_once(head["list"], fields) or split_one_by_one(head["list"], fields)
-    table = {c: head[c].cast(pl.Int8, strict=False) for c in columns if c != "sample_id"}
+    own = {c: head[c].cast(pl.Int8, strict=False) for c in columns if c != "sample_id"}
     index = head["index"].str.to_integer(base=16, dtype=pl.UInt64, strict=False).fill_null(0).to_numpy()
-    table["index"] = pl.Series(((index & ~np.uint64(1)) | np.uint64(half)).view(np.int64))
-    table = pl.DataFrame(table | values_of(features, single, many, len(lines)))
+    own["index"] = pl.Series(((index & ~np.uint64(1)) | np.uint64(half)).view(np.int64))
+    table = pl.DataFrame(own | values_of(features, single, many, len(lines)))
     why = faults(head, features)
     if columns:
         why = pl.select(pl.coalesce(why, *left_out(table))).to_series()
@@ -121,9 +121,7 @@ def values_of(features: Features, single: list[str], many: list[str], lines: int
         length = np.bincount(features.row[here], minlength=lines)
         ends = pa.array(np.append(0, length.cumsum()), pa.int64())
         for column, values in ((f, features.ids[here]), (f"{f}.weight", features.weights[here])):
-            table[column] = pl.from_arrow(
-                pa.LargeListArray.from_arrays(ends, pa.array(values), mask=pa.array(length == 0))
-            )
+            table[column] = pl.Series(pa.LargeListArray.from_arrays(ends, pa.array(values), mask=pa.array(length == 0)))
     return table
 
 

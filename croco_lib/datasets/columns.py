@@ -53,7 +53,7 @@ class KeptRows:
         table = next((t for t in tables if name in t.frame.columns[1:]), None)
         if name in self.many:
             lists = self.many[name]
-            return RowBags(name, folder) if lists is None else TableBags(name, table, lists, folder)
+            return RowBags(name, folder) if lists is None or table is None else TableBags(name, table, lists, folder)
         if table is not None:
             return TableField(name, table, every)
         return RowField(name, every, list(self.domains) if self.fields[name] == "domain" else None)
@@ -97,6 +97,7 @@ def write_columns(kept: KeptRows, notes: dict, options: dict, raw: list[Path], v
     tables = [Table(frame, kept.name) for frame in kept.tables]
     coders = {name: kept.coder(name, tables, folder) for name in kept.fields}
     people = kept.coder(kept.of_role("user"), tables, folder, every=True)  # gAUC keeps rare users apart
+    assert isinstance(people, RowField | TableField)  # a row has one user
     with tqdm(
         total=2 * len(kept.part),
         desc=f"{kept.name}: counting and coding",
@@ -198,7 +199,8 @@ def write_rows(
         for s in range(3):
             here = np.flatnonzero(block.split == s)
             totals.add(s, features[here], domain[here], clicked[here])
-            for column, array in zip(DTYPES, (features, domain, clicked, user), strict=True):
+            columns: tuple[np.ndarray, ...] = (features, domain, clicked, user)
+            for column, array in zip(DTYPES, columns, strict=True):
                 files[s, column].write(array[here].tobytes())
     for file in files.values():
         file.close()

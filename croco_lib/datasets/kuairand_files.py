@@ -111,15 +111,16 @@ def header_of(path: Path) -> list[str]:
 
 def read_log(text: bytes, header: list[str]) -> tuple[pl.DataFrame, pl.Series]:
     """Lines of a log → its rows with hashes of ROW and of all 19 columns, and a reason or null a line."""
-    table = whole_numbers(text, header)
-    if table is None:  # not every line is as it should be
+    if (at_once := whole_numbers(text, header)) is not None:
+        table, why = at_once, pl.repeat(None, len(at_once), dtype=pl.String, eager=True)
+    else:  # not every line is as it should be
         lines = lines_of(text)
         fits = lines.str.contains(f"^{CELL}(?:,{CELL}){{{len(header) - 1}}}$")
-        table = whole_numbers("".join(f"{line}\n" for line in lines.filter(fits)).encode(), header)
-        why = pl.when(lines == "").then(pl.lit(f"{DROPPED}blank lines"))
-        why = pl.select(why.when(~fits).then(pl.lit("not as many whole numbers as the header has columns"))).to_series()
-    else:
-        why = pl.repeat(None, len(table), dtype=pl.String, eager=True)
+        clean = whole_numbers("".join(f"{line}\n" for line in lines.filter(fits)).encode(), header)
+        assert clean is not None  # of lines that fit, it is never None
+        blank = pl.when(lines == "").then(pl.lit(f"{DROPPED}blank lines"))
+        other = blank.when(~fits).then(pl.lit("not as many whole numbers as the header has columns"))
+        table, why = clean, pl.select(other).to_series()
     clear = table["is_click"].is_in([0, 1])
     if not clear.all():
         why = why.scatter(why.is_null().arg_true().filter(~clear), "is_click is not 0 or 1")
@@ -136,7 +137,7 @@ def whole_numbers(text: bytes, header: list[str]) -> pl.DataFrame | None:
     if text.translate(None, b"-0123456789,\n"):  # nothing else may pass that the parser takes for a number: 0x1F
         return None
     try:
-        table = pa_csv.read_csv(
+        arrow = pa_csv.read_csv(
             io.BytesIO(text),
             pa_csv.ReadOptions(column_names=header),
             pa_csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
@@ -144,5 +145,5 @@ def whole_numbers(text: bytes, header: list[str]) -> pl.DataFrame | None:
         )
     except pa.ArrowInvalid:
         return None
-    table = pl.from_arrow(table)
+    table = pl.DataFrame(arrow)
     return table if max(table.max().row(0)) < 10**18 and min(table.min().row(0)) > -(10**18) else None

@@ -63,7 +63,7 @@ def read(path: Path) -> pl.DataFrame:
     lines = pl.Series("line", text.split("\n"))
     parts = lines.str.count_matches("::", literal=True) + 1
     if (bad := parts != len(columns)).any():
-        row = int(bad.arg_max())
+        row = int(bad.arg_true()[0])
         raise DataError(
             f"{path}, line {row + 1}: {parts[row]} parts between '::', not the {len(columns)} of "
             f"{'::'.join(columns)}. {int(bad.sum())} lines are like that; mend or remove them."
@@ -71,7 +71,7 @@ def read(path: Path) -> pl.DataFrame:
     table = lines.str.split_exact("::", len(columns) - 1).struct.rename_fields(list(columns)).struct.unnest()
     for column, (pattern, words) in columns.items():
         if (bad := ~table[column].str.contains(f"^(?:{pattern})$")).any():
-            row = int(bad.arg_max())
+            row = int(bad.arg_true()[0])
             raise DataError(
                 f"{path}, line {row + 1}: {column} is {table[column][row]!r}, not {words}. "
                 f"{int(bad.sum())} lines are like that; mend or remove them."
@@ -79,7 +79,7 @@ def read(path: Path) -> pl.DataFrame:
     table = table.with_columns(pl.col([c for c in columns if columns[c] is NUMBER]).cast(pl.Int64))
     key = table.columns[0]
     if name != "ratings.dat" and (twin := ~table[key].is_first_distinct()).any():
-        row = int(twin.arg_max())
+        row = int(twin.arg_true()[0])
         raise DataError(f"{path}, line {row + 1}: {key} {table[key][row]} stands there a second time.")
     return table
 
@@ -100,7 +100,7 @@ def load(split: str = "random", min_count: int = 5, seed: int = 0) -> MultiDomai
     path = folder / "ratings.dat"
     for key, known_ones, file in (("user", users, "users.dat"), ("movie", movies, "movies.dat")):
         if (strange := ~ratings[key].is_in(known_ones[key].implode())).any():
-            row = int(strange.arg_max())
+            row = int(strange.arg_true()[0])
             raise DataError(
                 f"{path}, line {row + 1}: {key} {ratings[key][row]} does not stand in {file}. "
                 f"{int(strange.sum())} lines are like that."

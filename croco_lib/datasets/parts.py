@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def made_part(part: Path, path: Path, k: int, chunk: int, header: int, reader: R
 
 def read_raw(
     name: str,
-    sources: list[tuple[Path, Reader]],
+    sources: Sequence[tuple[Path, Reader]],
     max_bad_share: float,
     header: int = 0,
     version: int = 1,
@@ -103,7 +103,9 @@ def read_raw(
         for (path, reader), group in zip(sources, parts, strict=True)
         for k, part in enumerate(group)
     )
-    lines, why, bad = Counter(), Counter(), []
+    lines: Counter[str] = Counter()
+    why: Counter[str] = Counter()
+    bad: list[str] = []
     with tqdm(
         total=sum(p.stat().st_size for p, _ in sources),
         desc=f"{name}: reading",

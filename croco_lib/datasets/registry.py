@@ -12,15 +12,23 @@ from . import aliccp, kuairand, movielens
 from .store import finished
 
 _KUAIRAND = tuple(kuairand.ARCHIVES)
-DATASETS = {
+DATASETS: dict[str, Callable[..., MultiDomainData]] = {
     "world": make_world,
     **{name: partial(kuairand.load, name) for name in _KUAIRAND},
     "movielens-1m": movielens.load,
     "ali-ccp": aliccp.load,
 }
-PREPARE = {**{name: partial(kuairand.prepare, name) for name in _KUAIRAND}, "ali-ccp": aliccp.prepare}
-DOWNLOAD = {**{name: partial(kuairand.download, name) for name in _KUAIRAND}, "movielens-1m": movielens.download}
-RAW = {  # sets that are read from raw files: where they are, and how to get them in words
+PREPARE: dict[str, Callable[..., Path]] = {
+    **{name: partial(kuairand.prepare, name) for name in _KUAIRAND},
+    "ali-ccp": aliccp.prepare,
+}
+DOWNLOAD: dict[str, Callable[[], Path]] = {
+    **{name: partial(kuairand.download, name) for name in _KUAIRAND},
+    "movielens-1m": movielens.download,
+}
+RAW: dict[
+    str, tuple[Callable[[], Path | None], Callable[[], str]]
+] = {  # sets that are read from raw files: where they are, and how to get them in words
     **{name: (partial(kuairand.find, name), partial(kuairand.how_to_get, name)) for name in _KUAIRAND},
     "movielens-1m": (movielens.find, movielens.how_to_get),
     "ali-ccp": (lambda: next((path.parent for path in aliccp.files()), None), aliccp.how_to_get),

@@ -90,8 +90,10 @@ def prepared(name: str, options: dict, raw: list[Path], version: int = 1) -> Mul
     bags = {f: Bag(*(array(f"bag.{f}.{part}") for part in BAG_DTYPES)) for f in stored["bags"]}
     fields = tuple(Field(**f, values=array(f"field.{f['name']}"), bag=bags.get(f["name"])) for f in stored["fields"])
     domains = tuple(stored["domains"])
-    splits = (Split(*(array(f"{s}.{column}") for column in DTYPES), domains) for s in SPLITS)
-    return MultiDomainData(name, fields, domains, *splits, stored["notes"], stored=stored)
+    train, valid, test = (
+        Split(**{column: array(f"{split}.{column}") for column in DTYPES}, domains=domains) for split in SPLITS
+    )
+    return MultiDomainData(name, fields, domains, train, valid, test, stored["notes"], stored=stored)
 
 
 def create(path: Path, dtype: type, shape: tuple[int, ...]) -> BinaryIO:
