@@ -540,6 +540,7 @@ def values_of(data, split, name):
 
 
 def test_kuairand_columns_are_the_published_ones():
+    assert [len(columns) for columns in (raw.LOG, USER_COLUMNS, VIDEO_COLUMNS)] == [19, 31, 12]
     if (folder := raw.find("kuairand-pure")) is None:
         pytest.skip("KuaiRand-Pure is not here")
     for name, columns in (("log_standard_*", raw.LOG), (USER_FILE, USER_COLUMNS), (VIDEO_FILE, VIDEO_COLUMNS)):

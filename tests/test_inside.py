@@ -13,8 +13,7 @@ from sklearn.metrics import roc_auc_score
 from croco_lib import build, evaluation, inside, metrics
 from croco_lib.errors import ROOT
 from croco_lib.models import MODELS
-from croco_lib.study.first.benchmark import make_job, run_job
-from croco_lib.study.jobs import load_with_fresh
+from croco_lib.study.jobs import load_with_fresh, make_job, run_job
 
 DATA = "world:rows=10000,users=100,items=200"
 WITH_EXPERTS = [name for name in MODELS if name not in ("star", "pepnet", "adasparse")]
@@ -99,7 +98,7 @@ def test_an_experts_auc_is_on_the_rows_that_read_it():
 
 @pytest.mark.parametrize("name", WITH_EXPERTS)
 def test_every_model_with_experts_is_measured_before_and_after(name):
-    result = run_job(make_job(DATA, name, 3, {"epochs": 5, "batch_size": 200, "dim": 4}, True, inside=True))
+    result, _ = run_job(make_job(DATA, name, 3, {"epochs": 5, "batch_size": 200, "dim": 4}, True, inside=True))
     assert result["status"] == "done", result["error"]
     assert result["best_step"] > 0
     values, (data, _) = table(result["values"]), load_with_fresh(DATA)
@@ -125,12 +124,12 @@ def test_every_model_with_experts_is_measured_before_and_after(name):
 
 
 def test_a_model_without_experts_has_an_abundance_and_no_diversity():
-    result = run_job(make_job(DATA, "star", 0, {"epochs": 1}, final=True, inside=True))
+    result, _ = run_job(make_job(DATA, "star", 0, {"epochs": 1}, final=True, inside=True))
     metric = set(table(result["values"]).index.get_level_values("metric"))
     assert {"abundance", "abundance_start"} <= metric and not {"diversity_index", "expert_auc"} & metric
 
 
 def test_measuring_changes_no_result():
-    with_, without = (run_job(make_job(DATA, "crocodile", 0, {"epochs": 1}, True, i)) for i in (True, False))
+    with_, without = (run_job(make_job(DATA, "crocodile", 0, {"epochs": 1}, True, i))[0] for i in (True, False))
     assert table(without["values"]).equals(table(with_["values"])[: len(without["values"])])
     assert with_["valid_auc"] == without["valid_auc"]

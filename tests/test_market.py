@@ -1,6 +1,7 @@
 """The market: true lifts are found, A/A runs are calibrated, sound feeds pass and each fault is caught."""
 
 from copy import deepcopy
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,9 @@ from scipy.special import expit, logit
 
 from croco_lib import CrocoError, build, fit, from_frame
 from croco_lib.evaluation import predict
-from croco_lib.online import abtest, calibration, faults, market
+from croco_lib.online import abtest, calibration, faults, market, simulation
+from croco_lib.options import TrainOptions
+from croco_lib.study import jobs
 
 
 @pytest.fixture(scope="module")
@@ -205,3 +208,31 @@ def test_a_market_needs_a_truth(small_world):
     frame = pd.DataFrame({c: rng.integers(0, k, 400) for c, k in (("y", 2), ("d", 2), ("u", 9), ("i", 9))})
     with pytest.raises(CrocoError, match="Load 'world'"):
         market.make_market(from_frame(frame, label="y", domain="d", user="u", item="i", min_count=1))
+
+
+def test_the_arms_are_the_best_baseline_on_validation_and_crocodile_as_searched(tmp_path):
+    rows = [
+        ("search", "ple", 0.99, "{}", "done"),
+        ("final", "ple", 0.80, '{"dim": 8}', "done"),
+        ("final", "mmoe", 0.82, '{"lr": 0.01}', "done"),
+        ("final", "star", "", "{}", "failed"),
+        ("final", "single-domain", 0.95, "{}", "done"),
+        ("final", "crocodile", 0.70, '{"sets": 3}', "done"),
+        ("final", "crocodile without CovLoss", 0.97, "{}", "done"),
+    ]
+    path = tmp_path / "main.world.runs.csv"
+    frame = pd.DataFrame(rows, columns=["stage", "model", "valid_auc", "settings", "status"])
+    frame.to_csv(path, index=False)
+    assert simulation.choose_arms(path) == {"mmoe": {"lr": 0.01}, "crocodile": {"sets": 3}}
+    assert simulation.choose_arms(tmp_path / "absent.csv") == {"shared-bottom": {}, "crocodile": {}}
+
+
+def test_an_arm_is_trained_as_a_study_trains_it(small_world, monkeypatch):
+    given = {}
+    monkeypatch.setattr(simulation, "fit", lambda model, data, **options: given.update(options) or Mock(model=model))
+    simulation.train_arm("mmoe", {"experts": 3, "lr": 0.01}, small_world, seed=2)
+    job = jobs.make_job("world", "mmoe", 2, {"experts": 3, "lr": 0.01}, final=True)
+    every = max(1, round(len(small_world.train) / jobs.LOOKS / job["fit"]["batch_size"]))
+    assert given | {"progress": False} == given and given["eval_every"] == every and given["seed"] == 2
+    defaults = {name: getattr(TrainOptions(), name) for name in jobs.FIT}
+    assert defaults | {k: v for k, v in given.items() if k in jobs.FIT} == job["fit"]

@@ -66,7 +66,7 @@ def test_the_library_needs_no_extra():
     }
     script = (
         f"import sys, croco_lib; from croco_lib import build, fit, load, evaluate, cli\n"
-        f"import croco_lib.study.verdicts, croco_lib.look.report, croco_lib.study.first.scorecard\n"
+        f"import croco_lib.study.verdicts, croco_lib.look.report\n"
         f"assert not {extra!r} & set(sys.modules), {extra!r} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
@@ -259,10 +259,8 @@ def installed(tmp_path_factory):
     [
         ("lessons", "notebooks"),
         ("lessons --html site --as-saved", "notebooks"),
-        ("claims", "data/results"),
-        ("verdicts", "data/verdicts/studies.toml"),
+        ("claims", "data/verdicts/studies.toml"),
         ("study main", "data/verdicts/studies.toml"),
-        ("benchmark --study main", "data/results/studies.toml"),
     ],
 )
 def test_without_a_checkout_a_command_says_what_it_needs(installed, tmp_path, words, needs):

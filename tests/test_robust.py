@@ -13,7 +13,7 @@ from croco_lib.datasets import aliccp
 from croco_lib.datasets.registry import present
 from croco_lib.errors import DataError, write_text, write_whole
 from croco_lib.lessons import notebooks as lessons
-from croco_lib.study.first.benchmark import run_study
+from croco_lib.study.studies import run_study
 
 
 def test_a_full_disk_is_one_line_and_keeps_what_stood_there(tmp_path):
@@ -60,8 +60,8 @@ def test_a_benchmark_of_absent_data_or_failed_runs_does_not_end_well(tmp_path, m
     monkeypatch.setenv("CROCO_PREPARED", str(tmp_path))
     with pytest.raises(DataError, match="kuairand-1k is not here"):
         present("kuairand-1k")
-    assert status("--data", "world:rows=3", "--models", "mmoe", "--seeds", "1", "--workers", "1") == 1
-    run_study("own", dict(data=["world:rows=3"], models=["mmoe"], seeds=1), tmp_path, progress=False)
+    assert status("--data", "world:rows=3", "--models", "mmoe", "--seeds", "2", "--workers", "1") == 1
+    run_study("own", dict(models=["mmoe"], seeds=1), "world:rows=3", tmp_path, progress=False)
 
 
 @pytest.mark.parametrize("place", ["ali-ccp", "Ali-CCP", "ali-ccp-2018/sample_{}", "."])

@@ -7,11 +7,14 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
 
-from croco_lib import CrocoError, build, cli
+from croco_lib import CrocoError, build, cli, evaluate, fit
+from croco_lib.lessons.comparison import against, interval
 from croco_lib.study import cost, figures, jobs, resampling, rules, space, tables, verdicts
 from croco_lib.study import studies as room
 
@@ -256,9 +259,176 @@ def test_the_claims_read_studies_that_are_planned():
     assert {c.study for c in rules.CLAIMS if c.judge} <= set(room.studies())
 
 
+def test_a_trial_never_sees_the_test_rows(folder):
+    runs = tables.Tables("main", DATA, folder).runs
+    for key, stage in zip(runs.key, runs.stage, strict=True):
+        measured = {row[0] for row in json.loads((folder / "runs" / f"{key}.json").read_text())["values"]}
+        assert ("test" in measured) == (folder / "runs" / f"{key}.npz").exists() == (stage == "final")
+
+
+def test_a_run_is_what_fit_and_evaluate_say():
+    job = jobs.make_job(DATA, "mmoe", 3, {"dim": 4, "epochs": 1, "lr": 0.01}, final=True)
+    result, logits = jobs.run_job(job)
+    data, fresh = jobs.load_with_fresh(DATA)
+    every = max(1, round(len(data.train) / jobs.LOOKS / job["fit"]["batch_size"]))
+    run = fit(build("mmoe", data, seed=3, dim=4), data, seed=3, progress=False, eval_every=every, **job["fit"])
+    got = pd.DataFrame(result["values"], columns=["split", "part", "metric", "value"])
+    for split, rows in (("test", data.test), ("fresh", fresh)):
+        expected = evaluate(run.model, rows)
+        mine = got[(got.split == split) & (got.part != "mean of domains")]
+        np.testing.assert_array_equal(mine.value.to_numpy(), expected.value.to_numpy())
+        for metric in ("auc", "gauc"):
+            of_domains = expected[(expected.metric == metric) & (expected.domain != "all")].value
+            mean = got[(got.split == split) & (got.part == "mean of domains") & (got.metric == metric)].value.item()
+            np.testing.assert_allclose(mean, of_domains.mean())
+        assert roc_auc_score(rows.label, logits[split]) == pytest.approx(
+            expected.query("domain == 'all' and metric == 'auc'").value.item()
+        )
+
+
+def test_a_key_changes_with_whatever_fixes_the_outcome():
+    job = jobs.make_job(DATA, "mmoe", 0, {}, final=True)
+    others = [
+        jobs.make_job(DATA, "mmoe", 1, {}, True),
+        jobs.make_job(DATA, "mmoe", 0, {"lr": 0.01}, True),
+        jobs.make_job("world", "mmoe", 0, {}, True),
+        jobs.make_job(DATA, "mmoe", 0, {}, False),
+        {**job, "versions": {"torch": "0"}},
+    ]
+    assert len({jobs.key_of(j) for j in [job, *others]}) == 6
+    assert jobs.key_of(job) == jobs.key_of(json.loads(json.dumps(job)))
+
+
+def test_data_specs():
+    assert jobs.parse_data("world") == ("world", {})
+    assert jobs.parse_data("kuairand-pure:split=time,min_count=20") == (
+        "kuairand-pure",
+        {"split": "time", "min_count": 20},
+    )
+    with pytest.raises(CrocoError, match="'conflict' has no value"):
+        jobs.parse_data("world:conflict")
+
+
+def test_the_statistics_of_the_lessons_are_scipys():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        [(seed, model, rng.normal(mean)) for seed in range(6) for model, mean in (("a", 0.0), ("b", 1.0), ("c", 5.0))],
+        columns=["seed", "model", "value"],
+    )
+    table = against(frame, "a").set_index("model")
+    wide = frame.pivot(index="seed", columns="model", values="value")
+    for other in "bc":
+        test = stats.ttest_rel(wide[other], wide["a"])
+        low, high = test.confidence_interval(0.95)
+        np.testing.assert_allclose(table.loc[other, ["p", "low", "high"]].astype(float), [test.pvalue, low, high])
+        gap = wide[other] - wide["a"]
+        assert np.isclose(table.loc[other, "d"], gap.mean() / gap.std())
+    p = table.loc[["b", "c"], "p"]
+    np.testing.assert_allclose(table.loc[["b", "c"], "p_corrected"], stats.false_discovery_control(p))
+    assert table.loc["a", "difference"] == 0 and np.isnan(table.loc["a", "p"])
+    assert interval(np.array([1.0]))[1:] == (-np.inf, np.inf)
+
+
+def test_a_benchmark_of_ones_own_prints_its_tables(tmp_path):
+    words = ["benchmark", "--folder", str(tmp_path), "--workers", "1", "--data", "world:rows=4000,users=100,items=200"]
+    given = ["--models", "crocodile", "--seeds", "2", "--grid", "alpha=0;0.1", "--grid", "epochs=1"]
+    out = CliRunner().invoke(cli.app, words + given, catch_exceptions=False)
+    assert out.exit_code == 0 and "own.world-rows-4000-users-100-items-200." in out.output
+    T = tables.Tables("own", words[-1], tmp_path)
+    best = T.against_best("auc")
+    assert set(best.run) == {"crocodile, alpha: 0, epochs: 1", "crocodile, alpha: 0.1, epochs: 1"}
+    assert best.difference[0] == 0 and best["mean"].is_monotonic_decreasing
+    one, other = ("crocodile", {"alpha": 0, "epochs": 1}), {"alpha": 0.1, "epochs": 1}
+    assert abs(T.gap(one, other).value) == pytest.approx(-best.difference[1])
+    lines = out.output.splitlines()
+    for run, mean in zip(best.run, best["mean"], strict=True):
+        assert any(run in line and f"{mean:.4f}" in line for line in lines)
+    with pytest.raises(CrocoError, match="has 'crocodile' in several variants; name one"):
+        T.side("crocodile")  # two variants are not one side
+    for wrong, message in (
+        (["--models", "mmo"], "Did you mean 'mmoe'"),
+        (["--grid", "alpha"], "KEY=V1;V2"),
+        (["--folder", str(room.RESULTS)], "committed studies"),
+        (["--data", "world:search_share=0.1"], "no option of a data set"),
+        (["--search", "3000"], "holds 2,160 settings"),
+    ):
+        with pytest.raises(CrocoError, match=message):
+            CliRunner().invoke(cli.app, words + wrong, catch_exceptions=False)
+
+
+def test_a_failed_run_of_a_benchmark_is_named_and_the_others_are_compared(tmp_path):
+    words = ["benchmark", "--folder", str(tmp_path), "--workers", "1", "--data", DATA, "--models", "ple,crocodile"]
+    given = ["--seeds", "2", "--grid", "alpha=0.1", "--grid", "epochs=1", "--grid", "expert=[8];[8,4]"]
+    out = CliRunner().invoke(cli.app, words + given, catch_exceptions=False)
+    assert out.exit_code == 0 and "failed: ple" in out.output and "option of ple 'alpha'" in out.output
+    best = tables.Tables("own", DATA, tmp_path, own=True).against_best("auc")  # a list on a grid is one value
+    assert set(best.run) == {f"crocodile, alpha: 0.1, epochs: 1, expert: {e}" for e in ("[8]", "[8, 4]")}
+
+
+def test_a_failed_run_is_recorded_and_the_study_is_not_judged(tmp_path):
+    study = dict(models=["shared-bottom"], seeds=2, variants=[{"alpha": 0.1, "epochs": 1}, {"dim": 4, "epochs": 1}])
+    room.run_study("bad", study, DATA, tmp_path, progress=False)
+    runs = pd.read_csv(room.file_of("bad", DATA, "runs", tmp_path), keep_default_na=False)
+    assert runs.status.tolist() == ["failed", "failed", "done", "done"]
+    assert "option of shared-bottom 'alpha'" in runs.error[0]
+    with pytest.raises(CrocoError, match="lack runs that failed: shared-bottom"):
+        tables.Tables("bad", DATA, tmp_path)
+
+
+@pytest.mark.parametrize("share", [0, -1, 2, True, "abc", None])
+def test_a_share_that_is_none_is_refused(share):
+    with pytest.raises(CrocoError, match="search_share is above 0 and at most 1, not"):
+        jobs.of_users(jobs.load_with_fresh(DATA)[0], share)
+
+
+def test_all_studies_of_a_data_set_are_run_and_no_others(monkeypatch, tmp_path):
+    ran = []
+    monkeypatch.setattr(room, "run_study", lambda name, study, data, *rest: ran.append((name, data)))
+    monkeypatch.setattr("croco_lib.study.commands._say_what_failed", lambda *words: None)
+    given = ["study", "all", "--data", "world", "--folder", str(tmp_path)]
+    assert CliRunner().invoke(cli.app, given, catch_exceptions=False).exit_code == 0
+    assert ran == [(name, "world") for name, study in room.studies().items() if "world" in study["data"]]
+    for words, message in (
+        (["study", "all", "--data", "wold"], "Did you mean 'world'"),
+        (["study", "cost", "--data", "world"], "Unknown data set of study cost 'world'"),
+        (["claims", "--folder", str(tmp_path)], "There are no tables in .*croco study all"),
+    ):
+        with pytest.raises(CrocoError, match=message):
+            CliRunner().invoke(cli.app, words, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(("name", "data"), tables.whole())
+def test_the_committed_tables_hold_what_their_study_plans(name, data):
+    study, runs = room.studies()[name], tables.Tables(name, data).runs
+    final = runs[runs.stage == "final"]
+    assert set(final.model) == set(study["models"])
+    planned = [{k: v for k, v in variant.items() if not isinstance(v, list)} for variant in room.variants_of(study)]
+    assert set(final.variant) == {space.label_of(variant) for variant in planned}
+    seeds = final.groupby(["model", "variant"]).seed.nunique()
+    assert set(seeds) <= {study["seeds"], study.get("more_seeds", study["seeds"])}
+    search, share = runs[runs.stage == "search"], study.get("search_share", {}).get(data)
+    assert set(search.data) <= {room.search_data(data, share)} and set(final.data) == {data}
+    if "search" in study:
+        counts = search.groupby("model").settings.nunique()
+        assert set(counts.index) == set(study["models"]) and set(counts) == {study["search"]}
+
+
+def test_claims_prints_the_committed_scorecard():
+    out = CliRunner().invoke(cli.app, ["claims", "--full"], catch_exceptions=False)
+    table = verdicts.judge()
+    assert out.exit_code == 0 and "made by croco study main --data kuairand-pure" in out.output
+    card = {line.split()[0]: line for line in out.output.splitlines() if line.strip()}
+    assert all(r.verdict in card[str(r.number)] for r in table.itertuples())
+    for check in table[table.value.notna()].itertuples():
+        assert f"{check.data}: {check.what}: {check.value:+.4f} [{check.low:+.4f}, {check.high:+.4f}]" in out.output
+
+
 def test_bad_words_are_named(tmp_path, monkeypatch, capsys):
     (tmp_path / "studies.toml").write_text("[main]\nseedz = 3\n")
     with pytest.raises(CrocoError, match="Unknown word of study main 'seedz'. Did you mean 'seeds'"):
+        room.studies(tmp_path / "studies.toml")
+    (tmp_path / "studies.toml").write_text('[main]\ndata = ["world"]\nsearch_share = {wrld = 0.5}\n')
+    with pytest.raises(CrocoError, match="search_share 'wrld'. Did you mean 'world'"):
         room.studies(tmp_path / "studies.toml")
     monkeypatch.setattr("sys.argv", ["croco", "study", "mian"])
     with pytest.raises(SystemExit):

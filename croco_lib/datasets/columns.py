@@ -53,7 +53,10 @@ class KeptRows:
         table = next((t for t in tables if name in t.frame.columns[1:]), None)
         if name in self.many:
             lists = self.many[name]
-            return RowBags(name, folder) if lists is None or table is None else TableBags(name, table, lists, folder)
+            if lists is None:
+                return RowBags(name, folder)
+            assert table is not None  # lists come with the table whose rows they belong to
+            return TableBags(name, table, lists, folder)
         if table is not None:
             return TableField(name, table, every)
         return RowField(name, every, list(self.domains) if self.fields[name] == "domain" else None)

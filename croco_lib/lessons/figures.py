@@ -35,7 +35,8 @@ def forest(
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(range(len(table)), table[by].iloc[::-1])
     ax.grid(axis="y", visible=False)
-    ax.locator_params(axis="x", nbins=4)
+    ax.locator_params(axis="x", nbins=5)
+    ax.tick_params(axis="x", labelsize=8)
     return ax
 
 

@@ -1,4 +1,4 @@
-"""The commands of this wing: `croco study`, `verdicts` and `speed`, and those of the first protocol."""
+"""The commands of this wing: `croco study`, `benchmark`, `claims` and `speed`."""
 
 import json
 from functools import partial
@@ -7,42 +7,89 @@ from typing import Annotated
 
 import typer
 
-from ..console import made_with
-from ..errors import ROOT, CrocoError, known, write_whole
-from .first import commands as first
+from ..console import made_with, split_pairs
+from ..errors import ROOT, CrocoError, known, parse_value, write_whole
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="A study of studies.toml, or cost.")],
+    name: Annotated[str, typer.Argument(help="A study of studies.toml, cost, or all.")],
     data: Annotated[str | None, typer.Option(help="One of its data sets; without it, all of them in turn.")] = None,
     folder: Annotated[Path, typer.Option(help="For runs and tables; it goes on there.")] = ROOT / "data/verdicts",
     workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
 ) -> None:
-    """Run a study of the verdicts; killed at any moment and started again, it ends with the same tables."""
+    """Run a study of the claims; killed at any moment and started again, it ends with the same tables."""
     from .cost import cost
-    from .studies import file_of, find_data, run_study, studies
+    from .studies import find_data, run_study, studies
 
-    known("study", name, [*studies(), "cost"])
+    made = studies()
+    known("study", name, [*made, "cost", "all"])
+    plan = [(n, s, one) for n, s in made.items() if name in (n, "all") for one in s["data"]]
+    if data is not None:
+        known(f"data set of study {name}", data, dict.fromkeys(one for *_, one in plan))
+        plan = [run for run in plan if run[2] == data]
+    for *_, one in plan:
+        find_data(one)  # what is not here ends it before the first run
     folder.mkdir(parents=True, exist_ok=True)
-    if name == "cost":
+    for n, s, one in plan:
+        run_study(n, s, one, folder, workers)
+        _say_what_failed(n, one, folder)
+    if name == "cost" or (name == "all" and data is None):  # it is of no data set
         write_whole(folder / "cost.csv", partial(cost().to_csv, index=False))
         typer.echo(f"table: {folder / 'cost.csv'}")
-        return
-    made = studies()[name]
-    chosen = made["data"] if data is None else [known(f"data set of study {name}", data, made["data"])]
-    for one in chosen:
-        find_data(one)  # what is not here ends it before the first run
-    for one in chosen:
-        run_study(name, made, one, folder, workers)
-        runs = _read(file_of(name, one, "runs", folder))
-        for bad in runs[runs.status == "failed"].itertuples():
-            typer.echo(f"failed: {bad.model} on {bad.data}, seed {bad.seed}: {bad.error}", err=True)
-        if not (runs.status == "done").any():
-            raise CrocoError(f"study {name} on {one}: every run failed.")
-        typer.echo(f"tables: {file_of(name, one, '*', folder)}")
 
 
-def verdicts(
+def _say_what_failed(name: str, data: str, folder: Path) -> None:
+    """Where the tables are, and each failed run with its reason. Raises CrocoError where every run failed."""
+    import pandas as pd
+
+    from .studies import file_of
+
+    runs = pd.read_csv(file_of(name, data, "runs", folder), keep_default_na=False)
+    for bad in runs[runs.status == "failed"].itertuples():
+        typer.echo(f"failed: {bad.model} on {bad.data}, seed {bad.seed}: {bad.error}", err=True)
+    if not (runs.status == "done").any():
+        raise CrocoError(f"{name} on {data}: every run failed; the reasons stand above and in {folder}.")
+    typer.echo(f"tables: {file_of(name, data, '*', folder)}")
+
+
+def benchmark(
+    data: Annotated[str, typer.Option(help="NAME or NAME:key=value,key=value")],
+    models: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
+    seeds: Annotated[int, typer.Option(min=2, help="Runs of each, seeds 0, 1, …")] = 6,
+    search: Annotated[int, typer.Option(min=0, help="Settings tried for each model; 0: its defaults.")] = 0,
+    grid: Annotated[list[str], typer.Option(help="KEY=V1;V2;… every combination, e.g. alpha=0;1.")] = [],  # noqa: B006
+    name: Annotated[str, typer.Option(help="What to call the tables.")] = "own",
+    folder: Annotated[Path, typer.Option(help="For runs and tables; it goes on there.")] = Path("runs/benchmark"),
+    workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
+) -> None:
+    """Compare models, or one model's settings, on a data set: runs, seeds and intervals as for the claims."""
+    from ..models import MODELS
+    from .studies import RESULTS, find_data, run_study
+    from .tables import Tables
+
+    if folder.resolve() == RESULTS:
+        raise CrocoError(f"{folder} holds the committed studies; give your own tables another --folder.")
+    find_data(data)
+    pairs = split_pairs(grid, "--grid", "KEY=V1;V2")
+    values = {key: [_fixed(parse_value(v)) for v in text.split(";")] for key, text in pairs}
+    listed = list(MODELS) if models == "all" else [known("model", m, MODELS) for m in models.split(",")]
+    own = dict(models=listed, seeds=seeds, grid=values, **({"search": search} if search else {}))
+    folder.mkdir(parents=True, exist_ok=True)
+    run_study(name, own, data, folder, workers)
+    _say_what_failed(name, data, folder)
+    for metric in ("auc", "gauc"):
+        table = Tables(name, data, folder, own=True).against_best(metric)
+        if not table.empty:  # else not measured
+            typer.echo(f"\ntest {metric} on {data}, each against the best; 95 % intervals over seeds and test users")
+            typer.echo(table.to_string(index=False, float_format="{:.4f}".format))
+
+
+def _fixed(value: object) -> object:
+    """A list as a tuple: a study would choose one of a list's values on validation."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def claims(
     full: Annotated[bool, typer.Option("--full", help="Every check with its interval, rule and command.")] = False,
     folder: Annotated[Path, typer.Option(help="Where the tables lie.")] = ROOT / "data/verdicts",
     json_: Annotated[bool, typer.Option("--json", help="Every check as one JSON list.")] = False,
@@ -52,6 +99,8 @@ def verdicts(
     from .tables import Tables
     from .verdicts import judge, runs_of, scorecard
 
+    if not any(folder.glob("*.csv")):
+        raise CrocoError(f"There are no tables in {folder}. Make them: croco study all --folder {folder}")
     table = judge(folder)
     if json_:
         typer.echo(table.to_json(orient="records", force_ascii=False))
@@ -72,12 +121,6 @@ def verdicts(
             if claim.judge and runs_of(claim.study, data, folder):
                 typer.echo(f"   made by {Tables(claim.study, data, folder).made_by()}")
                 break
-
-
-def _read(path: Path):
-    import pandas as pd
-
-    return pd.read_csv(path, keep_default_na=False)
 
 
 def speed(
@@ -115,4 +158,4 @@ def speed(
         typer.echo(f"\n{name}\n{table.to_string(float_format='{:,.3g}'.format, na_rep='')}")
 
 
-COMMANDS = (study, verdicts, speed, *first.COMMANDS)
+COMMANDS = (study, benchmark, claims, speed)

@@ -3,19 +3,13 @@
 import time
 from collections.abc import Callable
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from ..batches import Batch
 from ..console import VERSIONS
-from ..datasets.registry import load
 from ..layers import Experts
-from ..losses import covariance_loss, domain_objective
-from ..models import build
-from ..optimizers import adam
-from ..training import train_step
+from ..losses import covariance_loss
 from .space import label_of
 
 ROWS, FIELDS = 4096, 7
@@ -71,28 +65,3 @@ def cost(repeats: int = 100) -> pd.DataFrame:
         del rows[-repeats - 5 : -repeats]  # the first five only warm it up
     torch.set_num_threads(threads)
     return pd.DataFrame(rows).round(4).assign(versions=label_of(VERSIONS), rules=RULES_HASH)
-
-
-def covloss_share(rows: int = 4096, repeats: int = 12) -> np.ndarray:
-    """The share of a training step's time that CovLoss takes, forward and backward: measured now, on one thread.
-
-    Crocodile at its defaults (M = 5, d = 32); by the paper's count M(M−1)/2 · d² products a row.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    data = load("world", rows=20_000, users=300, items=400)
-    model = build("crocodile", data, alpha=0.0)
-    part = data.train.take(np.arange(rows) % len(data.train))
-    features, domain, label = map(torch.from_numpy, (part.features, part.domain, part.label))
-    batch, optimizers = Batch(features, domain, label, domain.bincount()), adam(model, lazy=False, lr=1e-3)
-    outputs = model(features, domain).experts.detach()
-    shares = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        train_step(model, optimizers, domain_objective, batch)
-        middle = time.perf_counter()
-        covariance_loss(outputs.clone().requires_grad_()).backward()
-        end = time.perf_counter()
-        shares.append((end - middle) / (end - start))
-    torch.set_num_threads(threads)
-    return np.array(shares[2:])

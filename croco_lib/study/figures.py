@@ -26,11 +26,22 @@ def opening(T: Tables) -> Figure:
     plane = plane.dropna().query("DI > 0").sort_values("IA")
     gauc = T.metric("gauc")
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6), width_ratios=[3, 2])
-    left.axhline(1, color="0.6", linestyle=":")
+    room = (min(plane.DI.min(), 1) - 0.05, max(plane.DI.max(), 1) + 0.07)
+    apart = 0.06 * np.ptp(plane.IA)
+    levels: list[float] = []  # each name beside its point, but never on the name below
+    for at in plane.IA:
+        levels.append(max(at, levels[-1] + apart) if levels else at)
     left.axvline(1, color="0.6", linestyle=":")
-    left.text(1, 1, " as before training", color="0.4", fontsize=8, va="bottom")
-    room = (min(plane.DI.min(), 1) - 0.05, max(plane.DI.max(), 1) * 1.05 + 0.02)
-    levels = np.linspace(min(plane.IA.min(), 1), max(plane.IA.max(), 1), len(plane))  # of the names, evenly spaced
+    left.text(
+        1.01,
+        0.5,
+        "as before training",
+        rotation=90,
+        color="0.4",
+        fontsize=8,
+        transform=left.get_xaxis_transform(),
+        va="center",
+    )
     for (model, at), level in zip(plane.iterrows(), levels, strict=True):
         colour = MODELS[model]
         left.plot([at.DI, room[1]], [at.IA, level], color=colour, linewidth=0.6, alpha=0.6)
@@ -65,7 +76,7 @@ def opening(T: Tables) -> Figure:
         ax=right,
         legend=False,
     )
-    right.set(xlabel="gAUC on test rows, and its 95 % interval", ylabel="", title="What it is worth")
+    right.set(xlabel="test gAUC, 95 % interval over seeds", ylabel="", title="What it is worth")
     return figure
 
 

@@ -6,7 +6,6 @@ Each finished job is a file, written whole, so studies that were killed go on, a
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -67,7 +66,12 @@ def key_of(job: dict) -> str:
 
 
 def of_users(data: MultiDomainData, share: float) -> MultiDomainData:
-    """The rows of this share of the users, drawn once for all: enough to search on. A user's rows stay together."""
+    """The rows of this share of the users, drawn once for all: enough to search on. A user's rows stay together.
+
+    Raises CrocoError for a share that is not above 0 and at most 1.
+    """
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise CrocoError(f"search_share is above 0 and at most 1, not {share!r}.")
     users = np.unique(np.concatenate([getattr(data, split).user for split in SPLITS]))
     drawn = users[np.random.default_rng(0).random(len(users)) < share]
     splits = {split: getattr(data, split) for split in SPLITS}
@@ -80,9 +84,9 @@ def load_with_fresh(spec: str) -> tuple[MultiDomainData, Split | None]:
     from ..datasets.registry import load
 
     name, options = parse_data(spec)
-    share = options.pop("search_share", 1.0)
+    share = options.pop("search_share", None)
     loaded = load(name, **options)
-    loaded = loaded if share == 1.0 else of_users(loaded, share)
+    loaded = loaded if share is None else of_users(loaded, share)
     return loaded, None if loaded.world is None else loaded.world.fresh(FRESH_ROWS)
 
 
@@ -207,9 +211,8 @@ def run_jobs(
     workers: int = 1,
     progress: bool = True,
     label: str = "study",
-    to_file: Callable[[dict, Path], None] = _to_file,
 ) -> None:
-    """Run what is not yet in `folder`, each by `to_file`; failed jobs are tried again."""
+    """Run what is not yet in `folder`; failed jobs are tried again."""
     from joblib import Parallel, delayed
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -219,7 +222,7 @@ def run_jobs(
     open_ = [job for job in unique if read(job, folder).get("status") != "done"]
     bar = tqdm(total=len(unique), initial=len(unique) - len(open_), desc=label, unit="run", disable=not progress)
     done = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch=workers)(
-        delayed(to_file)(job, folder) for job in open_
+        delayed(_to_file)(job, folder) for job in open_
     )
     for _ in done:
         bar.update()

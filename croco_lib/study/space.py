@@ -1,10 +1,11 @@
 """The search space: for every model as many settings to choose from, and as many tries. [ours]"""
 
 import json
+from math import prod
 
 import numpy as np
 
-from ..errors import known
+from ..errors import CrocoError, known
 from ..models import MODELS
 
 # A model in a study is a model of the library, or one with an option fixed.
@@ -49,7 +50,12 @@ def space(name: str) -> dict[str, tuple]:
 
 
 def trials(name: str, count: int) -> list[dict]:
-    """`count` different settings: the defaults, then random draws. What is common to all models is drawn alike."""
+    """`count` different settings: the defaults, then random draws. What is common to all models is drawn alike.
+
+    Raises CrocoError where the space holds fewer.
+    """
+    if count > (size := prod(map(len, space(name).values()))):
+        raise CrocoError(f"The space of {name} holds {size:,} settings, so {count:,} of them cannot be tried.")
     rng = np.random.default_rng(0)
     drawn: list[dict] = [{}]
     while len(drawn) < count:

@@ -45,6 +45,8 @@ def studies(path: Path = RESULTS / "studies.toml") -> dict[str, dict]:
     for name, study in made.items():
         for word in study:
             known(f"word of study {name}", word, WORDS)
+        for data in study.get("search_share", {}):
+            known(f"data set of study {name}'s search_share", data, study["data"])
     return made
 
 
@@ -120,9 +122,9 @@ def starts_from(study: dict, model: str) -> str:
     return model if study["settings"] == "main" else study["settings"]
 
 
-def search_data(data: str, share: float) -> str:
+def search_data(data: str, share: float | None) -> str:
     """The data as a search reads it: whole, or the rows of a share of the users."""
-    return data if share == 1.0 else f"{data}{',' if ':' in data else ':'}search_share={share}"
+    return data if share is None else f"{data}{',' if ':' in data else ':'}search_share={share}"
 
 
 def run_study(
@@ -139,7 +141,7 @@ def run_study(
     """
     at, inside, fixed = Runner(folder, workers, progress), study.get("inside", False), study.get("fixed", {})
     tried, planned = [], []
-    small = search_data(data, study.get("search_share", {}).get(data, 1.0))
+    small = search_data(data, study.get("search_share", {}).get(data))
     for model in study["models"]:
         base = {}
         if "settings" in study:
@@ -218,5 +220,8 @@ def find_data(data: str) -> str:
     """The data set's name, where its files are here. Raises CrocoError for an unknown one or absent files."""
     from ..datasets.registry import present
 
-    present(name := parse_data(data)[0])
+    name, options = parse_data(data)
+    if "search_share" in options:
+        raise CrocoError("search_share is a word of a study, and no option of a data set: final runs read all rows.")
+    present(name)
     return name

@@ -15,6 +15,7 @@ from .resampling import RESAMPLED
 from .space import label_of
 from .studies import RESULTS, chosen_settings, file_of, starts_from, studies, variants_of
 
+Who = str | dict | tuple[str, dict]  # a model by name, a variant by its settings, or a variant of a model
 CHECKED = ("torch", "numpy")  # versions under which results count as today's
 
 
@@ -43,19 +44,24 @@ class Side:
 
 
 class Tables:
-    """The tables of one study on one data set. Raises CrocoError where they are absent or not today's."""
+    """The tables of one study on one data set. Raises CrocoError where they are absent or not today's.
 
-    def __init__(self, study: str, data: str, folder: Path = RESULTS):
+    Those of `croco benchmark` are the user's `own`: failed runs are left out, and no study [main] need agree with them.
+    """
+
+    def __init__(self, study: str, data: str, folder: Path = RESULTS, own: bool = False):
         self.study, self.data, self.folder = study, data, folder
-        again = f"Make them again: croco study {study} --data {data}"
+        again = f"Make them again: croco {f'benchmark --name {study}' if own else f'study {study}'} --data {data}"
         for kind in ("runs", "values", "users", "costs"):
             if not file_of(study, data, kind, folder).is_file():
                 raise CrocoError(f"There are no results of the study {study!r} on {data} in {folder}. {again}")
         self.runs = pd.read_csv(file_of(study, data, "runs", folder), keep_default_na=False)
-        self._refuse(again)
+        self._refuse_other_versions(again)
+        if not own:
+            self._refuse_parts(again)
 
-    def _refuse(self, again: str) -> None:
-        """Raise CrocoError for results of other rules, versions or data, and for runs that failed."""
+    def _refuse_other_versions(self, again: str) -> None:
+        """Raise CrocoError for results of other rules or versions."""
         from .rules import RULES_HASH
 
         of = f"The results of {self.study!r} on {self.data}"
@@ -65,6 +71,10 @@ class Tables:
             made = dict(part.split(": ") for part in text.split(", "))
             if other := [f"{p} {made.get(p)}" for p in CHECKED if release(made.get(p)) != release(VERSIONS[p])]:
                 raise CrocoError(f"{of} were made with {', '.join(other)}. {again}")
+
+    def _refuse_parts(self, again: str) -> None:
+        """Raise CrocoError for runs that failed, and for results of other data or settings than those of [main]."""
+        of = f"The results of {self.study!r} on {self.data}"
         final = self.runs[self.runs.stage == "final"]
         if failed := sorted({f"{r.model} ({r.error})" for r in final.itertuples() if r.status != "done"}):
             raise CrocoError(
@@ -133,23 +143,50 @@ class Tables:
         final = self.runs[(self.runs.stage == "final") & self.runs[by].isin(list(names))]
         return str(final.valid_auc.astype(float).groupby(final[by]).mean().idxmax())
 
-    def side(self, who: str | dict, metric: str = "auc", part: str = "all", split: str = "test") -> Side:
-        """One model (a name) or variant (its settings) of the study. Raises CrocoError for one that is not in it."""
-        by, name = ("variant", label_of(who)) if isinstance(who, dict) else ("model", who)
-        wide = self.metric(metric, part, split, by)
-        if name not in wide and name not in set(self.runs[by]):
-            raise CrocoError(f"The study {self.study!r} on {self.data} has no {name!r}.")
-        seeds = wide[name] if name in wide else pd.Series(dtype=float)
+    def side(self, who: Who, metric: str = "auc", part: str = "all", split: str = "test") -> Side:
+        """One model (a name), variant (its settings) or variant of a model (both) of the study.
+
+        Raises CrocoError for one that is not in it.
+        """
+        model, settings = who if isinstance(who, tuple) else (who, None) if isinstance(who, str) else (None, who)
+        wanted = {} if model is None else {"model": model}
+        wanted |= {} if settings is None else {"variant": label_of(settings)}
+        return self._side(wanted, metric, part, split)
+
+    def _side(self, wanted: dict[str, str], metric: str, part: str = "all", split: str = "test") -> Side:
+        """The side of all runs with this `model`, `variant` or both."""
+
+        def of(frame: pd.DataFrame) -> pd.DataFrame:
+            return frame[(frame[list(wanted)] == pd.Series(wanted)).all(axis=1)]
+
+        if of(self.runs).empty:
+            raise CrocoError(f"The study {self.study!r} on {self.data} has no {', '.join(wanted.values())!r}.")
+        measured = of(self.values.query("metric == @metric and part == @part and split == @split"))
+        seeds = measured.set_index("seed").value
+        if not seeds.index.is_unique:
+            what, several = ", ".join(wanted.values()), "models" if "model" not in wanted else "variants"
+            raise CrocoError(f"The study {self.study!r} on {self.data} has {what!r} in several {several}; name one.")
         if metric not in RESAMPLED:
             return Side(seeds, None)
-        drawn = self.users[(self.users.part == part) & (self.users.split == split) & (self.users[by] == name)]
+        drawn = of(self.users.query("part == @part and split == @split"))
         return Side(seeds, drawn.set_index("draw")[metric])
 
-    def gap(
-        self, one: str | dict, other: str | dict, metric: str = "auc", part: str = "all", split: str = "test"
-    ) -> Gap:
+    def gap(self, one: Who, other: Who, metric: str = "auc", part: str = "all", split: str = "test") -> Gap:
         """One model or variant of this study minus another."""
         return (self.side(one, metric, part, split) - self.side(other, metric, part, split)).gap()
+
+    def against_best(self, metric: str) -> pd.DataFrame:
+        """Every model in every variant, best mean on top: mean, and the difference from the best with its interval."""
+        done = (self.runs.stage == "final") & (self.runs.status == "done")
+        pairs = self.runs.loc[done, ["model", "variant"]].drop_duplicates()
+        sides = {
+            ", ".join(filter(None, (p.model, p.variant))): self._side({"model": p.model, "variant": p.variant}, metric)
+            for p in pairs.itertuples()
+        }
+        sides = {name: side for name, side in sides.items() if side.seeds.notna().any()}
+        order = sorted(sides, key=lambda name: -sides[name].seeds.mean())
+        rows = [(name, sides[name].seeds.mean(), *(sides[name] - sides[order[0]]).gap()[:3]) for name in order]
+        return pd.DataFrame(rows, columns=["run", "mean", "difference", "low", "high"])
 
     def beside(self, study: str) -> "Tables":
         """Another study's tables on the same data, from the same folder."""
