@@ -99,9 +99,9 @@ def claims(
     from .tables import Tables
     from .verdicts import judge, runs_of, scorecard
 
+    table = judge(folder)
     if not any(folder.glob("*.csv")):
         raise CrocoError(f"There are no tables in {folder}. Make them: croco study all --folder {folder}")
-    table = judge(folder)
     if json_:
         typer.echo(table.to_json(orient="records", force_ascii=False))
         return
