@@ -61,7 +61,8 @@ def test_a_benchmark_of_absent_data_or_failed_runs_does_not_end_well(tmp_path, m
     with pytest.raises(DataError, match="kuairand-1k is not here"):
         present("kuairand-1k")
     assert status("--data", "world:rows=3", "--models", "mmoe", "--seeds", "2", "--workers", "1") == 1
-    run_study("own", dict(models=["mmoe"], seeds=1), "world:rows=3", tmp_path, progress=False)
+    with pytest.raises(CrocoError, match="rows must lie between 1000 and inf, not 3"):
+        run_study("own", dict(models=["mmoe"], seeds=1), "world:rows=3", tmp_path, progress=False)
 
 
 @pytest.mark.parametrize("place", ["ali-ccp", "Ali-CCP", "ali-ccp-2018/sample_{}", "."])

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..plots import MODELS, domain_palette
@@ -26,42 +27,7 @@ def opening(T: Tables) -> Figure:
     plane = plane.dropna().query("DI > 0").sort_values("IA")
     gauc = T.metric("gauc")
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6), width_ratios=[3, 2])
-    room = (min(plane.DI.min(), 1) - 0.05, max(plane.DI.max(), 1) + 0.07)
-    apart = 0.06 * np.ptp(plane.IA)
-    levels: list[float] = []  # each name beside its point, but never on the name below
-    for at in plane.IA:
-        levels.append(max(at, levels[-1] + apart) if levels else at)
-    left.axvline(1, color="0.6", linestyle=":")
-    left.text(
-        1.01,
-        0.5,
-        "as before training",
-        rotation=90,
-        color="0.4",
-        fontsize=8,
-        transform=left.get_xaxis_transform(),
-        va="center",
-    )
-    for (model, at), level in zip(plane.iterrows(), levels, strict=True):
-        colour = MODELS[model]
-        left.plot([at.DI, room[1]], [at.IA, level], color=colour, linewidth=0.6, alpha=0.6)
-        left.plot(
-            at.DI,
-            at.IA,
-            "*" if model == "crocodile" else "o",
-            markersize=15 if model == "crocodile" else 8,
-            color=colour,
-            markeredgecolor="white",
-        )
-        left.text(
-            room[1], level, f" {model}", va="center", fontsize=8, fontweight="bold" if model == "crocodile" else None
-        )
-    left.set_xlim(room)
-    left.set(
-        xlabel="diversity index over that before training",
-        title="How different the experts, how full the tables",
-        ylabel="information abundance over that before training",
-    )
+    _draw_plane(left, plane)
     order = gauc.mean().sort_values(ascending=False).index
     sns.pointplot(
         gauc.melt(),
@@ -78,6 +44,46 @@ def opening(T: Tables) -> Figure:
     )
     right.set(xlabel="test gAUC, 95 % interval over seeds", ylabel="", title="What it is worth")
     return figure
+
+
+def _draw_plane(ax: Axes, plane: pd.DataFrame) -> None:
+    """The models in the plane DI × IA, lowest IA first, each name at the right edge."""
+    room = (min(plane.DI.min(), 1) - 0.05, max(plane.DI.max(), 1) + 0.07)
+    apart = 0.06 * np.ptp(plane.IA)
+    levels: list[float] = []  # each name beside its point, but never on the name below
+    for at in plane.IA:
+        levels.append(max(at, levels[-1] + apart) if levels else at)
+    ax.axvline(1, color="0.6", linestyle=":")
+    ax.text(
+        1.01,
+        0.5,
+        "as before training",
+        rotation=90,
+        color="0.4",
+        fontsize=8,
+        transform=ax.get_xaxis_transform(),
+        va="center",
+    )
+    for (model, at), level in zip(plane.iterrows(), levels, strict=True):
+        colour = MODELS[model]
+        ax.plot([at.DI, room[1]], [at.IA, level], color=colour, linewidth=0.6, alpha=0.6)
+        ax.plot(
+            at.DI,
+            at.IA,
+            "*" if model == "crocodile" else "o",
+            markersize=15 if model == "crocodile" else 8,
+            color=colour,
+            markeredgecolor="white",
+        )
+        ax.text(
+            room[1], level, f" {model}", va="center", fontsize=8, fontweight="bold" if model == "crocodile" else None
+        )
+    ax.set_xlim(room)
+    ax.set(
+        xlabel="diversity index over that before training",
+        title="How different the experts, how full the tables",
+        ylabel="information abundance over that before training",
+    )
 
 
 def literal_reading(T: Tables) -> Figure:
