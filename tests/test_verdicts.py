@@ -1,5 +1,7 @@
 """The rules on tables whose truth is planted: every claim can come out either way, and noise alone decides nothing."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -242,3 +244,13 @@ def test_what_the_readme_says_of_covloss_and_the_gates_follows_from_the_tables()
     parts = verdicts.judge().query("number == 8 and data == 'kuairand-pure'")
     assert "lies within 0.0004 of Crocodile's" in text and parts.value.abs().max() < 0.0004
     assert "room for a loss of more than 0.0008" in text and parts.high.max() < 0.00085
+
+
+def test_what_the_readme_says_of_the_regularisers_follows_from_the_tables():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    R, none = Tables("regularisers", "kuairand-pure"), Tables("main", "kuairand-pure").side("crocodile without CovLoss")
+    final = R.runs[R.runs.stage == "final"].drop_duplicates("variant").set_index("variant")
+    weight = json.loads(final.settings["regulariser: cov"])["alpha"]
+    assert f"it chose {float(f'{weight:.0e}'):.5f} for CovLoss" in text and len(final) == 8
+    gaps = [(R.side({"regulariser": name.split(": ")[1]}) - none).gap() for name in final.index]
+    assert all(gap.low < 0 < gap.high for gap in gaps) and "none gains anything either" in text
