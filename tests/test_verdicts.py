@@ -254,3 +254,12 @@ def test_what_the_readme_says_of_the_regularisers_follows_from_the_tables():
     assert f"it chose {float(f'{weight:.0e}'):.5f} for CovLoss" in text and len(final) == 8
     gaps = [(R.side({"regulariser": name.split(": ")[1]}) - none).gap() for name in final.index]
     assert all(gap.low < 0 < gap.high for gap in gaps) and "none gains anything either" in text
+
+
+def test_what_the_readme_says_of_the_cost_follows_from_the_table():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    table = verdicts.read_cost(room.RESULTS)
+    share = {rows: table[f"ms, {rows} rows"] / table["ms, experts"] for rows in ("all", "32")}
+    default, widest = share["all"].groupby(table["shape"], sort=False).median()
+    assert f"it takes {default:.2f} at our defaults, {widest:.2f} at the widest setting of the search" in text
+    assert "0.05 or less when it reads 32 rows" in text and share["32"].groupby(table["shape"]).median().max() < 0.055

@@ -48,7 +48,7 @@ def _say_what_failed(name: str, data: str, folder: Path) -> None:
     for bad in runs[runs.status == "failed"].itertuples():
         typer.echo(f"failed: {bad.model} on {bad.data}, seed {bad.seed}: {bad.error}", err=True)
     if not (runs.status == "done").any():
-        raise CrocoError(f"{name} on {data}: every run failed; the reasons stand above and in {folder}.")
+        raise CrocoError(f"{name} on {data}: every run failed; the reasons are above and in {folder}.")
     typer.echo(f"tables: {file_of(name, data, '*', folder)}")
 
 
@@ -113,9 +113,10 @@ def claims(
             if c.value != c.value:
                 typer.echo(f"   {c.data}: {c.what}: {c.outcome}")
                 continue
+            power = f", 80 % power from {c.detectable:.4f}" if c.detectable == c.detectable else ""
             typer.echo(
-                f"   {c.data}: {c.what}: {c.value:+.4f} [{c.low:+.4f}, {c.high:+.4f}], {c.seeds} seeds, "
-                f"80 % power from {c.detectable:.4f}{paper}: {c.outcome}"
+                f"   {c.data}: {c.what}: {c.value:+.4f} [{c.low:+.4f}, {c.high:+.4f}], "
+                f"{c.seeds} {'repeats' if c.data == 'cost' else 'seeds'}{power}{paper}: {c.outcome}"
             )
         for data in table[table.number == claim.number].data:
             if claim.judge and runs_of(claim.study, data, folder):
