@@ -26,9 +26,8 @@ DOWNLOAD: dict[str, Callable[[], Path]] = {
     **{name: partial(kuairand.download, name) for name in _KUAIRAND},
     "movielens-1m": movielens.download,
 }
-RAW: dict[
-    str, tuple[Callable[[], Path | None], Callable[[], str]]
-] = {  # sets that are read from raw files: where they are, and how to get them in words
+# Sets that are read from raw files: where they are, and how to get them in words.
+RAW: dict[str, tuple[Callable[[], Path | None], Callable[[], str]]] = {
     **{name: (partial(kuairand.find, name), partial(kuairand.how_to_get, name)) for name in _KUAIRAND},
     "movielens-1m": (movielens.find, movielens.how_to_get),
     "ali-ccp": (lambda: next((path.parent for path in aliccp.files()), None), aliccp.how_to_get),
