@@ -134,6 +134,11 @@ def _load_best(model: nn.Module, kept: Path, accelerator: Accelerator, keep: Mod
     accelerator.wait_for_everyone()  # before the folder may go
 
 
+def _progress_bar(name: str, step: int, last: int, silent: bool) -> tqdm:
+    # Once a second: a kernel drops messages when a thousand of them wait to be read, among them that a cell is done.
+    return tqdm(total=last, initial=step, desc=name, unit="step", disable=silent, mininterval=1.0)
+
+
 def _finished(model: nn.Module, state: RunState, settings: dict, options: TrainOptions) -> Run:
     impatient = state.waited >= options.patience
     stopped = f"no better for {options.patience} evaluations" if impatient else f"all {options.epochs} epochs done"
@@ -183,7 +188,7 @@ def train(
 
     with (
         TemporaryDirectory() if folder is None else nullcontext(folder) as kept,  # where the best weights lie
-        tqdm(total=last, initial=state.step, desc=name_of(model), unit="step", disable=silent) as bar,
+        _progress_bar(name_of(model), state.step, last, silent) as bar,
     ):
         if not state.history:
             record(float("nan"))  # before the first step, so that every curve starts at the start
@@ -198,7 +203,7 @@ def train(
             if state.step % every == 0 or state.step == last:
                 record(_mean_over_processes(losses, accelerator, state.step, options.lr))
                 losses = []
-                bar.set_postfix_str(f"best valid AUC {state.best:.4f}")
+                bar.set_postfix_str(f"best valid AUC {state.best:.4f}", refresh=False)
         _load_best(model, Path(kept), accelerator, keep)
     state.seconds = before + time.perf_counter() - started
     return _finished(model, state, settings, options)

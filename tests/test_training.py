@@ -1,6 +1,7 @@
 """Training: one seed fixes everything, the best weights are kept, an interruption changes nothing."""
 
 import inspect
+import time
 from dataclasses import FrozenInstanceError, asdict, fields, replace
 from itertools import islice
 
@@ -47,6 +48,16 @@ def test_the_best_weights_are_kept_however_it_ends(small_world, epochs, patience
     assert ("epochs done" in run.stopped) == (patience == 9)
     if patience == 1:
         assert aucs.argmax() == len(aucs) - 2 and len(aucs) < 31
+
+
+def test_the_bar_speaks_once_a_second(small_world, capsys):
+    # A kernel drops messages when a thousand of them wait, and then a notebook's cell never ends for its reader.
+    started = time.perf_counter()
+    fit(build("shared-bottom", small_world), small_world, epochs=1, batch_size=64)
+    seconds = time.perf_counter() - started
+    drawn = capsys.readouterr().err.count("\r")
+    assert seconds > 1.5, "too short to show anything: give it more epochs"
+    assert 2 <= drawn <= 3 + seconds
 
 
 def test_the_history_holds_what_every_plot_needs(small_world):
