@@ -19,7 +19,7 @@ WINGS = {
     "look": (),
     "lessons": (),
     "study": ("datasets", "lessons"),
-    "online": ("datasets",),
+    "online": ("datasets", "study"),  # its arms are trained as a study trains them
     "sharded": (),
 }
 DOORS = ("cli.py", "__main__.py", "__init__.py")  # what a user comes in by; cli.py mounts the wings' commands

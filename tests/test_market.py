@@ -1,18 +1,16 @@
 """The market: true lifts are found, A/A runs are calibrated, sound feeds pass and each fault is caught."""
 
 from copy import deepcopy
-from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.special import expit, logit
 
-from croco_lib import CrocoError, build, fit, from_frame
+from croco_lib import CrocoError, build, fit, from_frame, load
 from croco_lib.evaluation import predict
 from croco_lib.online import abtest, calibration, faults, market, simulation
-from croco_lib.options import TrainOptions
-from croco_lib.study import jobs
 
 
 @pytest.fixture(scope="module")
@@ -227,12 +225,24 @@ def test_the_arms_are_the_best_baseline_on_validation_and_crocodile_as_searched(
     assert simulation.choose_arms(tmp_path / "absent.csv") == {"shared-bottom": {}, "crocodile": {}}
 
 
-def test_an_arm_is_trained_as_a_study_trains_it(small_world, monkeypatch):
-    given = {}
-    monkeypatch.setattr(simulation, "fit", lambda model, data, **options: given.update(options) or Mock(model=model))
-    simulation.train_arm("mmoe", {"experts": 3, "lr": 0.01}, small_world, seed=2)
-    job = jobs.make_job("world", "mmoe", 2, {"experts": 3, "lr": 0.01}, final=True)
-    every = max(1, round(len(small_world.train) / jobs.LOOKS / job["fit"]["batch_size"]))
-    assert given | {"progress": False} == given and given["eval_every"] == every and given["seed"] == 2
-    defaults = {name: getattr(TrainOptions(), name) for name in jobs.FIT}
-    assert defaults | {k: v for k, v in given.items() if k in jobs.FIT} == job["fit"]
+def test_an_arm_is_trained_as_a_study_trains_it(small_world):
+    arm = simulation.train_arm("mmoe", {"experts": 3, "lr": 0.01, "epochs": 1}, small_world, seed=2)
+    every = max(1, round(len(small_world.train) / 4 / 2048))
+    options = dict(lr=0.01, epochs=1, batch_size=2048, patience=6, eval_every=every, progress=False)
+    same = fit(build("mmoe", small_world, seed=2, experts=3), small_world, seed=2, **options).model
+    assert all(torch.equal(a, b) for a, b in zip(arm.parameters(), same.parameters(), strict=True))
+
+
+def test_every_training_of_the_arms_has_its_lifts(tmp_path, monkeypatch):
+    settings = {"epochs": 1, "lr": 0.01}
+    monkeypatch.setattr(simulation, "choose_arms", lambda: {"shared-bottom": settings, "crocodile": settings})
+    monkeypatch.setattr(simulation, "measure", lambda *given: iter([("online.csv", given[-2])]))
+    world = dict(rows=5_000, users=200, items=100)
+    simulation.simulate(tmp_path, world, count=2_000, seed=4, trainings=2, say=lambda text: None)
+    true = pd.read_csv(tmp_path / "online.csv").query("domain == 'all' and metric == 'ctr' and measured != 'A/B test'")
+    assert true.training.tolist() == [4, 5] and true.lift.nunique() == 2
+    place = market.make_market(load("world", **world), seed=4)
+    requests = market.draw_requests(place, 2_000, candidates=20, days=14, seed=4)
+    arms = [simulation.train_arm(name, settings, place.data, seed=5) for name in ("shared-bottom", "crocodile")]
+    shown = [market.serve(place, requests, market.predict_candidates(arm, place, requests)) for arm in arms]
+    assert true.lift.iloc[1] == pytest.approx(shown[1].true_ctr.sum() / shown[0].true_ctr.sum() - 1, rel=1e-5)

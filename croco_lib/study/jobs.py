@@ -107,6 +107,14 @@ def built(job: dict, data: MultiDomainData) -> "nn.Module":
     return model
 
 
+def train_as(job: dict, model: "nn.Module", data: MultiDomainData) -> "Run":
+    """Train `model` as the job says, in silence."""
+    from ..training import fit
+
+    every = max(1, round(len(data.train) / LOOKS / job["fit"]["batch_size"]))
+    return fit(model, data, seed=job["seed"], progress=False, eval_every=every, **job["fit"])
+
+
 def embedding_parameters(data: str, model: str, settings: dict) -> int:
     """How many numbers the model's embedding tables hold, the gate's among them."""
     from ..optimizers import tables_of
@@ -129,17 +137,15 @@ def run_job(job: dict) -> tuple[dict, dict[str, np.ndarray]]:
     import torch
 
     from ..inside import measures, measures_at_start
-    from ..training import fit
 
     torch.set_num_threads(1)
     start = time.perf_counter()
     logits: dict[str, np.ndarray] = {}
     try:
         data, fresh = load_with_fresh(job["data"])
-        every = max(1, round(len(data.train) / LOOKS / job["fit"]["batch_size"]))
         model = built(job, data)
         at_start = measures_at_start(model, data) if job["inside"] else []
-        run = fit(model, data, seed=job["seed"], progress=False, eval_every=every, **job["fit"])
+        run = train_as(job, model, data)
         values: list[tuple] = []
         if job["final"]:
             values, logits = measured(run.model, data, fresh)
