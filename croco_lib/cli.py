@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from .console import made_with, split_pairs
+from .console import VERSIONS, made_with, split_pairs
 from .datasets import commands as datasets
 from .errors import CrocoError, DataError, known, parse_value
 from .lessons import commands as lessons
@@ -26,6 +26,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version of croco-lib and of what it uses.")
+    ] = False,
+) -> None:
+    if version:
+        typer.echo(", ".join(f"{name} {number}" for name, number in VERSIONS.items()))
+        raise typer.Exit
 
 
 def _options(pairs: list[str]) -> dict:

@@ -5,7 +5,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+import croco_lib
 from croco_lib import cli
 
 COLUMNS = ["--label", "click", "--domain", "place", "--user", "who", "--item", "what", "--fields", "kind"]
@@ -44,6 +46,12 @@ def test_data_says_what_is_here_and_where_to_get_the_rest(croco, monkeypatch, tm
     assert f"kuairand-1k: here, in {tmp_path}\n    log_standard_4_08_to_4_21_1k.csv  0.0 MB" in out
     assert "kuairand-27k: missing." in out
     assert "zenodo.org/records/10439422" in out
+
+
+def test_the_version_is_said_and_no_command_is_the_help(croco):
+    code, out, err = croco("--version")
+    assert (code, err) == (0, "") and out.startswith(f"croco-lib {croco_lib.__version__}, torch {torch.__version__}")
+    assert "Usage: croco" in "".join(croco()[1:])
 
 
 def test_fit_prints_one_json_object(croco):

@@ -12,14 +12,18 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import croco_lib
-from croco_lib import DataError, cli
-from croco_lib.datasets import aliccp, aliccp_lines, columns, kuairand, kuairand_files, parts, store, twins
+from croco_lib import DataError, build, cli, fit, load
+from croco_lib.data.splits import split_random
+from croco_lib.data.world import begin_world, make_world, oracle
+from croco_lib.datasets import aliccp, aliccp_lines, columns, kuairand, kuairand_files, made, parts, store, twins
 from croco_lib.datasets.registry import PREPARE, find, prepare
 from croco_lib.errors import ROOT
 from croco_lib.schema import SPLITS
@@ -661,3 +665,56 @@ def test_croco_data_prepare_tells_what_it_did(raw, monkeypatch, capsys):
     assert f"fingerprint {manifest['fingerprint']}" in out
     assert f"prepared, in {folder}" in out
     assert find("ali-ccp") == Path(raw / "ali-ccp") and set(PREPARE) >= {"ali-ccp", "kuairand-27k"}
+
+
+# ------------------------------------------------------------------------------------------------ the made world
+
+
+@pytest.mark.parametrize("options", [{}, {"tail": 0, "conflict": 0}, {"facets": 1, "seed": 5, "noise": 0}])
+@pytest.mark.parametrize("piece", [1, 997, 1 << 20])
+def test_a_world_drawn_in_pieces_is_the_world_drawn_at_once(piece, options):
+    options = dict(rows=2_000, users=60, items=40, **{"tail": 1.0, "seed": 0} | options)
+    whole = make_world(**options)
+    truth, counts, rng = begin_world(**made.in_full(options))
+    pieces = list(made.draw_pieces(truth, counts, rng, piece))
+    assert max(map(len, pieces)) <= piece and sum(map(len, pieces)) == 2_000
+    part = split_random(2_000, options["seed"])
+    for column in ("features", "domain", "label", "user", "truth"):
+        drawn = np.concatenate([getattr(rows, column) for rows in pieces])
+        for i, split in enumerate(SPLITS):
+            np.testing.assert_array_equal(drawn[part == i], getattr(getattr(whole, split), column))
+
+
+def test_a_prepared_world_is_the_same_data_and_knows_its_truth(raw):
+    options = dict(rows=8_000, users=99, items=77, conflict=1)
+    memory = load("world", **options)
+    assert not isinstance(memory.train.features, np.memmap), "nothing is prepared yet"
+    folder = prepare("world", **options)
+    mapped = load("world", **options)
+    assert isinstance(mapped.train.features, np.memmap) and isinstance(mapped.world.users, np.memmap)
+    assert mapped.fingerprint == memory.fingerprint and mapped.notes == memory.notes
+    assert mapped.fields == memory.fields and mapped.domains == memory.domains
+    pd.testing.assert_frame_equal(mapped.describe(), memory.describe(), check_categorical=False, check_dtype=False)
+    assert oracle(mapped.test).equals(oracle(memory.test))
+    np.testing.assert_array_equal(mapped.world.fresh(100).label, memory.world.fresh(100).label)
+    run = [fit(build("shared-bottom", d), d, epochs=1, batch_size=512, progress=False) for d in (memory, mapped)]
+    assert torch.equal(*(r.model.embedding.table.weight for r in run))
+    assert not isinstance(load("world", **options | {"seed": 1}).train.features, np.memmap), "another world"
+    (folder / "manifest.json").unlink()  # as after an interruption
+    assert not isinstance(load("world", **options).train.features, np.memmap)
+
+
+def test_the_command_prepares_a_world(raw, monkeypatch, capsys):
+    asked = ["--option", "rows=3000", "--option", "users=50", "--option", "items=40"]
+    monkeypatch.setattr(sys, "argv", ["croco", "data", "prepare", "world", *asked, "--seed", "3"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert (
+        end.value.code == 0
+        and load("world", rows=3000, users=50, items=40, seed=3).fingerprint in capsys.readouterr().out
+    )
+    for wrong, words in ((["--workers", "2"], "workers"), (["--option", "rows=9"], "rows must lie between 1000")):
+        monkeypatch.setattr(sys, "argv", ["croco", "data", "prepare", "world", *wrong])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code == 1 and words in capsys.readouterr().err

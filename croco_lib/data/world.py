@@ -9,6 +9,7 @@ w_s = cos(conflict · π/2) · w_0 + sin(conflict · π/2) · w̃_s, all of unit
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,20 @@ class World:
     user_p: np.ndarray
     item_p: np.ndarray
 
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The seven fields of the rows: three of the user, three of the item, and the domain."""
+        sizes = {
+            "user": len(self.user_ids),
+            "group": GROUPS,
+            "activity": 10,
+            "item": len(self.item_ids),
+            "author": int(self.item_ids[:, 1].max()),
+            "category": CATEGORIES,
+        }
+        known = [Field(n, size + 1, n if n in ("user", "item") else "", np.arange(size)) for n, size in sizes.items()]
+        return (*known, Field("domain", len(TABS) + 1, "domain", np.array(list(TABS))))
+
     def affinity(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """⟨u_k, v_k⟩ for pairs of 0-based rows; float [K, N], about unit variance."""
         return np.einsum("knr,knr->kn", self.users[:, user], self.items[:, item])
@@ -72,21 +87,26 @@ class World:
         logit = self.bias[domain] + (self.weights[domain].T * self.affinity(user, item)).sum(0)
         return (1 - self.noise) * expit(logit) + self.noise * self.rates[domain]
 
+    def users_in(self, s: int, count: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.choice(len(self.user_ids), count, p=self.user_p[s])
+
+    def items_in(self, s: int, count: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.choice(len(self.item_ids), count, p=self.item_p[s])
+
     def pairs(self, s: int, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """`count` users and items as domain s shows them, 0-based."""
-        return (
-            rng.choice(len(self.user_ids), count, p=self.user_p[s]),
-            rng.choice(len(self.item_ids), count, p=self.item_p[s]),
-        )
+        return self.users_in(s, count, rng), self.items_in(s, count, rng)
+
+    def rows(self, s: np.ndarray, user: np.ndarray, item: np.ndarray, luck: np.ndarray) -> Split:
+        """Rows of 0-based users and items in the domains `s`, clicked where `luck` is below the truth. All [N]."""
+        p = self.probability(user, item, s)
+        features = np.column_stack([self.user_ids[user], self.item_ids[item], s + 1]).astype(np.int32)  # [N, 7]
+        return Split(features, s, (luck < p).astype(np.float32), user, tuple(TABS), p)
 
     def draw(self, counts: np.ndarray, rng: np.random.Generator) -> Split:
         """New rows, `counts[s]` in domain s, clicks drawn from the truth."""
         user, item = np.concatenate([self.pairs(s, n, rng) for s, n in enumerate(counts)], 1)
-        domain = np.repeat(np.arange(len(counts)), counts)
-        p = self.probability(user, item, domain)
-        features = np.column_stack([self.user_ids[user], self.item_ids[item], domain + 1]).astype(np.int32)  # [N, 7]
-        label = (rng.random(len(p)) < p).astype(np.float32)
-        return Split(features, domain, label, user, tuple(TABS), p)
+        return self.rows(np.repeat(np.arange(len(counts)), counts), user, item, rng.random(counts.sum()))
 
     def fresh(self, rows: int = 5_000, seed: int = 0) -> Split:
         """A new test set with as many rows in every domain, so that a small domain is measured as well as a large."""
@@ -161,6 +181,29 @@ def draw_world(
     return truth
 
 
+def begin_world(rows: int, tail: float, seed: int, **options) -> tuple[World, np.ndarray, np.random.Generator]:
+    """The truth, the number of rows in every domain [S], and the generator that is to draw them. See `make_world`."""
+    for name, value in dict(options, rows=rows, tail=tail, seed=seed).items():
+        low, high = RANGES[name]
+        if not low <= value <= high:
+            raise CrocoError(f"world: {name} must lie between {low} and {high}, not {value}.")
+    rng = np.random.default_rng(seed)
+    truth = draw_world(rng, rows, **options)
+    counts = np.maximum(1, np.round(rows * shares(tail)).astype(int))
+    counts[counts.argmax()] += rows - counts.sum()
+    return truth, counts, rng
+
+
+def notes_on(rows: int, **options) -> dict[str, object]:
+    """What a reader of the world is told of its rows."""
+    return {
+        "rows": rows,
+        "split": "random 80/10/10",
+        "unknown id 0": "never used: every id is known",
+        "options": options,
+    }
+
+
 def make_world(
     rows: int = 400_000,
     users: int = 2_000,
@@ -178,43 +221,10 @@ def make_world(
     domain sizes are. `noise` in [0, 1]: the share of clicks that are the domain's coin toss. `strength`: the standard
     deviation of the logit within a domain. Raises CrocoError for a value out of its range.
     """
-    options = dict(
-        users=users,
-        items=items,
-        facets=facets,
-        conflict=conflict,
-        tail=tail,
-        noise=noise,
-        strength=strength,
-        seed=seed,
+    options: dict[str, Any] = dict(
+        users=users, items=items, facets=facets, conflict=conflict, tail=tail, noise=noise, strength=strength, seed=seed
     )
-    for name, value in dict(rows=rows, **options).items():
-        low, high = RANGES[name]
-        if not low <= value <= high:
-            raise CrocoError(f"world: {name} must lie between {low} and {high}, not {value}.")
-    rng = np.random.default_rng(seed)
-    truth = draw_world(rng, rows, users, items, facets, conflict, noise, strength)
-    counts = np.maximum(1, np.round(rows * shares(tail)).astype(int))
-    counts[counts.argmax()] += rows - counts.sum()
-    everything = truth.draw(counts, rng)
-    fields = tuple(
-        Field(name, size + 1, role, np.arange(size) if role != "domain" else np.array(list(TABS)))
-        for name, size, role in (
-            ("user", users, "user"),
-            ("group", GROUPS, ""),
-            ("activity", 10, ""),
-            ("item", items, "item"),
-            ("author", int(truth.item_ids[:, 1].max()), ""),
-            ("category", CATEGORIES, ""),
-            ("domain", len(TABS), "domain"),
-        )
-    )
-    part = split_random(rows, seed)
-    notes = {
-        "rows": rows,
-        "split": "random 80/10/10",
-        "unknown id 0": "never used: every id is known",
-        "options": options,
-    }
+    truth, counts, rng = begin_world(rows, **options)
+    everything, part = truth.draw(counts, rng), split_random(rows, seed)
     train, valid, test = (everything.take(np.flatnonzero(part == i)) for i in range(3))
-    return MultiDomainData("world", fields, tuple(TABS), train, valid, test, notes, truth)
+    return MultiDomainData("world", truth.fields, tuple(TABS), train, valid, test, notes_on(rows, **options), truth)

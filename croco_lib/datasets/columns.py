@@ -7,7 +7,7 @@ comes last.
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from ..errors import write_text, write_whole
 from ..schema import SPLITS, UNKNOWN, Field, check_domains, fingerprint_of
 from .bags import Lists, RowBags, TableBags
 from .coders import Block, RowField, Table, TableField
-from .store import BAG_DTYPES, DTYPES, create, data_of, folder_of, sizes, state
+from .store import BAG_DTYPES, DTYPES, create_splits, data_of, folder_of, sizes, state
 
 BLOCK = 1 << 17  # rows counted or coded at a time: what is in work then stays in the processor's cache
 Coder = RowField | TableField | RowBags | TableBags
@@ -121,8 +121,9 @@ def write_columns(kept: KeptRows, notes: dict, options: dict, raw: list[Path], v
         values = values if values.dtype != object else values.astype(str)
         write_whole(folder / f"field.{name}.npy", partial(save_array, values))
     notes = notes | notes_on(kept, tables, coders, totals, options["min_count"])
+    fields = [Field(name, coder.vocabulary.size, kept.fields[name]) for name, coder in coders.items()]
     manifest = {"version": version, "options": options, "raw": state(raw), "notes": notes}
-    manifest |= described(folder, kept, coders, totals)
+    manifest |= described(folder, fields, tuple(kept.domains.values()), list(kept.many), totals)
     write_text(folder / "manifest.json", json.dumps(manifest, indent=1))
     return folder
 
@@ -145,19 +146,19 @@ def notes_on(
     }
 
 
-def described(folder: Path, kept: KeptRows, coders: dict[str, Coder], totals: Totals) -> dict[str, object]:
+def described(
+    folder: Path, fields: Sequence[Field], domains: tuple[str, ...], many: list[str], totals: Totals
+) -> dict[str, object]:
     """What the manifest says of the written columns: fields, domains, bags, fingerprint and the size of every file."""
-    names = tuple(kept.domains.values())
-    made = [Field(name, coder.vocabulary.size, kept.fields[name]) for name, coder in coders.items()]
-    written = [folder / f"{s}.{c}.npy" for s in SPLITS for c in DTYPES]
-    written += [folder / f"bag.{name}.{n}.npy" for name in kept.many for n in BAG_DTYPES]
+    hashed = [folder / f"{s}.{c}.npy" for s in SPLITS for c in DTYPES]
+    hashed += [folder / f"bag.{name}.{n}.npy" for name in many for n in BAG_DTYPES]
     return {
-        "domains": names,
-        "bags": list(kept.many),
-        "fields": [{"name": f.name, "size": f.size, "role": f.role} for f in made],
-        "fingerprint": fingerprint_of(made, names, (block for path in written for block in data_of(path))),
-        "describe": totals.describe(names),
-        "files": sizes([*written, *(folder / f"field.{name}.npy" for name in coders)]),
+        "domains": domains,
+        "bags": many,
+        "fields": [{"name": f.name, "size": f.size, "role": f.role} for f in fields],
+        "fingerprint": fingerprint_of(fields, domains, (block for path in hashed for block in data_of(path))),
+        "describe": totals.describe(domains),
+        "files": sizes(sorted(folder.glob("*.npy"))),
     }
 
 
@@ -184,13 +185,7 @@ def write_rows(
     item = coders[names[item_at]].vocabulary
     totals = Totals(len(kept.domains), len(names), people.vocabulary.size, item.size)
     lengths = np.bincount(kept.part, minlength=3).tolist()
-    files = {
-        (s, column): create(
-            folder / f"{split}.{column}.npy", dtype, (lengths[s], len(names)) if column == "features" else (lengths[s],)
-        )
-        for s, split in enumerate(SPLITS)
-        for column, dtype in DTYPES.items()
-    }
+    files = create_splits(folder, lengths, len(names), DTYPES)
     for block in rows:
         features = np.column_stack([coder.code(block) for coder in coders.values()])  # int32 [n, F]
         domain = features[:, domain_at].astype(np.int64) - 1

@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from ..console import split_pairs
+from ..errors import parse_value
+
 app = typer.Typer(help="Which data is here, what is missing; fetch it, prepare it.", invoke_without_command=True)
 
 
@@ -38,22 +41,31 @@ def get(name: str) -> None:
 
 
 @app.command("prepare")
-def prepare_raw(
-    name: Annotated[str, typer.Argument(help="kuairand-pure, kuairand-1k, kuairand-27k or ali-ccp.")],
-    min_count: Annotated[int, typer.Option(min=0, help="Values seen less often in train get the unknown id.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split.")] = 0,
-    max_bad_share: Annotated[float, typer.Option(min=0, help="Stop when more of a file's lines are bad.")] = 0.001,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that read the raw files.")] = 1,
+def prepare_columns(
+    name: Annotated[str, typer.Argument(help="kuairand-pure, kuairand-1k, kuairand-27k, ali-ccp or world.")],
+    min_count: Annotated[
+        int | None, typer.Option(min=0, help="Values seen less often in train get the unknown id (default: 5).")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the split (default: 0); of all draws of the world.")
+    ] = None,
+    max_bad_share: Annotated[
+        float | None, typer.Option(min=0, help="Stop when more of a file's lines are bad (default: 0.001).")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that read the raw files (default: 1).")] = None,
     split: Annotated[str | None, typer.Option(help="KuaiRand: random (the default) or time.")] = None,
     multi: Annotated[str | None, typer.Option(help="Ali-CCP's multi-valued fields: last (default) or mean.")] = None,
+    option: Annotated[list[str], typer.Option(help="KEY=VALUE for the world, e.g. rows=30000000.")] = [],  # noqa: B006
 ) -> None:
-    """Raw files of any size to memory-mapped columns; killed and started again, it goes on with the next part."""
+    """Data of any size to memory-mapped columns; a reading of raw files that was killed goes on with its next part."""
     from .registry import load, prepare
 
     given = dict(split=split, multi=multi, min_count=min_count, seed=seed)
-    options = {name: value for name, value in given.items() if value is not None}
+    options = {key: value for key, value in given.items() if value is not None}
+    options |= {key: parse_value(value) for key, value in split_pairs(option, "--option", "KEY=VALUE")}
+    reading = {k: v for k, v in dict(max_bad_share=max_bad_share, workers=workers).items() if v is not None}
     start = time.perf_counter()
-    folder = prepare(name, max_bad_share=max_bad_share, workers=workers, **options)
+    folder = prepare(name, **reading, **options)
     made = load(name, **options)
     for key, value in made.notes.items():
         typer.echo(f"# {key}: {value}")

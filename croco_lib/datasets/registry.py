@@ -5,20 +5,20 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ..data.world import make_world
 from ..errors import CrocoError, DataError, known
 from ..schema import MultiDomainData
-from . import aliccp, kuairand, movielens
+from . import aliccp, kuairand, made, movielens
 from .store import finished
 
 _KUAIRAND = tuple(kuairand.ARCHIVES)
 DATASETS: dict[str, Callable[..., MultiDomainData]] = {
-    "world": make_world,
+    "world": made.load,
     **{name: partial(kuairand.load, name) for name in _KUAIRAND},
     "movielens-1m": movielens.load,
     "ali-ccp": aliccp.load,
 }
 PREPARE: dict[str, Callable[..., Path]] = {
+    "world": made.prepare,
     **{name: partial(kuairand.prepare, name) for name in _KUAIRAND},
     "ali-ccp": aliccp.prepare,
 }
@@ -56,8 +56,8 @@ def load(name: str, **options) -> MultiDomainData:
 
 
 def prepare(name: str, **options) -> Path:
-    """Make the memory-mapped columns of a raw data set; returns their folder. Options: see `kuairand.prepare` and
-    `aliccp.prepare`. Raises as `load` does."""
+    """Make the memory-mapped columns of a data set; returns their folder. Options: see `kuairand.prepare`,
+    `aliccp.prepare` and `make_world`. Raises as `load` does."""
     return _call(PREPARE[known("data set to prepare", name, PREPARE)], name, options)
 
 

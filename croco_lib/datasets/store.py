@@ -6,7 +6,7 @@ folder for each set of options, not one that is made anew: what a process has ma
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -103,6 +103,19 @@ def create(path: Path, dtype: type, shape: tuple[int, ...]) -> BinaryIO:
         file, {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     )
     return file
+
+
+def create_splits(
+    folder: Path, lengths: Sequence[int], width: int, dtypes: Mapping[str, type]
+) -> dict[tuple[int, str], BinaryIO]:
+    """The columns of the three splits open for their data, by number of the split and name; `width` ids to a row."""
+    return {
+        (s, column): create(
+            folder / f"{split}.{column}.npy", dtype, (lengths[s], width) if column == "features" else (lengths[s],)
+        )
+        for s, split in enumerate(SPLITS)
+        for column, dtype in dtypes.items()
+    }
 
 
 def data_of(path: Path) -> Iterator[bytes]:
