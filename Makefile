@@ -30,8 +30,8 @@ reproduce: $(READY)
 	@$(BIN)/croco lessons --html build/html
 	@$(BIN)/croco claims
 
-# A process a core; a file stays in one of them, so that what its tests share is made once, and a lesson is run in order.
-PYTEST = PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+# A process a core; which tests stay together, and in what order they come, is said in tests/conftest.py.
+PYTEST = PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test: $(READY)
 	@$(PYTEST) tests -m "not slow"

@@ -3,11 +3,32 @@ import shutil
 
 import pytest
 import torch
+from xdist.scheduler import LoadFileScheduling
 
 import croco_lib
 from croco_lib.datasets.registry import find
 
 torch.set_num_threads(1)
+
+
+# What takes longest comes first, so that at the end no process has a long file left while the others wait.
+LONG = ("test_solutions.py", "test_scale.py", "test_study.py", "test_site.py", "test_browser.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: (item.path.suffix != ".ipynb", item.path.name not in LONG))
+
+
+class ByFile(LoadFileScheduling):
+    """A file stays in one process, so that what its tests share is made once; but each lesson's solutions go singly."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if "test_solutions.py" in nodeid else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)  # xdist's
+def pytest_xdist_make_scheduler(config, log):
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

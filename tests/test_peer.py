@@ -28,11 +28,13 @@ def test_the_peers_models_have_our_sizes(name):
 @pytest.mark.parametrize("batches", [peer.at_once, peer.as_shipped])
 def test_both_feeds_give_whole_batches_of_rows_as_they_stand(batches):
     rows = {tuple(row) for row in np.column_stack([DATA.train.features, DATA.train.domain, DATA.train.label]).tolist()}
-    fed = batches(DATA, 0)
-    for _ in range(3):  # the third begins a second epoch
+    fed, first = batches(DATA, 0), []
+    for _ in range(3):  # the third begins a second epoch, which is drawn and fetched anew
         batch = next(fed)
+        first.append(batch["user"].tolist())
         got = torch.stack([batch[name].double() for name in (*(f.name for f in DATA.fields), "task", "label")], 1)
         assert got.shape == (peer.BATCH, len(DATA.fields) + 2) and {tuple(r) for r in got.tolist()} <= rows
+    assert first[2] != first[0]
 
 
 def test_a_row_trains_and_is_scored_by_its_own_tower():

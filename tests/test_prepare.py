@@ -216,6 +216,7 @@ def test_two_processes_that_load_first_at_one_time_prepare_it_once(raw, tmp_path
     assert {f for f, _ in told} == {croco_lib.load("kuairand-pure").fingerprint}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [2_000, 150_000])  # bytes of a file: not enough for a part; enough, but not for rows
 def test_a_full_disk_or_a_folder_that_cannot_be_written_is_one_line(raw, tmp_path, limit):
     resource = pytest.importorskip("resource")

@@ -258,9 +258,9 @@ def installed(tmp_path_factory):
     ("words", "needs"),
     [
         ("lessons", "notebooks"),
-        ("lessons --html site --as-saved", "notebooks"),
+        pytest.param("lessons --html site --as-saved", "notebooks", marks=pytest.mark.slow),
         ("claims", "data/verdicts/studies.toml"),
-        ("study main", "data/verdicts/studies.toml"),
+        pytest.param("study main", "data/verdicts/studies.toml", marks=pytest.mark.slow),
     ],
 )
 def test_without_a_checkout_a_command_says_what_it_needs(installed, tmp_path, words, needs):

@@ -299,47 +299,44 @@ def test_a_run_killed_at_any_moment_goes_on(tmp_path):
     assert kills and again["auc"] == whole["auc"] and again["domains"] == whole["domains"]
 
 
+def run_as(processes: int, *words):
+    """What so many CPU processes print that run Python on these words; with one, there is no launcher."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    done = subprocess.run(
+        [sys.executable, *(launcher if processes > 1 else []), *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("lazy", ["--lazy", "--no-lazy"])
 def test_two_processes_train_to_the_metrics_of_one(lazy):
     """Tolerance: 0.01 of AUC. The batches and the objective are the same; CovLoss is estimated on each half."""
 
-    def run(*launcher):
-        command = [*launcher, "-m", "croco_lib", *FIT[3:], "--epochs", "4", lazy]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            timeout=300,
-            env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]  # one process speaks
+    def run(processes):
+        said = run_as(processes, "-m", "croco_lib", *FIT[3:], "--epochs", "4", lazy)
+        (line,) = [line for line in said.splitlines() if line.startswith("{")]  # one process speaks
         return json.loads(line)
 
-    one = run(sys.executable)
-    two = run(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    one, two = run(1), run(2)
     assert two["rows"] == one["rows"] and two["train_rows"] == one["train_rows"]
     assert one["auc"] > 0.6 and two["auc"] == pytest.approx(one["auc"], abs=0.01)
     assert two["logloss"] == pytest.approx(one["logloss"], abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_goes_on_where_it_stopped(tmp_path):
     def run(epochs):
-        done = subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-            + ["-m", "croco_lib", *FIT[3:], "--epochs", epochs, "--folder", tmp_path],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            timeout=300,
-            env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        run_as(2, "-m", "croco_lib", *FIT[3:], "--epochs", epochs, "--folder", tmp_path)
         return pd.read_csv(tmp_path / "history.csv")
 
-    one, two = run("1"), run("2")
+    one, two = run(1), run(2)
     assert two.step.max() == 2 * one.step.max()
     pd.testing.assert_frame_equal(two.head(len(one)), one)
 
@@ -367,21 +364,7 @@ accelerator.end_training()
 
 def test_evaluation_gathers_each_row_once_and_in_order(tmp_path):
     (tmp_path / "gather.py").write_text(GATHER)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc_per_node",
-            "3",
-            tmp_path / "gather.py",
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_as(3, tmp_path / "gather.py")
 
 
 def test_a_batch_smaller_than_the_processes_is_refused(small_world, monkeypatch):

@@ -8,7 +8,6 @@ widths of experts and towers, numbers of experts, batch, optimiser and learning 
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import cycle
 
 import numpy as np
 import torch
@@ -58,9 +57,10 @@ def as_shipped(data: MultiDomainData, seed: int) -> Iterator[dict[str, Tensor]]:
     x = columns(data, data.train)
     torch.manual_seed(seed)
     loader, *_ = DataGenerator(x, x["label"]).generate_dataloader(x, x["label"], x, x["label"], batch_size=BATCH)
-    for rows, _ in cycle(loader):
-        if len(rows["label"]) == BATCH:
-            yield rows
+    while True:  # not itertools.cycle, which would keep the first epoch's batches and fetch nothing after it
+        for rows, _ in loader:
+            if len(rows["label"]) == BATCH:
+                yield rows
 
 
 def at_once(data: MultiDomainData, seed: int) -> Iterator[dict[str, Tensor]]:
