@@ -31,7 +31,7 @@ reproduce: $(READY)
 	@$(BIN)/croco claims
 
 # A process a core; which tests stay together, and in what order they come, is said in tests/conftest.py.
-PYTEST = PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+PYTEST = PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --no-loadscope-reorder
 
 test: $(READY)
 	@$(PYTEST) tests -m "not slow"

@@ -28,7 +28,7 @@ class ByFile(LoadFileScheduling):
 
 @pytest.hookimpl(optionalhook=True)  # xdist's
 def pytest_xdist_make_scheduler(config, log):
-    return ByFile(config, log)
+    return ByFile(config, log) if config.getvalue("dist") == "load" else None  # "load" is what -n alone means
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import croco_lib
-from croco_lib import DataError, build, cli, fit, load
+from croco_lib import CrocoError, DataError, build, cli, fit, load
 from croco_lib.data.splits import split_random
 from croco_lib.data.world import begin_world, make_world, oracle
 from croco_lib.datasets import aliccp, aliccp_lines, columns, kuairand, kuairand_files, made, parts, store, twins
@@ -701,8 +701,35 @@ def test_a_prepared_world_is_the_same_data_and_knows_its_truth(raw):
     run = [fit(build("shared-bottom", d), d, epochs=1, batch_size=512, progress=False) for d in (memory, mapped)]
     assert torch.equal(*(r.model.embedding.table.weight for r in run))
     assert not isinstance(load("world", **options | {"seed": 1}).train.features, np.memmap), "another world"
+    written = (folder / "manifest.json").stat().st_mtime_ns
+    assert prepare("world", **options | {"conflict": 1.0}) == folder
+    assert (folder / "manifest.json").stat().st_mtime_ns == written, "it was there already"
+    (folder / "truth.users.npy").unlink()
+    with pytest.raises(CrocoError, match="has lost a file.*croco data prepare world"):
+        load("world", **options)
+    prepare("world", **options)
+    assert load("world", **options).fingerprint == memory.fingerprint
     (folder / "manifest.json").unlink()  # as after an interruption
     assert not isinstance(load("world", **options).train.features, np.memmap)
+
+
+def test_a_prepared_world_is_not_taken_for_that_of_other_rules(raw, monkeypatch):
+    options = dict(rows=8_000, users=99, items=77)
+    assert prepare("world", **options) and made.VERSION == 1
+    assert load("world", **options).fingerprint == "793d094fb3bf4f98", "another world needs another made.VERSION"
+    monkeypatch.setattr(made, "VERSION", 2)
+    with pytest.raises(CrocoError, match="prepared by other rules.*croco data prepare world"):
+        load("world", **options)
+
+
+@pytest.mark.parametrize("make", [load, prepare])
+def test_options_of_a_world_are_numbers_of_their_kind(raw, make):
+    for wrong, words in (({"conflict": "half"}, "wrong type"), ({"rows": 2_000.5}, "rows must be a whole number")):
+        with pytest.raises(CrocoError, match=words):
+            make("world", **wrong)
+    small = dict(users=60, items=40)
+    make("world", rows=4e3, **small)  # as a command line reads 4e3
+    assert load("world", rows=4e3, **small).fingerprint == make_world(rows=4_000, **small).fingerprint
 
 
 def test_the_command_prepares_a_world(raw, monkeypatch, capsys):
@@ -710,11 +737,15 @@ def test_the_command_prepares_a_world(raw, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["croco", "data", "prepare", "world", *asked, "--seed", "3"])
     with pytest.raises(SystemExit) as end:
         cli.main()
-    assert (
-        end.value.code == 0
-        and load("world", rows=3000, users=50, items=40, seed=3).fingerprint in capsys.readouterr().out
-    )
-    for wrong, words in ((["--workers", "2"], "workers"), (["--option", "rows=9"], "rows must lie between 1000")):
+    data = load("world", rows=3000, users=50, items=40, seed=3)
+    assert isinstance(data.train.features, np.memmap)
+    assert end.value.code == 0 and data.fingerprint in capsys.readouterr().out
+    twice = [*asked, "--seed", "3", "--option", "seed=4"]
+    for wrong, words in (
+        (twice, "seed is given twice"),
+        (["--workers", "2"], "workers"),
+        (["--option", "rows=9"], "rows must lie between 1000"),
+    ):
         monkeypatch.setattr(sys, "argv", ["croco", "data", "prepare", "world", *wrong])
         with pytest.raises(SystemExit) as end:
             cli.main()

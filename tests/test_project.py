@@ -239,6 +239,30 @@ def test_every_command_that_a_page_shows_is_one():
     assert set(root.commands) <= shown
 
 
+def test_the_readmes_figures_of_speed_are_the_committed_ones():
+    readme, results = " ".join((ROOT / "README.md").read_text().split()), ROOT / "data" / "results"
+    peer, own = (
+        {(f["table"], f["row"], f["column"]): f["value"] for f in json.loads((results / name).read_text())["figures"]}
+        for name in ("speed.peer.json", "speed.json")
+    )
+
+    def times(model):
+        row = ("peer: how many times as fast as theirs", f"{model}, 1 thread")
+        return [f"{peer[(*row, f'theirs{side}, median')]:.1f}" for side in (" as shipped", ", fed at once")]
+
+    shipped, fed = times("shared-bottom")
+    assert f"Shared-Bottom trains {shipped} times as fast as torch-rechub's as shipped and {fed} times" in readme
+    assert (
+        "MMoE {} and {} times".format(*times("mmoe")) in readme
+        and "PLE {} and {} times".format(*times("ple")) in readme
+    )
+    for model in ("shared-bottom", "mmoe", "ple"):
+        aucs = [value for (table, row, _), value in peer.items() if table == "peer: test AUC" and row == model]
+        assert len(aucs) == 3 and max(aucs) - min(aucs) < 0.003
+    assert f"step reaches {own['models', 'crocodile', 'share of the limit']:.2f} of the limit" in readme
+    assert f"takes {own['covloss', 'on 4096 rows', 'share of a step']:.2f} of it" in readme
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """The package as a wheel installs it, in a folder of its own, far from the checkout."""

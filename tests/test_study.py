@@ -180,21 +180,26 @@ def test_the_opening_figure_shows_each_model_where_its_table_puts_it(folder):
 
 
 def test_the_cost_of_the_literal_reading_is_a_difference_a_seed(tmp_path):
-    study = dict(models=["shared-bottom"], seeds=2, fixed={"epochs": 1}, grid={"objective": ["sample", "domain"]})
+    models = ["shared-bottom", "mmoe"]
+    study = dict(models=models, seeds=2, fixed={"epochs": 1}, grid={"objective": ["sample", "domain"]})
     room.run_study("objective", study, DATA, tmp_path, progress=False)
     T = tables.Tables("objective", DATA, tmp_path)
     left, right = figures.literal_reading(T).axes
-    drawn = np.concatenate([c.get_offsets()[:, 0] for c in left.collections])
 
-    def gain(part):
-        auc = T.metric("auc", part, by="variant")
-        return auc["objective: sample"] - auc["objective: domain"]
+    def gain(model, part):
+        sides = [T.side((model, {"objective": name}), "auc", part).seeds for name in ("sample", "domain")]
+        return (sides[0] - sides[1]).to_numpy()
 
-    np.testing.assert_allclose(np.sort(drawn), np.sort(gain("all")))
-    said = {
-        tick.get_text(): float(cell.get_text()) for tick, cell in zip(right.get_xticklabels(), right.texts, strict=True)
-    }
-    assert said == {tab: pytest.approx(100 * gain(tab).mean(), abs=0.051) for tab in T.domains().index}
+    order = [tick.get_text() for tick in left.get_yticklabels()]
+    assert order == sorted(models, key=lambda model: -gain(model, "all").mean())
+    dots = np.concatenate([c.get_offsets() for c in left.collections])
+    for at, model in enumerate(order):
+        drawn = np.sort(dots[np.abs(dots[:, 1] - at) < 0.5, 0])
+        np.testing.assert_allclose(drawn, np.sort(gain(model, "all")))
+    tabs = [tick.get_text() for tick in right.get_xticklabels()]
+    said = np.array([float(cell.get_text()) for cell in right.texts]).reshape(len(order), len(tabs))
+    expected = [[100 * gain(model, tab).mean() for tab in tabs] for model in order]
+    np.testing.assert_allclose(said, expected, atol=0.051)
 
 
 def test_other_rules_versions_or_absent_tables_are_refused(folder, tmp_path):

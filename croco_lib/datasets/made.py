@@ -1,4 +1,4 @@
-"""The made world on disk: drawn in pieces into memory-mapped columns, so that it may be larger than memory. [ours]
+"""The made world on disk: drawn in pieces into memory-mapped columns, so that its rows may outgrow memory. [ours]
 
 Its rows, ids and fingerprint are those that `make_world` has in memory with the same options.
 """
@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ..data.splits import split_random
 from ..data.world import TABS, World, begin_world, make_world, notes_on
-from ..errors import write_text, write_whole
+from ..errors import CrocoError, write_text, write_whole
 from ..schema import SPLITS, MultiDomainData, Split, check_domains
 from .columns import Totals, described, save_array
 from .store import DTYPES, NotPrepared, create_splits, folder_of, prepared, writing
@@ -33,22 +33,40 @@ VERSION = 1
 
 
 def in_full(options: dict) -> dict:
-    """All options of the world, with its defaults and their types, so that 1 and 1.0 name the same folder."""
+    """All options of the world, with its defaults and their types, so that 1 and 1.0 name the same folder.
+
+    Raises CrocoError for half a row, user or item. What is no number at all is left for `make_world` to refuse.
+    """
     parameters = inspect.signature(make_world).parameters
     inspect.signature(make_world).bind(**options)  # a TypeError for an unknown one
-    given = {name: options.get(name, parameter.default) for name, parameter in parameters.items()}
-    return {k: float(v) if isinstance(parameters[k].default, float) else v for k, v in given.items()}
+    full = {}
+    for name, parameter in parameters.items():
+        value, kind = options.get(name, parameter.default), type(parameter.default)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if kind is int and value != int(value):
+                raise CrocoError(f"world: {name} must be a whole number, not {value}.")
+            value = kind(value)
+        full[name] = value
+    return full
 
 
-@wraps(make_world)
+@wraps(make_world, assigned=("__annotations__",))
 def load(**options) -> MultiDomainData:
+    """The made world: mapped where `prepare` has left it for these options, else drawn into memory by `make_world`.
+
+    Raises CrocoError for an option out of its range, and where what was prepared is damaged or of an older version.
+    """
     full = in_full(options)
-    with suppress(NotPrepared):
-        data, folder = prepared("world", full, [], VERSION), folder_of("world", full)
-        truth = World(**{name: mapped(folder / f"truth.{name}.npy") for name in TRUTH})
-        splits = {s: replace(getattr(data, s), truth=mapped(folder / f"{s}.truth.npy")) for s in SPLITS}
-        return replace(data, world=truth, **splits)
-    return make_world(**options)
+    folder = folder_of("world", full)
+    if not (folder / "manifest.json").is_file():
+        return make_world(**full)
+    try:
+        data = prepared("world", full, [], VERSION)
+    except NotPrepared as why:  # it was prepared for its size, so it is not drawn into memory instead
+        raise CrocoError(f"{why} Delete that folder, or prepare it again with `croco data prepare world`.") from why
+    truth = World(**{name: mapped(folder / f"truth.{name}.npy") for name in TRUTH})
+    splits = {s: replace(getattr(data, s), truth=mapped(folder / f"{s}.truth.npy")) for s in SPLITS}
+    return replace(data, world=truth, **splits)
 
 
 def mapped(path: Path) -> Any:
@@ -59,12 +77,18 @@ def mapped(path: Path) -> Any:
 
 @wraps(make_world, assigned=())
 def prepare(**options) -> Path:
-    """Draw the world into memory-mapped columns, which `load` takes for these options; returns their folder."""
+    """Draw the world into memory-mapped columns, which `load` takes for these options; returns their folder.
+
+    In memory stand the truth, whose size is that of users and items, and while it runs nine bytes a row, for the split.
+    """
     options = in_full(options)
-    truth, counts, rng = begin_world(**options)
-    part = split_random(options["rows"], options["seed"])
+    folder = folder_of("world", options)
     with writing("world"):
-        folder = folder_of("world", options)
+        with suppress(NotPrepared):  # it is there, and another process may have it mapped
+            prepared("world", options, [], VERSION)
+            return folder
+        truth, counts, rng = begin_world(**options)
+        part = split_random(options["rows"], options["seed"])
         shutil.rmtree(folder, ignore_errors=True)  # what another process still maps lives on until it lets go
         folder.mkdir(parents=True)
         totals = write_rows(folder, truth, part, draw_pieces(truth, counts, rng, PIECE))

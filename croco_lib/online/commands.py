@@ -11,9 +11,9 @@ from ..errors import ROOT, DataError, write_whole
 def online(
     folder: Annotated[Path, typer.Option(help="For the tables online.*.csv.")] = ROOT / "build/online",
     requests: Annotated[int, typer.Option(min=10_000, help="Requests that both arms serve.")] = 1_000_000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the models, the traffic and the users' arms.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first training, the traffic and the users' arms.")] = 0,
 ) -> None:
-    """Simulate the online test (minutes): A/B and A/A, calibration, day by day, faults with and without tolerance."""
+    """Simulate the online test (an hour), each arm trained thrice: A/B and A/A, calibration, day by day, faults."""
     import pandas as pd
     import torch
 

@@ -54,7 +54,6 @@ def _draw_plane(ax: Axes, plane: pd.DataFrame) -> None:
     for at in plane.IA:
         levels.append(max(at, levels[-1] + apart) if levels else at)
     ax.axvline(1, color="0.6", linestyle=":")
-    ax.text(1, 1.01, "as before training", color="0.4", fontsize=8, transform=ax.get_xaxis_transform(), ha="center")
     for (model, at), level in zip(plane.iterrows(), levels, strict=True):
         colour = MODELS[model]
         ax.plot([at.DI, room[1]], [at.IA, level], color=colour, linewidth=0.6, alpha=0.6)
@@ -71,7 +70,7 @@ def _draw_plane(ax: Axes, plane: pd.DataFrame) -> None:
         )
     ax.set_xlim(room)
     ax.set(
-        xlabel="diversity index over that before training",
+        xlabel="diversity index over that before training (dotted: unchanged)",
         title="How different the experts, how full the tables",
         ylabel="information abundance over that before training",
     )
@@ -104,6 +103,6 @@ def literal_reading(T: Tables) -> Figure:
     points = (100 * gain.groupby(["model", "part"]).mean()).round(1).unstack().loc[order, domains] + 0.0  # no -0.0
     top = points.abs().to_numpy().max()
     sns.heatmap(points, annot=True, fmt=".1f", cmap=SIGNED, vmin=-top, vmax=top, cbar=False, ax=right)
-    right.set(xlabel="largest domain first", ylabel="", title="By domain, points of AUC")
+    right.set(xlabel="largest domain first", ylabel="", title="By domain: points of AUC lost by domain means")
     right.tick_params(left=False, labelleft=False)
     return figure
