@@ -1,5 +1,6 @@
 """The promises of the repository: versions in one place, notebooks saved run and tidy, links that lead somewhere."""
 
+import json
 import os
 import re
 import shutil
