@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from .console import VERSIONS, made_with, split_pairs
+from .console import VERSIONS, made_with, parse_pairs
 from .datasets import commands as datasets
-from .errors import CrocoError, DataError, known, parse_value
+from .errors import CrocoError, DataError, known
 from .lessons import commands as lessons
 from .look import commands as look
 from .online import commands as online
@@ -39,17 +39,13 @@ def _version(
         raise typer.Exit
 
 
-def _options(pairs: list[str]) -> dict:
-    return {key: parse_value(value) for key, value in split_pairs(pairs, "--option", "KEY=VALUE")}
-
-
 def _load(data: str, label, domain, user, item, fields, option):
     """A data set by name, or a CSV or Parquet file with its columns named."""
     from .data.frame import from_frame
     from .data.tables import is_table
     from .datasets.registry import DATASETS, load
 
-    options = _options(option)
+    options = parse_pairs(option, "--option")
     if not is_table(data) and not Path(data).is_dir():
         return load(data, **options)
     columns = dict(label=label, domain=domain, user=user, item=item)
@@ -107,7 +103,7 @@ def fit(
         raise CrocoError(f"--threads must be 1 or more, not {threads}.")
     torch.set_num_threads(threads)
     chosen = {k: v for k, v in (("alpha", alpha), ("sets", sets)) if v is not None}
-    chosen |= {k: parse_value(v) for k, v in split_pairs(set_, "--set", "KEY=VALUE")}
+    chosen |= parse_pairs(set_, "--set")
     options_of(model)  # an unknown model is named before the data is read
     read = partial(_load, data, label, domain, user, item, fields, option)
     options = TrainOptions(epochs, batch_size, lr, weight_decay, objective, patience, eval_every, lazy, seed)

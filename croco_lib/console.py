@@ -4,7 +4,7 @@ import platform
 import time
 from importlib.metadata import version
 
-from .errors import CrocoError
+from .errors import CrocoError, parse_value
 
 VERSIONS = {name: version(name) for name in ("croco-lib", "torch", "numpy")}
 
@@ -15,6 +15,14 @@ def split_pairs(pairs: list[str], flag: str, form: str) -> list[tuple[str, str]]
         if "=" not in pair:
             raise CrocoError(f"{flag} takes {form}, not {pair!r}.")
     return [(key, value) for key, _, value in (pair.partition("=") for pair in pairs)]
+
+
+def parse_pairs(pairs: list[str], flag: str) -> dict:
+    """["a=1", "b=x"] → {"a": 1, "b": "x"}. Raises CrocoError as `split_pairs` does, and for a key given twice."""
+    split = split_pairs(pairs, flag, "KEY=VALUE")
+    if len(dict(split)) < len(split):
+        raise CrocoError(f"{flag} has a key twice: {', '.join(pairs)}.")
+    return {key: parse_value(value) for key, value in split}
 
 
 def made_with() -> dict:

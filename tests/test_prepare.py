@@ -743,6 +743,7 @@ def test_the_command_prepares_a_world(raw, monkeypatch, capsys):
     twice = [*asked, "--seed", "3", "--option", "seed=4"]
     for wrong, words in (
         (twice, "seed is given twice"),
+        (["--option", "seed=4", "--option", "seed=5"], "--option has a key twice: seed=4, seed=5"),
         (["--workers", "2"], "workers"),
         (["--option", "rows=9"], "rows must lie between 1000"),
     ):

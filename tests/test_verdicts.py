@@ -153,11 +153,8 @@ def test_other_data_or_settings_than_those_of_main_are_refused(tmp_path):
         verdicts.judge(tmp_path)
 
 
-# Six seeds are what most studies have; the others' intervals are checked at both ends of the users' share.
-@pytest.mark.parametrize(
-    ("users", "seeds", "short"),
-    [(0, 3, 0.035), (3, 3, 0.035), *((users, 6, 0.015) for users in (0, 0.5, 1, 3)), (0, 10, 0.015), (3, 10, 0.015)],
-)
+@pytest.mark.parametrize("users", [0, 0.5, 1, 3])
+@pytest.mark.parametrize(("seeds", "short"), [(3, 0.035), (6, 0.015), (10, 0.015)])
 def test_an_interval_covers_the_truth_as_often_as_it_says(users, seeds, short):
     rng = np.random.default_rng(0)
     at = users / seeds**0.5  # the users' error in units of the seeds'
@@ -193,7 +190,7 @@ def test_many_checks_of_no_difference_are_seldom_a_contradiction():
     rng = np.random.default_rng(0)
     said = [
         rules.verdict([rules.above("", intervals.gap(pd.Series(rng.normal(size=6)))) for _ in range(6)])
-        for _ in range(200)
+        for _ in range(400)
     ]
     assert np.mean([s == "contradicted" for s in said]) < 0.04
 

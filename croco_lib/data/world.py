@@ -67,15 +67,10 @@ class World:
     @property
     def fields(self) -> tuple[Field, ...]:
         """The seven fields of the rows: three of the user, three of the item, and the domain."""
-        sizes = {
-            "user": len(self.user_ids),
-            "group": GROUPS,
-            "activity": 10,
-            "item": len(self.item_ids),
-            "author": int(self.item_ids[:, 1].max()),
-            "category": CATEGORIES,
-        }
-        known = [Field(n, size + 1, n if n in ("user", "item") else "", np.arange(size)) for n, size in sizes.items()]
+        of_user = {"user": len(self.user_ids), "group": GROUPS, "activity": 10}
+        of_item = {"item": len(self.item_ids), "author": int(self.item_ids[:, 1].max()), "category": CATEGORIES}
+        sizes = (of_user | of_item).items()
+        known = [Field(n, size + 1, n if n in ("user", "item") else "", np.arange(size)) for n, size in sizes]
         return (*known, Field("domain", len(TABS) + 1, "domain", np.array(list(TABS))))
 
     def affinity(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
@@ -87,15 +82,10 @@ class World:
         logit = self.bias[domain] + (self.weights[domain].T * self.affinity(user, item)).sum(0)
         return (1 - self.noise) * expit(logit) + self.noise * self.rates[domain]
 
-    def users_in(self, s: int, count: int, rng: np.random.Generator) -> np.ndarray:
-        return rng.choice(len(self.user_ids), count, p=self.user_p[s])
-
-    def items_in(self, s: int, count: int, rng: np.random.Generator) -> np.ndarray:
-        return rng.choice(len(self.item_ids), count, p=self.item_p[s])
-
-    def pairs(self, s: int, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """`count` users and items as domain s shows them, 0-based."""
-        return self.users_in(s, count, rng), self.items_in(s, count, rng)
+    def pairs(self, s: int, count: int, who: np.random.Generator, what: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """`count` users and items as domain s shows them, 0-based: users drawn from `who`, then items from `what`."""
+        user = who.choice(len(self.user_ids), count, p=self.user_p[s])
+        return user, what.choice(len(self.item_ids), count, p=self.item_p[s])
 
     def rows(self, s: np.ndarray, user: np.ndarray, item: np.ndarray, luck: np.ndarray) -> Split:
         """Rows of 0-based users and items in the domains `s`, clicked where `luck` is below the truth. All [N]."""
@@ -105,7 +95,7 @@ class World:
 
     def draw(self, counts: np.ndarray, rng: np.random.Generator) -> Split:
         """New rows, `counts[s]` in domain s, clicks drawn from the truth."""
-        user, item = np.concatenate([self.pairs(s, n, rng) for s, n in enumerate(counts)], 1)
+        user, item = np.concatenate([self.pairs(s, n, rng, rng) for s, n in enumerate(counts)], 1)
         return self.rows(np.repeat(np.arange(len(counts)), counts), user, item, rng.random(counts.sum()))
 
     def fresh(self, rows: int = 5_000, seed: int = 0) -> Split:
@@ -176,7 +166,7 @@ def draw_world(
     rates = np.array([rate for _, rate in TABS.values()])
     truth = World(U, V, weights, np.zeros(S), rates, noise, user_ids, item_ids, user_p, item_p)
     for s in range(S):  # the bias that gives the domain its click rate
-        z = weights[s] @ truth.affinity(*truth.pairs(s, 50_000, rng))
+        z = weights[s] @ truth.affinity(*truth.pairs(s, 50_000, rng, rng))
         truth.bias[s] = brentq(lambda b, z=z, s=s: expit(b + z).mean() - rates[s], -20, 20)
     return truth
 

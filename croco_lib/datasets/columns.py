@@ -7,10 +7,11 @@ comes last.
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import polars as pl
@@ -74,6 +75,19 @@ class Totals:
         self.rows[split] += np.bincount(domain, minlength=self.rows.shape[1])
         self.clicks[split] += np.bincount(domain, clicked, minlength=self.rows.shape[1]).astype(int)
         self.unknown[split] += (features == UNKNOWN).sum(0)
+
+    def write(
+        self, files: Mapping[tuple[int, str], BinaryIO], split: np.ndarray, columns: Mapping[str, np.ndarray], item: int
+    ) -> None:
+        """Write a block into the files of each row's `split` [n], and count it; `item` is the place of that field."""
+        self.users[columns["domain"], columns["user"]] = True
+        self.items[columns["domain"], columns["features"][:, item]] = True
+        for s in range(len(SPLITS)):
+            here = np.flatnonzero(split == s)
+            rows = {name: column[here] for name, column in columns.items()}
+            self.add(s, rows["features"], rows["domain"], rows["label"])
+            for name, column in rows.items():
+                files[s, name].write(column.tobytes())
 
     def describe(self, names: tuple[str, ...]) -> dict[str, list]:
         """What `MultiDomainData.describe` says of the set."""
@@ -192,14 +206,8 @@ def write_rows(
         clicked = block.frame[kept.label].to_numpy().astype(np.float32)
         user = people.code(block).astype(np.int64) - 1
         user[user < 0] = people.vocabulary.size - 1  # those without a known user are one group
-        totals.users[domain, user] = True
-        totals.items[domain, features[:, item_at]] = True
-        for s in range(3):
-            here = np.flatnonzero(block.split == s)
-            totals.add(s, features[here], domain[here], clicked[here])
-            columns: tuple[np.ndarray, ...] = (features, domain, clicked, user)
-            for column, array in zip(DTYPES, columns, strict=True):
-                files[s, column].write(array[here].tobytes())
+        columns = {"features": features, "domain": domain, "label": clicked, "user": user}
+        totals.write(files, block.split, columns, item_at)
     for file in files.values():
         file.close()
     for coder in coders.values():

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..console import split_pairs
-from ..errors import CrocoError, parse_value
+from ..console import parse_pairs
+from ..errors import CrocoError
 
 app = typer.Typer(help="Which data is here, what is missing; fetch it, prepare it.", invoke_without_command=True)
 
@@ -62,10 +62,10 @@ def prepare_columns(
 
     given = dict(split=split, multi=multi, min_count=min_count, seed=seed)
     options = {key: value for key, value in given.items() if value is not None}
-    for key, value in split_pairs(option, "--option", "KEY=VALUE"):
-        if key in options:
-            raise CrocoError(f"{key} is given twice.")
-        options[key] = parse_value(value)
+    asked = parse_pairs(option, "--option")
+    if twice := options.keys() & asked.keys():
+        raise CrocoError(f"{min(twice)} is given twice.")
+    options |= asked
     reading = {k: v for k, v in dict(max_bad_share=max_bad_share, workers=workers).items() if v is not None}
     start = time.perf_counter()
     folder = prepare(name, **reading, **options)

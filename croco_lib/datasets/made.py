@@ -37,11 +37,12 @@ def in_full(options: dict) -> dict:
 
     Raises CrocoError for half a row, user or item. What is no number at all is left for `make_world` to refuse.
     """
-    parameters = inspect.signature(make_world).parameters
-    inspect.signature(make_world).bind(**options)  # a TypeError for an unknown one
+    signature = inspect.signature(make_world)
+    bound = signature.bind(**options)  # a TypeError for an unknown one
+    bound.apply_defaults()
     full = {}
-    for name, parameter in parameters.items():
-        value, kind = options.get(name, parameter.default), type(parameter.default)
+    for name, value in bound.arguments.items():
+        kind = type(signature.parameters[name].default)
         if isinstance(value, int | float) and not isinstance(value, bool):
             if kind is int and value != int(value):
                 raise CrocoError(f"world: {name} must be a whole number, not {value}.")
@@ -114,7 +115,7 @@ def draw_pieces(truth: World, counts: np.ndarray, rng: np.random.Generator, size
         who, what, luck = (ahead(rng, steps) for steps in (2 * done, 2 * done + n, 2 * total + done))
         for at in range(0, n, size):
             piece = min(size, n - at)
-            user, item = truth.users_in(s, piece, who), truth.items_in(s, piece, what)
+            user, item = truth.pairs(s, piece, who, what)
             yield truth.rows(np.full(piece, s), user, item, luck.random(piece))
         done += n
 
@@ -135,14 +136,8 @@ def write_rows(folder: Path, truth: World, part: np.ndarray, pieces: Iterator[Sp
         total=len(part), desc="world: drawing", unit="row", unit_scale=True, disable=not sys.stderr.isatty()
     ) as bar:
         for piece in pieces:
-            split = part[done : done + len(piece)]
-            totals.users[piece.domain, piece.user] = True
-            totals.items[piece.domain, piece.features[:, item_at]] = True
-            for s in range(len(SPLITS)):
-                rows = piece.take(np.flatnonzero(split == s))
-                totals.add(s, rows.features, rows.domain, rows.label)
-                for column, dtype in COLUMNS.items():
-                    files[s, column].write(getattr(rows, column).astype(dtype).tobytes())
+            columns = {name: np.asarray(getattr(piece, name), dtype) for name, dtype in COLUMNS.items()}
+            totals.write(files, part[done : done + len(piece)], columns, item_at)
             done += len(piece)
             bar.update(len(piece))
     for file in files.values():
