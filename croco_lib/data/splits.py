@@ -7,7 +7,8 @@ FRACTIONS = (0.8, 0.1, 0.1)  # train, valid, test [ours: the paper does not say]
 
 def split_random(rows: int, seed: int) -> np.ndarray:
     """0 (train), 1 (valid) or 2 (test) for each row, at random. The seed is the data's own, never the model's."""
-    order = np.random.default_rng(seed).permutation(rows)
+    order = np.arange(rows, dtype=np.int32 if rows < 1 << 31 else np.int64)  # of 300 M rows it is the largest array
+    np.random.default_rng(seed).shuffle(order)
     cuts = np.cumsum([round(rows * f) for f in FRACTIONS[:2]])
     part = np.full(rows, 2, np.int8)
     part[order[: cuts[1]]] = 1

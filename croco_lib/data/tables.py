@@ -121,22 +121,25 @@ def read_table(
     numbers: Sequence[str] = (),
     text: Sequence[str] | bool = (),
     separator: str | None = None,
+    columns: Sequence[str] = (),
 ) -> pl.DataFrame:
     """A CSV or Parquet file as a table. Columns named in `integers` must hold whole numbers, in `numbers` any.
 
-    Columns named in `text` (true: all) stay as they are written in a CSV, so that 007 is not 7. A CSV may be packed
-    with gzip, separated by comma, tab, semicolon or bar (or by `separator`), in UTF-8, UTF-16 or, with a warning,
-    Windows-1252; quoted values may hold line breaks. Raises DataError with file, line and column for a missing file,
-    a row cut short or a wrong type.
+    Columns named in `text` (true: all) stay as they are written in a CSV, so that 007 is not 7. Where `columns` are
+    given, a CSV must have them, and is read for them alone. It may be packed with gzip, separated by comma, tab,
+    semicolon or bar (or by `separator`), in UTF-8, UTF-16 or, with a warning, Windows-1252; quoted values may hold line
+    breaks. Raises DataError with file, line and column for a missing file, a row cut short or a wrong type.
     """
     path = Path(path)
     parts, is_csv = parts_of(path)
     if not is_csv:
         return _parquet(path, parts)
     encoding, separator, names = dialect(path, separator)
+    need(pl.DataFrame(schema=dict.fromkeys(names)), columns, path)
     types = dict.fromkeys(names if text is True else text or (), pa.string())
     types |= dict.fromkeys(integers, pa.int64()) | dict.fromkeys(numbers, pa.float64())
     convert = pa_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
+    convert.include_columns = list(columns)  # none: all
     parse = pa_csv.ParseOptions(delimiter=separator, newlines_in_values=True)
 
     def read(encoding: str, threads: bool) -> pa.Table:
@@ -167,7 +170,7 @@ def read_table(
             what = re.sub(r"Row #(\d+)", lambda m: f"line {line_of(path, int(m[1]) - 2)}", str(error))
             raise DataError(f"{path}: {what}.{' Mend or remove this line.' if 'line ' in what else ''}") from error
         raise
-    if len(set(table.column_names)) < table.num_columns:
+    if len(set(names)) < len(names):
         raise DataError(f"{path}: two columns have the same name. The first line must name each column once.")
     return pl.DataFrame(table)
 
@@ -182,11 +185,10 @@ def _parquet(path: Path, parts: list[Path]) -> pl.DataFrame:
 def need(table: pl.DataFrame, columns: Sequence[str], where: str | Path) -> None:
     """Raise DataError for the first of `columns` that the table lacks."""
     for column in columns:
-        if column not in table.columns:
-            try:
-                known("column", column, table.columns)
-            except ValueError as error:
-                raise DataError(f"{where}: {error}") from None
+        try:
+            known("column", column, table.columns)
+        except ValueError as error:
+            raise DataError(f"{where}: {error}") from None
 
 
 def no_gaps(table: pl.DataFrame, columns: Sequence[str], where: str | Path) -> None:

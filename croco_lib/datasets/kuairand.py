@@ -124,10 +124,9 @@ def _column(parts: list[Path], name: str) -> np.ndarray:
 
 def _distinct(parts: list[Path]) -> tuple[np.ndarray, dict]:
     """Which rows are kept, bool [rows of all parts]: of the five tabs, the first of its twins. And the notes on it."""
-    here, clicked = np.isin(_column(parts, "tab"), TABS), _column(parts, "is_click") == 1
-    distinct, first, odd = twins.mark(_column(parts, "row"), _column(parts, "whole"), clicked)
-    told = twins.notes(*(np.array([n.sum(), (n & here).sum()]) for n in (np.ones_like(here), distinct, first, odd)))
-    return here & first, {**told, "rows of other tabs dropped": int((first & ~here).sum())}
+    keep, counts = twins.first_of_twins(parts, pl.col("tab").is_in(TABS), pl.col("is_click"))
+    everywhere, here = (counts[0] - counts[2]).tolist()
+    return keep, {**twins.notes(counts), "rows of other tabs dropped": everywhere - here}
 
 
 def how_to_get(name: str) -> str:

@@ -91,9 +91,8 @@ def tables(folder: Path, name: str) -> tuple[pl.DataFrame, pl.DataFrame]:
 def _features(folder: Path, name: str, key: str, columns: list[str]) -> pl.DataFrame:
     """A user or video table, one row a key."""
     path = find_file(folder, name) or folder / name
-    table = read_table(path, integers=[key], numbers=["video_duration"])
     columns = [key, *columns]
-    need(table, columns, path)
+    table = read_table(path, integers=[key], numbers=["video_duration"], columns=columns)
     no_gaps(table, [key], path)
     if repeated := table.height - table[key].n_unique():
         raise DataError(f"{path}: {repeated} rows repeat a {key}; each must stand once.")

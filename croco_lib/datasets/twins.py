@@ -4,10 +4,12 @@ The hash is written out here, not taken from a library, whose next version may h
 interrupted goes on with the parts that are there, and their hashes must still find their twins.
 """
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 
-BUCKET = 50_000_000  # rows among which twins are looked for at a time
+BUCKET = 1 << 23  # rows among which twins are looked for at a time
 BLOCK = 1 << 14  # rows hashed at a time: what is in work then stays in the processor's cache
 
 
@@ -26,30 +28,38 @@ def hash_rows(table: pl.DataFrame, columns: list[str], start: np.ndarray) -> np.
     return mixed
 
 
-def mark(row: np.ndarray, whole: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Of N rows by their hashes, uint64 [N]: which are the first of those equal as a `whole`, which the first of those
-    equal in what makes a `row`, and which of the former have another label than their row's first. bool [3, N]."""
-    distinct, first, odd = marks = np.ones((3, len(row)), bool)
-    odd[:] = False
-    count = 1 + len(row) // BUCKET
-    for b in range(count):
-        rows = np.flatnonzero(row % np.uint64(count) == b) if count > 1 else np.arange(len(row))
-        values = pl.Series(row[rows])
-        first[rows] = values.is_first_distinct().to_numpy()
+def first_of_twins(parts: list[Path], here: pl.Expr, label: pl.Expr) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the parts' N rows are `here` and the first of their twins, bool [N]; and what `notes` tells of them.
+
+    The latter are numbers of rows [4, 2], everywhere and `here`: all; those equal to an earlier one as a `whole`; those
+    equal to an earlier one in what makes a `row`; and those equal in that alone, with another label than the first. The
+    parts hold hashes of both. Twins fall into one bucket, and every bucket is read from the parts anew, so that no
+    column is ever whole in memory.
+    """
+    log = pl.scan_parquet(parts, row_index_name="at").select("at", "row", "whole", here=here, label=label)
+    keep = np.zeros(log.select(pl.len()).collect().item(), bool)
+    buckets = 1 + len(keep) // BUCKET
+    counts = np.zeros((4, 2), int)
+    for b in range(buckets):
+        rows = log.filter(pl.col("row") % pl.lit(buckets, pl.UInt64) == b).collect()
+        first = rows["row"].is_first_distinct()
+        keep[rows.filter(first & rows["here"])["at"].to_numpy()] = True
         # Rows equal as a whole are equal in what makes a row, so the rest is told by the few that have a twin.
-        rows = rows[values.is_in(values.filter(pl.Series(~first[rows])).unique().implode()).to_numpy()]
-        twins = pl.DataFrame({"row": row[rows], "whole": whole[rows], "label": label[rows]})
-        distinct[rows] = twins["whole"].is_first_distinct().to_numpy()
-        other = twins.select(pl.col("label") != pl.col("label").first().over("row")).to_series().to_numpy()
-        odd[rows] = other & distinct[rows]
-    return marks
+        twins = rows.filter(rows["row"].is_in(rows.filter(~first)["row"].unique().implode()))
+        repeated = twins.filter(~pl.col("whole").is_first_distinct())
+        odd = twins.filter(
+            pl.col("whole").is_first_distinct() & (pl.col("label") != pl.col("label").first().over("row"))
+        )
+        counts += [(len(group), group["here"].sum()) for group in (rows, repeated, rows.filter(~first), odd)]
+    return keep, counts
 
 
-def notes(read: np.ndarray, distinct: np.ndarray, rows: np.ndarray, odd: np.ndarray) -> dict[str, dict[str, int]]:
-    """The notes on twins, from numbers of rows [2], of all tabs and of the five."""
-    counts = {
-        "exact duplicates dropped": read - distinct,
-        "further twins dropped": distinct - rows,
+def notes(counts: np.ndarray) -> dict[str, dict[str, int]]:
+    """The notes on twins, from the numbers that `first_of_twins` gives, of all tabs and of the five."""
+    _, whole, row, odd = counts
+    told = {
+        "exact duplicates dropped": whole,
+        "further twins dropped": row - whole,
         "further twins of another label": odd,
     }
-    return {what: dict(zip(("all tabs", "the five tabs"), n.tolist(), strict=True)) for what, n in counts.items()}
+    return {what: dict(zip(("all tabs", "the five tabs"), n.tolist(), strict=True)) for what, n in told.items()}
