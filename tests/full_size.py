@@ -1,19 +1,25 @@
 """The whole way at full size, on generated raw files: write, prepare, train one epoch; data/results/full_size.csv.
 
-`python tests/full_size.py FOLDER` needs about 12 GB of disk and half an hour on one core. Each finished stage leaves a
-file in FOLDER/stages, and is not run again.
+`python tests/full_size.py FOLDER` needs about 60 GB of disk and two hours on one core. Each finished stage leaves a
+file in FOLDER/stages, and is not run again. All of Ali-CCP is there to be prepared and to train the smaller model; both
+models train on ten million rows.
 """
 
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SETS = {"kuairand-1k": (11_713_045, 1_000, 4_369_953), "ali-ccp": (10_000_000, 200_000, 1_000_000)}
+SETS = [  # data, rows, users (Ali-CCP's profiles in each half), items, and what is done with them
+    ("kuairand-1k", 11_713_045, 1_000, 4_369_953, ("prepare", "shared-bottom", "crocodile")),
+    ("ali-ccp", 10_000_000, 200_000, 1_000_000, ("prepare", "shared-bottom", "crocodile")),
+    ("ali-ccp", 85_300_000, 800_000, 4_300_000, ("prepare", "shared-bottom")),
+]
 COLUMNS = [
     "data",
     "what",
@@ -29,56 +35,45 @@ COLUMNS = [
 ]
 
 
-def run(command: list[str], folder: Path) -> tuple[float, float, str]:
-    """Seconds, peak MiB and standard output of the command, on one thread."""
+def run(command: str, folder: Path) -> tuple[float, float, str]:
+    """Seconds, peak MiB and standard output of `python -m command`, on one thread."""
     places = {"CROCO_DATA": str(folder / "raw"), "CROCO_PREPARED": str(folder / "prepared"), "OMP_NUM_THREADS": "1"}
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | places
+        [sys.executable, "-m", *command.split()], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | places
     )
     out = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        sys.exit(f"{' '.join(command)} failed")
+        sys.exit(f"{command} failed")
     return time.perf_counter() - start, usage.ru_maxrss / 1024, out
 
 
-def stage(folder: Path, data: str, what: str) -> dict:
+def stage(home: Path, what: str, data: str, rows: int, users: int, items: int) -> dict:
     """One row of the table: of `prepare`, or of training the model `what`."""
-    path = folder / "stages" / f"{data}-{what}.json"
+    folder = home / f"{data}-{rows}"
+    path = home / "stages" / f"{data}-{rows}-{what}.json"
     if path.is_file():
         return json.loads(path.read_text())
-    rows, users, items = SETS[data]
-    if not (folder / "raw" / data).is_dir():
-        run(
-            [
-                "-m",
-                "croco_lib.study.raw",
-                data,
-                "--rows",
-                str(rows),
-                "--users",
-                str(users),
-                "--items",
-                str(items),
-                "--folder",
-                str(folder / "raw" / data),
-            ],
-            folder,
-        )
+    if not (raw := folder / "raw" / data).is_dir():
+        draft = raw.with_name("draft")  # so that files cut short by an interruption are not taken for whole ones
+        shutil.rmtree(draft, ignore_errors=True)
+        size = f"--rows {rows} --users {users} --items {items}"
+        run(f"croco_lib.study.raw {data} {size} --folder {draft}", folder)
+        draft.rename(raw)
     command = (
-        f"-m croco_lib data prepare {data}"
+        f"data prepare {data}"
         if what == "prepare"
-        else f"-m croco_lib fit {what} --data {data} --epochs 1 --batch-size 4096 --threads 1 --json"
-    ).split()
-    seconds, peak, out = run(command, folder)
+        else f"fit {what} --data {data} --epochs 1 --batch-size 4096 --threads 1 --json"
+    )
+    seconds, peak, out = run(f"croco_lib {command}", folder)
     row = {
         "data": data,
         "what": what,
         "rows": rows,
         "seconds": round(seconds, 1),
         "peak MiB": round(peak),
-        "command": "croco " + " ".join(command[2:]),
+        "command": f"croco {command}",
         "date": time.strftime("%Y-%m-%d"),
     }
     if what == "prepare":
@@ -98,7 +93,7 @@ def stage(folder: Path, data: str, what: str) -> dict:
 
 
 if __name__ == "__main__":
-    rows = [stage(Path(sys.argv[1]), data, what) for data in SETS for what in ("prepare", "shared-bottom", "crocodile")]
+    rows = [stage(Path(sys.argv[1]), what, *sizes) for *sizes, stages in SETS for what in stages]
     with (ROOT / "data" / "results" / "full_size.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

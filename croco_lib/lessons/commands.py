@@ -1,5 +1,6 @@
 """The command of this wing: `croco lessons`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ def lessons(
     profile: Annotated[str, typer.Option(help="tiny (for tests), fast (about a minute a lesson) or full.")] = "fast",
     as_saved: Annotated[bool, typer.Option("--as-saved", help="For --html: as saved, none is run.")] = False,
 ) -> None:
-    """Run the lessons in order, a line each; --html leaves a site to read offline."""
+    """Run the lessons, one a core at a time, a line each; --html leaves a site to read offline."""
     from .notebooks import paths, run_all, site
 
     if as_saved:
@@ -27,14 +28,10 @@ def lessons(
     total = sum(p.name.startswith(only) for p in paths())
     if not total:
         raise CrocoError(f"No lesson's name starts with {only!r}. Known: {', '.join(p.stem for p in paths())}.")
-    typer.echo(f"running {total} lessons …")
-    done = 0
-    for name, seconds in run_all(only, save, html, profile):
-        if seconds is None:
-            typer.echo(f"[{done + 1}/{total}] {name} …")
-        else:
-            done += 1
-            typer.echo(f"[{done}/{total}] {name}  {seconds:.0f} s")
+    at_once = min(total, os.cpu_count() or 1)
+    typer.echo(f"running {total} lessons, {at_once} at a time …" if total > 1 else "running one lesson …")
+    for done, (name, seconds) in enumerate(run_all(only, save, html, profile, at_once), start=1):
+        typer.echo(f"[{done}/{total}] {name}  {seconds:.0f} s")
     if html:
         typer.echo(f"To read: {html}/index.html")
 
