@@ -71,11 +71,13 @@ def test_covariance_loss_adds_up_in_single_precision_or_better(dtype):
     O = (torch.from_numpy(np.random.default_rng(3).normal(size=(3, 500, 4))) + 20).to(dtype).requires_grad_()
     exact = O.detach().double().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = losses.covariance_loss(O)
+        loss, blocks = losses.covariance_loss(O), losses.cross_covariance(O)
         loss.backward()
     losses.covariance_loss(exact).backward()
     assert loss.dtype == (dtype if dtype == torch.float64 else torch.float32) and O.grad.dtype == dtype
     assert abs(loss.item() - losses.covariance_loss(exact).item()) < 1e-5 * loss.item()
+    assert (blocks - losses.cross_covariance(exact)).abs().max() < 1e-5 * blocks.abs().max()
+    assert blocks.dtype == loss.dtype
     assert (O.grad - exact.grad).abs().max() < (0.01 if dtype == torch.bfloat16 else 1e-4) * exact.grad.abs().max()
 
 

@@ -144,6 +144,50 @@ def test_unknown_names_are_answered_with_the_nearest(small_world):
     assert options_of("crocodile")["sets"] == 5
 
 
+SETS = {"single-domain": 5, "me-mmoe": 5, "crocodile": 5, "me-ple": 6, "sdem": 6}  # all other models: one
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_have_the_same_sizes_and_as_many_embedding_sets_as_they_should(small_world, name):
+    assert {"dim": 16, "expert": (64, 32), "tower": (16,)}.items() <= options_of(name).items()
+    assert build(name, small_world).embedding.sets == SETS.get(name, 1)
+    assert build(name, small_world, dim=4).embedding.table.embedding_dim == 4 * SETS.get(name, 1)
+    narrow = build(name, small_world, tower=(3,))
+    assert 3 in [m.in_features for m in narrow.modules() if isinstance(m, torch.nn.Linear)]
+
+
+MIXED = ["shared-bottom", "single-domain", "mmoe", "me-mmoe", "sdem", "crocodile"]  # towers that read one mixture
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_what_a_model_says_of_its_experts_and_gate_makes_its_logits(small_world, batch, name):
+    features, domain, _ = batch
+    model = build(name, small_world)
+    out = model(features, domain)
+    t = out.experts[0] if out.gate is None else (out.gate * out.experts).sum(0)
+    assert torch.allclose(model.towers(t, domain), out.logits, atol=1e-6)
+
+
+def test_hinets_gate_is_each_experts_mean_weight_in_the_towers_three_inputs(small_world, batch):
+    features, domain, _ = batch
+    model = build("hinet", small_world)
+    out, k = model(features, domain), 2
+    streams = out.gate.squeeze(-1).unflatten(0, (6, k))  # [S + 1, k, N]
+    within = model.within(model.embedding(features).expand(6, -1, -1)).softmax(-1).transpose(1, 2)  # [S + 1, k, N]
+    assert torch.allclose(streams[5], within[5] / 3, atol=1e-6)  # the shared stream
+    rows = torch.arange(len(domain))
+    assert torch.allclose(streams[domain, :, rows], within[domain, :, rows] / 3, atol=1e-6)  # the row's own
+    assert torch.allclose(out.gate.sum(0), torch.ones(len(domain), 1), atol=1e-6)
+    assert torch.equal(out.experts, model.experts(model.embedding(features)))
+
+
+def test_hinet_needs_another_domain(small_world):
+    one = replace(small_world, domains=small_world.domains[:1])
+    with pytest.raises(CrocoError, match="hinet .* needs two domains or more"):
+        build("hinet", one)
+    build("hinet", replace(small_world, domains=small_world.domains[:2]))
+
+
 # ------------------------------------------------------------------------ models against their equations
 
 
@@ -297,6 +341,14 @@ def test_pepnets_prior_holds_the_author_where_a_field_is_called_so(small_world, 
     assert model.epnet[0].in_features == 3 * (1 + len(fields))
 
 
+def test_pepnet_takes_one_field_for_the_author(small_world):
+    names = {"author": "author_id", "category": "author"}
+    fields = tuple(replace(f, name=names.get(f.name, f.name)) for f in small_world.fields)
+    assert {"author_id", "author"} <= {f.name for f in fields}
+    model = build("pepnet", replace(small_world, fields=fields), dim=3)
+    assert model.ppnet[0][0].in_features == 3 * (2 + 1 + len(fields))
+
+
 def check_equations(data, batch, name, options):
     model = build(name, data, dim=3, expert=(5, 4), tower=(3,), **options)
     with torch.no_grad():  # no parameter at a value that would hide it
@@ -414,6 +466,7 @@ def test_star_normalises_each_domain_by_its_own_rows(small_world, batch):
     z = model.norm(model.embedding(features)[0], domain)
     for s in range(5):
         assert torch.allclose(z[domain == s].mean(0), torch.zeros(z.shape[1]), atol=1e-3)
+    assert all(norm.weight is None for norm in model.norm.norms)  # its scales are γ and γ_s, nothing else
     model(features[:1], domain[:1])  # one row in training mode: its domain's running means
 
 
@@ -425,6 +478,24 @@ def test_adasparse_closes_neurons_and_is_drawn_to_its_sparsity(small_world, batc
     model = build("adasparse", small_world, epsilon=0.0)
     model(*batch[:2]).penalty.backward()
     assert all(pruner.bias.grad.sum() > 0 for pruner in model.pruners)  # a step down the gradient closes neurons
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.4, 0.47, 0.48, 0.49, 0.5, 0.6])
+def test_adasparses_penalty_is_its_formula(small_world, batch, epsilon):
+    """Σ over layers of WEIGHT (r − 0.2)² / layers, for shares of closed neurons r outside of [0.15, 0.25]."""
+    from croco_lib.models import adasparse as module
+
+    features, domain, _ = batch
+    model = build("adasparse", small_world, epsilon=epsilon)
+    h = model.embedding(features)[0]
+    e_s, expected = h.unflatten(1, (features.shape[1], -1))[:, small_world.column("domain")], 0.0
+    for i, (pruner, layer) in enumerate(zip(model.pruners, model.layers, strict=True)):
+        h = torch.relu(h) if i else h
+        share = pruner(torch.cat([e_s, h], 1)).sigmoid()
+        r = (share <= epsilon).double().mean().item()
+        expected += module.WEIGHT * (not 0.15 <= r <= 0.25) * (r - 0.2) ** 2 / len(model.layers)
+        h = layer(torch.where(share > epsilon, module.BETA * share, 0) * h)
+    assert model(features, domain).penalty.item() == pytest.approx(expected, rel=1e-4, abs=1e-9)
 
 
 def test_options_are_checked_by_kind(small_world):
