@@ -49,7 +49,7 @@ def style() -> None:
 
 def domain_palette(domains) -> dict:
     """The same colour for the same domain in every figure."""
-    return dict(zip(domains, sns.color_palette("crest_r", len(domains)), strict=True))
+    return dict(zip(domains, sns.color_palette("mako", len(domains)), strict=True))
 
 
 def covariance_heatmaps(

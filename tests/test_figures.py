@@ -1,12 +1,14 @@
 """Explorers redraw, show errors in words and carry a still; heat maps are signed and centred."""
 
 import base64
+import io
 
 import ipywidgets as W
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 from croco_lib import CrocoError, plots
 from croco_lib.lessons import widgets
@@ -41,10 +43,30 @@ def test_every_control_is_labelled(shown):
     assert {name: c.description for name, c in box.controls.items()} == {"n": "n", "two_words": "two words"}
 
 
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
 def test_explorer_shows_a_still_of_its_first_drawing(shown):
     box = widgets.explore(draw, n=W.IntSlider(1, 1, 5))
-    assert base64.b64decode(shown[0]["image/png"]) == box.image.value
+    np.testing.assert_array_equal(pixels(base64.b64decode(shown[0]["image/png"])), pixels(box.image.value))
     assert "application/vnd.jupyter.widget-view+json" in shown[0]
+
+
+def test_explorer_shows_the_stills_that_it_is_given(shown):
+    widgets.explore(draw, [dict(n=2), {}], n=W.IntSlider(1, 1, 5))
+    still = pixels(base64.b64decode(shown[0]["image/png"]))
+    np.testing.assert_array_equal(still, np.hstack([pixels(widgets.png(draw(n))) for n in (2, 1)]))
+    with pytest.raises(ValueError, match="three is too many"):
+        widgets.explore(draw, [dict(n=3)], n=W.IntSlider(1, 1, 5))
+
+
+def test_a_sheet_begins_a_new_row_where_its_width_ends():
+    pictures = [widgets.png(draw(n)) for n in (1, 2, 4)]
+    one, two, three = map(pixels, pictures)
+    page = pixels(widgets.sheet(pictures, width=2 * one.shape[1] + 1))
+    rows = np.hstack([one, two]), np.hstack([three, np.full_like(one, 255)])
+    np.testing.assert_array_equal(page, np.vstack(rows))
 
 
 def test_explorer_says_what_went_wrong_and_recovers(shown):
@@ -81,7 +103,7 @@ def test_projections_light_the_nearest_of_the_chosen_set(shown, monkeypatch):
     box.controls["nearest_in"].value = 2
     box.controls["dimensions"].value = 3
     assert box.message.value == ""
-    for E, got in ((tables[0], lit[0]), (tables[1], lit[1])):
+    for E, got in ((tables[0], lit[0]), (tables[1], lit[-1])):
         cosine = E @ E[0] / np.linalg.norm(E, axis=1) / np.linalg.norm(E[0])
         assert set(got) == set(np.argsort(-cosine)[1:4])
 

@@ -2,13 +2,14 @@
 
 import base64
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets as W
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
+from PIL import Image
 
 from .. import metrics, plots
 from ..errors import CrocoError
@@ -23,21 +24,38 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def explore(draw: Callable[..., Figure], **controls: W.Widget) -> W.VBox:
+def sheet(pictures: list[bytes], width: int = 1100) -> bytes:
+    """PNGs on one white page, as many beside each other as its width allows."""
+    images = [Image.open(io.BytesIO(picture)) for picture in pictures]
+    wide, high = max(image.width for image in images), max(image.height for image in images)
+    across = min(len(images), max(1, width // wide))
+    page = Image.new("RGB", (across * wide, -(-len(images) // across) * high), "white")
+    for i, image in enumerate(images):
+        page.paste(image, (i % across * wide, i // across * high))
+    buffer = io.BytesIO()
+    page.save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def explore(draw: Callable[..., Figure], stills: Sequence[Mapping] = ({},), **controls: W.Widget) -> W.VBox:
     """Show `draw(**values)` under its controls and draw again when one changes.
 
-    Displays the widget and a PNG of the first drawing in one bundle: a viewer without a kernel shows the picture. An
-    error in `draw` is shown under the figure in words. Returns the box; `box.controls` holds the controls by name and
-    `box.message` the last error.
+    Displays the widget and a PNG in one bundle, so that a viewer without a kernel shows the picture: the first drawing,
+    or one for each of `stills`, the values of controls that differ from the first. An error in `draw` is shown
+    under the figure in words. Returns the box; `box.controls` holds the controls by name and `box.message` the last
+    error.
     """
-    image, message = W.Image(format="png", layout=W.Layout(max_width="100%", align_self="flex-start")), W.HTML()
+    picture, message = W.Image(format="png", layout=W.Layout(max_width="100%", align_self="flex-start")), W.HTML()
     for name, control in controls.items():
         control.description = control.description or name.replace("_", " ")
         control.style.description_width = "initial"
 
+    def drawn(**other) -> bytes:
+        return png(draw(**{name: control.value for name, control in controls.items()} | other))
+
     def redraw(_=None) -> None:
         try:
-            image.value = png(draw(**{name: control.value for name, control in controls.items()}))
+            picture.value = drawn()
             message.value = ""
         except Exception as error:  # shown to the reader: a callback's traceback would be lost
             message.value = f"<b>This choice cannot be drawn:</b> {error}"
@@ -48,10 +66,10 @@ def explore(draw: Callable[..., Figure], **controls: W.Widget) -> W.VBox:
     if message.value:
         raise ValueError(message.value)
     row = W.HBox(list(controls.values()), layout=W.Layout(flex_flow="row wrap"))
-    box = W.VBox([row, image, message])
-    box.controls, box.message, box.image = controls, message, image
+    box = W.VBox([row, picture, message])
+    box.controls, box.message, box.image = controls, message, picture
     bundle = box._repr_mimebundle_()
-    bundle["image/png"] = base64.b64encode(image.value).decode()
+    bundle["image/png"] = base64.b64encode(sheet([drawn(**other) for other in stills])).decode()
     bundle["text/plain"] = "An explorer: run the notebook to move its controls."
     display(bundle, raw=True)
     return box
@@ -77,10 +95,12 @@ def covariances(snapshots: Mapping[str, Mapping], experts: int, label: str = "co
     first = next(iter(snapshots.values()))
     if any(list(row) != list(first) for row in snapshots.values()):
         raise CrocoError("covariances: every row of snapshots needs the same columns.")
+    columns = list(first)
     return explore(
         draw,
+        [dict(run=run, step=columns[i]) for run in snapshots for i in (0, -1)],  # the first and the last of every row
         run=W.Dropdown(options=list(snapshots), description=names.get("run", "run")),
-        step=W.SelectionSlider(options=list(first), value=list(first)[-1], description=names.get("step", "step")),
+        step=W.SelectionSlider(options=columns, value=columns[-1], description=names.get("step", "step")),
     )
 
 
@@ -102,6 +122,7 @@ def projections(tables: np.ndarray, names: list[str], colour: list | None = None
 
     return explore(
         draw,
+        [{}, dict(nearest_in=len(tables))],
         chosen=W.Dropdown(options=names),
         nearest_in=W.IntSlider(1, 1, len(tables), description="nearest in set"),
         dimensions=W.ToggleButtons(options=[2, 3]),
