@@ -143,10 +143,41 @@ def test_a_gap_is_the_seeds_mean_and_its_error_that_of_seeds_and_users(folder, m
     g, wide = T.gap("crocodile", "shared-bottom", metric), T.metric(metric)
     d = wide["crocodile"] - wide["shared-bottom"]
     assert g.value == pytest.approx(d.mean())
-    drawn = T.users.query("part == 'all' and split == 'test'").pivot(index="draw", columns="model", values=metric)
+    drawn = T.users.query("part == 'all' and split == 'test' and seeds == @g.seeds")
+    drawn = drawn.pivot(index="draw", columns="model", values=metric)
     users = (drawn["crocodile"] - drawn["shared-bottom"]).std()
     assert users > 0 and g.error == pytest.approx(np.hypot(stats.sem(d.dropna()), users))
     assert (drawn.mean() - wide.mean()).abs().max() < 0.02  # the draws lie around what was measured
+
+
+def test_a_difference_of_ten_seeds_from_six_has_draws_over_the_same_six():
+    rng = np.random.default_rng(0)
+    seeds, luck = pd.Series(rng.normal(size=10)), rng.normal(size=(200, 10))  # of the users, a seed each
+
+    def side(count, own=0.0):
+        means = {n: luck[:, :n].mean(1) + own for n in (6, 10) if n <= count}
+        return tables.Side(seeds[:count] + own, pd.DataFrame(means))
+
+    six = side(10) - side(6, own=0.01)
+    assert six.draws.std() < 1e-12 and len(six.seeds) == 6 and six.gap().error < 1e-12  # all that they share cancels
+    assert side(10).draws.equals(side(10).resampled[10]) and len((side(10) - side(10)).seeds) == 10
+    with pytest.raises(CrocoError, match="no draws of the test users over the same 3 seeds"):
+        (side(10) - tables.Side(seeds[:3], pd.DataFrame({3: luck[:, :3].mean(1)}))).gap()
+
+
+def test_the_draws_are_means_over_the_first_seeds(folder):
+    T, (loaded, _) = tables.Tables("main", DATA, folder), jobs.load_with_fresh(DATA)
+    user = np.unique(loaded.test.user, return_inverse=True)[1]
+    draws = np.random.default_rng(0).multinomial(user.max() + 1, np.full(user.max() + 1, 1 / (user.max() + 1)), 200)
+    final = T.runs[(T.runs.stage == "final") & (T.runs.model == "crocodile")]
+    each = {}
+    for run in final.itertuples():
+        score = np.load(folder / "runs" / f"{run.key}.npz")["test"]
+        each[run.seed] = resampling._under_draws(loaded.test.label, score, user, draws)[0]
+    means = T.users.query("model == 'crocodile' and part == 'all' and split == 'test'")
+    for n, group in means.groupby("seeds"):
+        np.testing.assert_allclose(group.auc, np.mean([auc for seed, auc in each.items() if seed < n], 0), atol=1e-9)
+    assert set(means.seeds) == {2, len(each)}
 
 
 def test_the_resampled_gauc_is_that_of_the_users_that_were_drawn():

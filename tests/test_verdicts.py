@@ -73,14 +73,14 @@ def plant(folder, data, truth, noise=5e-4, users=3e-4, rows=ROWS, fail=(), seeds
                         ]
                     values += inside(key, model, label, truth, rows, rng)
                 resampled += [
-                    ("test", part, model, label, draw, *rng.normal(0.78, users / 2**0.5, 2))
+                    ("test", part, model, label, seeds, draw, *rng.normal(0.78, users / 2**0.5, 2))
                     for part in parts
                     for draw in range(200)
                 ]
         for kind, columns, table in (
             ("runs", None, runs),
             ("values", ["key", "split", "part", "metric", "value"], values),
-            ("users", ["split", "part", "model", "variant", "draw", "auc", "gauc"], resampled),
+            ("users", ["split", "part", "model", "variant", "seeds", "draw", "auc", "gauc"], resampled),
             ("costs", ["key", "model", "seconds", "rows_per_second", "date"], costs),
         ):
             pd.DataFrame(table, columns=columns).to_csv(room.file_of(study, data, kind, folder), index=False)

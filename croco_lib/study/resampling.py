@@ -15,10 +15,16 @@ RESAMPLED = ("auc", "gauc")  # under the bootstrap draws
 
 
 def resampled_users(data: str, made: list[tuple], folder: Path) -> pd.DataFrame:
-    """AUC and gAUC under each bootstrap draw of the test users, means over seeds: split, part, model, variant, draw, ….
+    """AUC and gAUC under each bootstrap draw of the test users: split, part, model, variant, seeds, draw, ….
 
-    Users are drawn with replacement, the same draws for every model, so that any two can be compared draw by draw.
+    Users are drawn with replacement, the same draws for every model, so that any two can be compared draw by draw. The
+    values are means over the first so many `seeds` of a model: all of its own, and as many as any other model has, so
+    that a model of ten seeds can be held against one of six over the same six.
     """
+    plans: dict[tuple, list[dict]] = {}  # (model, variant) → its jobs
+    for model, variant, _, job in made:
+        plans.setdefault((model, label_of(variant)), []).append(job)
+    counts = sorted({len(jobs) for jobs in plans.values()})
     loaded, fresh = load_with_fresh(data)
     rows: list[tuple] = []
     for split, held in (("test", loaded.test), ("fresh", fresh)):
@@ -28,20 +34,15 @@ def resampled_users(data: str, made: list[tuple], folder: Path) -> pd.DataFrame:
         count = int(user.max()) + 1
         draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), DRAWS)  # [draws, users]
         parts = {"all": slice(None), **{name: held.domain == s for s, name in enumerate(loaded.domains)}}
-        for model, variant in dict.fromkeys((m, label_of(v)) for m, v, *_ in made):
-            files = [
-                folder / "runs" / f"{key_of(job)}.npz" for m, v, _, job in made if (m, label_of(v)) == (model, variant)
-            ]
-            logits = [np.load(path)[split] for path in files if path.is_file()]  # a failed run leaves none
-            for part, here in parts.items() if logits else ():
-                auc, gauc = zip(
-                    *(_under_draws(held.label[here], score[here], user[here], draws) for score in logits), strict=True
-                )
-                rows += [
-                    (split, part, model, variant, draw, *values)
-                    for draw, values in enumerate(zip(np.mean(auc, 0), np.mean(gauc, 0), strict=True))
-                ]
-    return pd.DataFrame(rows, columns=["split", "part", "model", "variant", "draw", *RESAMPLED])
+        for (model, variant), jobs in plans.items():
+            files = {job["seed"]: folder / "runs" / f"{key_of(job)}.npz" for job in jobs}
+            logits = {seed: np.load(path)[split] for seed, path in sorted(files.items()) if path.is_file()}
+            for part, here in parts.items() if logits else ():  # a failed run has left none
+                each = [_under_draws(held.label[here], score[here], user[here], draws) for score in logits.values()]
+                for n in counts[: counts.index(len(jobs)) + 1]:
+                    mean = np.mean([values for seed, values in zip(logits, each, strict=True) if seed < n], 0)
+                    rows += [(split, part, model, variant, n, draw, *values) for draw, values in enumerate(mean.T)]
+    return pd.DataFrame(rows, columns=["split", "part", "model", "variant", "seeds", "draw", *RESAMPLED])
 
 
 def _under_draws(label: np.ndarray, score: np.ndarray, user: np.ndarray, draws: np.ndarray) -> tuple:

@@ -28,15 +28,30 @@ def release(text: str | None) -> str:
 class Side:
     """What a difference is made of: a value a seed, and one a bootstrap draw of the test users where it was resampled.
 
-    One side minus another goes seed with seed and draw with draw; of one study, or of two on the same data.
+    One side minus another goes seed with seed and draw with draw; of one study, or of two on the same data. `resampled`
+    has a row a draw and a column for each number of first seeds that its means are over.
     """
 
     seeds: pd.Series
-    draws: pd.Series | None
+    resampled: pd.DataFrame | None
 
     def __sub__(self, other: "Side") -> "Side":
-        draws = None if self.draws is None or other.draws is None else self.draws - other.draws
-        return Side(self.seeds - other.seeds, draws)
+        resampled = None
+        if self.resampled is not None and other.resampled is not None:
+            both = self.resampled.columns.intersection(other.resampled.columns)
+            resampled = self.resampled[both] - other.resampled[both]
+        return Side((self.seeds - other.seeds).dropna(), resampled)
+
+    @property
+    def draws(self) -> pd.Series | None:
+        """A mean a draw, over the seeds that stand in `seeds`. Raises CrocoError where the draws are over fewer."""
+        if self.resampled is None or self.seeds.empty:
+            return None
+        needed = int(self.seeds.index.max()) + 1
+        over = [n for n in self.resampled.columns if n >= needed]
+        if not over:
+            raise CrocoError(f"The two sides have no draws of the test users over the same {needed} seeds.")
+        return self.resampled[min(over)]
 
     def gap(self) -> Gap:
         """This difference with its interval."""
@@ -114,7 +129,10 @@ class Tables:
     def users(self) -> pd.DataFrame:
         path = file_of(self.study, self.data, "users", self.folder)
         # Only a metric may be missing: "" is also the name of a variant.
-        return pd.read_csv(path, keep_default_na=False, na_values={metric: [""] for metric in RESAMPLED})
+        users = pd.read_csv(path, keep_default_na=False, na_values={metric: [""] for metric in RESAMPLED})
+        if "seeds" not in users:
+            raise CrocoError(f"{path} was written by an older version. Run the study again; what is trained is kept.")
+        return users
 
     def metric(self, metric: str, part: str = "all", split: str = "test", by: str = "model") -> pd.DataFrame:
         """A row a seed, a column a model (or variant)."""
@@ -169,7 +187,7 @@ class Tables:
         if metric not in RESAMPLED:
             return Side(seeds, None)
         drawn = of(self.users.query("part == @part and split == @split"))
-        return Side(seeds, drawn.set_index("draw")[metric])
+        return Side(seeds, drawn.pivot(index="draw", columns="seeds", values=metric))
 
     def gap(self, one: Who, other: Who, metric: str = "auc", part: str = "all", split: str = "test") -> Gap:
         """One model or variant of this study minus another."""
