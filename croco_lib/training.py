@@ -157,7 +157,7 @@ def train(
     keep: ModuleType = checkpoint,
 ) -> Run:
     """What `fit` does, the options as one object; `keep` is the room that keeps the run, another for sharded tables."""
-    accelerator = Accelerator()  # takes its precision from the environment, where `accelerate config` left one
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())  # CPUs it must be told of: they may be several
     rank, processes = accelerator.process_index, accelerator.num_processes
     lazy = sum(field.size for field in data.fields) >= LAZY_FROM if options.lazy is None else options.lazy
     settings = keep.settings_of(model, data, options, lazy, accelerator)

@@ -37,7 +37,6 @@ def launch(processes: int, *words, **environment) -> subprocess.CompletedProcess
         text=True,
         env={
             **os.environ,
-            "ACCELERATE_USE_CPU": "true",
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
             **environment,
