@@ -297,6 +297,11 @@ def test_recovery_finds_planted_facets():
     assert mixed_score < score - 0.2
     noise = rng.normal(size=(3, 300, 2))
     assert abs(metrics.recovery(noise, facets)[1]) < 0.1
+    pairs = table[table.matched]
+    assert sorted(pairs.set) == ["set 1", "set 2", "set 3"] and pairs.facet.nunique() == 3
+    assert pairs.r2.sum() == pytest.approx(best) and list(table) == ["set", "facet", "r2", "matched"]
+    alone, score = metrics.recovery(facets[:1], facets[:1])  # nothing is left to be the rest
+    assert score == pytest.approx(alone.r2.item()) and alone.matched.item()
 
 
 @settings(max_examples=60, deadline=None)

@@ -156,6 +156,15 @@ def test_models_have_the_same_sizes_and_as_many_embedding_sets_as_they_should(sm
     assert 3 in [m.in_features for m in narrow.modules() if isinstance(m, torch.nn.Linear)]
 
 
+@each_model
+def test_experts_may_have_any_number_of_layers_and_files_hold_only_what_is_trained(small_world, batch, name, options):
+    model = build(name, small_world, expert=(6, 5, 4), tower=(3,), **options)
+    assert model(*batch[:2]).logits.shape == batch[1].shape
+    measured = {key for key in model.state_dict() if "running" in key or "num_batches" in key}  # STAR's running means
+    assert set(model.state_dict()) - measured == {key for key, _ in model.named_parameters()}
+    assert bool(measured) == (name == "star")
+
+
 MIXED = ["shared-bottom", "single-domain", "mmoe", "me-mmoe", "sdem", "crocodile"]  # towers that read one mixture
 
 
