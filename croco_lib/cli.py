@@ -180,10 +180,8 @@ def as_json(run, table, data) -> dict:
 def extra_of(module: str) -> str:
     """Which extra of pyproject.toml brings what is missing, in words."""
     if module.startswith(("torchrec", "fbgemm")):
-        return (
-            "On GPUs its extra brings it: pip install 'croco-lib[distributed]'; without: pip install "
-            "'croco-lib[distributed-cpu]' && pip install --no-deps torchrec==1.8.0"
-        )
+        cpu = "'croco-lib[distributed-cpu]' && pip install --no-deps torchrec==1.8.0"
+        return f"On GPUs its extra brings it: pip install 'croco-lib[distributed]'; without: pip install {cpu}"
     extra = "serving" if module.startswith("onnx") else "peer" if module.startswith("torch_rechub") else "lessons"
     return f"Its extra brings it: pip install 'croco-lib[{extra}]'"
 
@@ -195,9 +193,8 @@ def main() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         app()
-    except ModuleNotFoundError as error:
-        typer.echo(f"croco: {error.name} is not installed. {extra_of(error.name or '')}", err=True)
-        sys.exit(1)
-    except CrocoError as error:
-        typer.echo(f"croco: {error}", err=True)
+    except (ModuleNotFoundError, CrocoError) as error:
+        absent = error.name or "" if isinstance(error, ModuleNotFoundError) else None
+        said = error if absent is None else f"{absent} is not installed. {extra_of(absent)}"
+        typer.echo(f"croco: {said}", err=True)
         sys.exit(1)

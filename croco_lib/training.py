@@ -1,5 +1,6 @@
 """Training on CPU or GPU, in one process or several, through one path."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -26,6 +27,9 @@ from .models import name_of
 from .optimizers import LAZY_FROM, adam, decay
 from .options import TrainOptions
 from .schema import MultiDomainData, Split
+
+# What a launcher has started belongs together; of processes without CUDA accelerate must be told that.
+ON_CPUS = "WORLD_SIZE" in os.environ and not torch.cuda.is_available()
 
 
 @dataclass
@@ -142,9 +146,8 @@ def _progress_bar(name: str, step: int, last: int, silent: bool) -> tqdm:
 def _finished(model: nn.Module, state: RunState, settings: dict, options: TrainOptions) -> Run:
     impatient = state.waited >= options.patience
     stopped = f"no better for {options.patience} evaluations" if impatient else f"all {options.epochs} epochs done"
-    return Run(
-        model, state.table(), settings, state.best_step, state.seconds, state.rows / max(state.trained, 1e-9), stopped
-    )
+    rate = state.rows / max(state.trained, 1e-9)
+    return Run(model, state.table(), settings, state.best_step, state.seconds, rate, stopped)
 
 
 def train(
@@ -157,7 +160,7 @@ def train(
     keep: ModuleType = checkpoint,
 ) -> Run:
     """What `fit` does, the options as one object; `keep` is the room that keeps the run, another for sharded tables."""
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())  # CPUs it must be told of: they may be several
+    accelerator = Accelerator(cpu=ON_CPUS)
     rank, processes = accelerator.process_index, accelerator.num_processes
     lazy = sum(field.size for field in data.fields) >= LAZY_FROM if options.lazy is None else options.lazy
     settings = keep.settings_of(model, data, options, lazy, accelerator)

@@ -1,13 +1,14 @@
 """The whole way at full size, on generated raw files: write, prepare, train one epoch; data/results/full_size.csv.
 
 `python tests/full_size.py FOLDER` needs about 60 GB of disk and two hours on one core. Each finished stage leaves a
-file in FOLDER/stages, and is not run again. All of Ali-CCP is there to be prepared and to train the smaller model; both
-models train on ten million rows.
+file in FOLDER/stages, and is not run again. KuaiRand-1K and ten million rows of Ali-CCP are prepared and train both
+models; all of Ali-CCP is prepared and trains Shared-Bottom.
 """
 
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,11 @@ def run(command: str, folder: Path) -> tuple[float, float, str]:
     places = {"CROCO_DATA": str(folder / "raw"), "CROCO_PREPARED": str(folder / "prepared"), "OMP_NUM_THREADS": "1"}
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", *command.split()], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | places
+        [sys.executable, "-m", *shlex.split(command)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | places,
     )
     out = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -59,7 +64,7 @@ def stage(home: Path, what: str, data: str, rows: int, users: int, items: int) -
         draft = raw.with_name("draft")  # so that files cut short by an interruption are not taken for whole ones
         shutil.rmtree(draft, ignore_errors=True)
         size = f"--rows {rows} --users {users} --items {items}"
-        run(f"croco_lib.study.raw {data} {size} --folder {draft}", folder)
+        run(f"croco_lib.study.raw {data} {size} --folder {shlex.quote(str(draft))}", folder)
         draft.rename(raw)
     command = (
         f"data prepare {data}"

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from croco_lib import CrocoError, cli
 from croco_lib.errors import ROOT
+from croco_lib.lessons import notebooks
 from croco_lib.lessons.notebooks import VIEW, paths, tidy
 from croco_lib.models import MODELS
 
@@ -124,6 +125,26 @@ def test_lesson_is_tidy_and_every_widget_has_a_still(name):
 @pytest.mark.parametrize("name", LESSONS)
 def test_lesson_tells_nothing_of_a_machine(name):
     assert not re.search(r"/(home|root|work|Users|tmp)/", nbformat.writes(LESSONS[name]))
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_lessons_run_side_by_side_and_one_that_stops_is_named(tmp_path, monkeypatch, at_once):
+    def write(name, code):
+        cell = nbformat.v4.new_code_cell(code, id="a")
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
+
+    write("00_well", "import os; print(os.environ['CROCO_PROFILE'])")
+    write("01_well", "print('two')")
+    monkeypatch.setattr(notebooks, "paths", lambda: sorted(tmp_path.glob("*.ipynb")))
+    monkeypatch.setenv("CROCO_PROFILE", "full")
+    told = dict(notebooks.run_all("", True, None, "tiny", at_once))
+    assert set(told) == {"00_well.ipynb", "01_well.ipynb"} and min(told.values()) > 0
+    said = [nbformat.read(path, as_version=4).cells[0].outputs[0].text for path in notebooks.paths()]
+    assert said == ["tiny\n", "two\n"]
+    write("02_bad", "1 / 0")
+    with pytest.raises(CrocoError, match="02_bad.ipynb stopped at a cell"):
+        list(notebooks.run_all("02", True, None, "tiny", at_once))
+    assert not nbformat.read(tmp_path / "02_bad.ipynb", as_version=4).cells[0].outputs
 
 
 def test_tidy_drops_views_progress_bars_and_state():

@@ -37,6 +37,7 @@ def launch(processes: int, *words, **environment) -> subprocess.CompletedProcess
         text=True,
         env={
             **os.environ,
+            "CUDA_VISIBLE_DEVICES": "",
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
             **environment,

@@ -1,6 +1,7 @@
 """The verdicts' protocol: equal searches, the same bytes after an interruption, rules that can come out either way."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,6 +164,38 @@ def test_a_difference_of_ten_seeds_from_six_has_draws_over_the_same_six():
     assert side(10).draws.equals(side(10).resampled[10]) and len((side(10) - side(10)).seeds) == 10
     with pytest.raises(CrocoError, match="no draws of the test users over the same 3 seeds"):
         (side(10) - tables.Side(seeds[:3], pd.DataFrame({3: luck[:, :3].mean(1)}))).gap()
+
+
+def test_a_run_that_failed_is_in_no_mean_of_the_draws(tmp_path):
+    (loaded, fresh), rng, made = jobs.load_with_fresh(DATA), np.random.default_rng(0), []
+    (tmp_path / "runs").mkdir()
+    for model, done in (("ple", (0, 1, 2)), ("mmoe", (0, 1))):  # the last run of mmoe failed, and left no logits
+        for seed in range(3):
+            made.append((model, {}, {}, job := jobs.make_job(DATA, model, seed, {}, True)))
+            if seed in done:
+                logits = {"test": rng.normal(size=len(loaded.test)), "fresh": rng.normal(size=len(fresh))}
+                np.savez(tmp_path / "runs" / f"{jobs.key_of(job)}.npz", **logits)
+    users = resampling.resampled_users(DATA, made, tmp_path)
+    assert {m: set(n) for m, n in users.groupby("model").seeds} == {"ple": {2, 3}, "mmoe": {2}}
+    assert users[users.part == "all"].notna().all(axis=None)
+
+
+def test_a_final_run_without_its_logits_is_run_again(tmp_path):
+    for final, again in ((True, True), (False, False)):
+        job = jobs.make_job(DATA, "ple", 0, {}, final)
+        path = tmp_path / f"{jobs.key_of(job)}.json"
+        path.write_text(json.dumps({"status": "done"}))
+        assert (jobs.read(job, tmp_path) == {}) == again
+        path.with_suffix(".npz").touch()
+        assert jobs.read(job, tmp_path) == {"status": "done"}
+
+
+def test_draws_of_an_older_version_are_refused_with_the_command(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "old", ignore=shutil.ignore_patterns("runs"))
+    path = tables.file_of("main", DATA, "users", tmp_path / "old")
+    pd.read_csv(path).drop(columns="seeds").to_csv(path, index=False)
+    with pytest.raises(CrocoError, match="older version. Make them again: croco study main --data world"):
+        tables.Tables("main", DATA, tmp_path / "old").gap("crocodile", "shared-bottom")
 
 
 def test_the_draws_are_means_over_the_first_seeds(folder):

@@ -263,3 +263,17 @@ def test_ids_that_a_spreadsheet_has_rounded_are_named(kind):
     assert len(load(frame).fields[1].values) == 40
     with pytest.raises(DataError, match="'what'.*as a spreadsheet rounds them"):
         load(frame.assign(what=[kind(int(v) // 100 * 100) for v in frame.what]))
+
+
+def test_of_the_columns_that_are_asked_for_each_must_be_there(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a,b,b,c\n1,2,3,x\n")
+    with pytest.raises(DataError, match="two columns have the same name"):
+        read_table(path, columns=["a"])
+    path.write_text("a,b,c\n1,2,x\n", encoding="utf-16")
+    assert read_table(path, integers=["a"], columns=["c", "a"]).rows() == [("x", 1)]
+    with pytest.raises(DataError, match="Unknown column 'd'"):
+        read_table(path, columns=["a", "d"])
+    path.write_text("  \na,b,c\n1,2,x\n")  # the line of blanks is the header for one reader and not for the other
+    with pytest.raises(DataError, match="a.csv"):
+        read_table(path, columns=["a"])

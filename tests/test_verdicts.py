@@ -296,3 +296,25 @@ def test_what_the_readme_says_of_the_cost_follows_from_the_table():
     )
     assert said in text
     assert "0.05 or less when it reads 32 rows" in text and share["32"].groupby(table["shape"]).median().max() < 0.055
+
+
+def test_what_lesson_06_says_beside_its_cells_follows_from_the_tables():
+    T, O = Tables("main", "kuairand-pure"), Tables("objective", "kuairand-pure")
+    text = " ".join((ROOT / "notebooks/06_benchmark.ipynb").read_text().split())
+    plain = {"objective": "sample"}
+    at_defaults = O.gap(("shared-bottom", plain), ("crocodile", plain))
+    assert "Shared-Bottom minus Crocodile is −.0004 [−.0016, +.0009]" in text
+    assert at_defaults[:3] == pytest.approx((-0.0004, -0.0016, 0.0009), abs=6e-5)
+    models = T.metric("auc").columns.drop("crocodile")
+    sides = {metric: [T.side(m, metric) - T.side("crocodile", metric) for m in models] for metric in ("auc", "gauc")}
+    between = [np.corrcoef(a.draws, g.draws)[0, 1] for a, g in zip(*sides.values(), strict=True)]
+    assert "correlate at .4 at most" in text and 0.35 < max(between) < 0.45
+    in_tab_1 = T.gap("me-ple", "crocodile", "auc", "tab 1")
+    assert "ME-PLE's .0014" in text and 2 * stats.t.sf(abs(in_tab_1.value) / in_tab_1.error, in_tab_1.df) < 0.00145
+    search = T.runs[(T.runs.stage == "search") & (T.runs.model == "crocodile")]
+    best = search.assign(auc=search.valid_auc.astype(float)).groupby("settings").auc.agg(["mean", "size"])
+    first, second = best[best["size"] == 3]["mean"].nlargest(2)
+    assert "α = .01, lies .0001 behind" in text and 0.00005 < first - second < 0.00015
+    gap = T.gap("crocodile", "shared-bottom", "gauc")
+    power = stats.nct.sf(stats.t.ppf(0.975, gap.df), gap.df, 0.0019 / gap.error)
+    assert "seen one time in five" in text and power == pytest.approx(0.2, abs=0.02)

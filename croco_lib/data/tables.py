@@ -161,12 +161,12 @@ def read_table(
                 f"{path}: not UTF-8, read as Windows-1252 (cp1252). Save it as UTF-8 if letters look wrong.",
                 stacklevel=2,
             )
-    except (pa.ArrowInvalid, UnicodeError):
+    except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeError):
         try:  # once more on one thread: only then does the reader know the row's number
             read(encoding, False)
         except UnicodeError as error:
             raise DataError(f"{path}: not text in {encoding} as it begins ({error}). Save it as UTF-8.") from error
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
             what = re.sub(r"Row #(\d+)", lambda m: f"line {line_of(path, int(m[1]) - 2)}", str(error))
             raise DataError(f"{path}: {what}.{' Mend or remove this line.' if 'line ' in what else ''}") from error
         raise

@@ -33,8 +33,8 @@ def first_of_twins(parts: list[Path], here: pl.Expr, label: pl.Expr) -> tuple[np
 
     The latter are numbers of rows [4, 2], everywhere and `here`: all; those equal to an earlier one as a `whole`; those
     equal to an earlier one in what makes a `row`; and those equal in that alone, with another label than the first. The
-    parts hold hashes of both. Twins fall into one bucket, and every bucket is read from the parts anew, so that no
-    column is ever whole in memory.
+    parts hold hashes of both. Twins fall into one bucket, and every bucket is read from the parts anew, so that the
+    hashes are never whole in memory.
     """
     log = pl.scan_parquet(parts, row_index_name="at").select("at", "row", "whole", here=here, label=label)
     keep = np.zeros(log.select(pl.len()).collect().item(), bool)

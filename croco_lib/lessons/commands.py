@@ -1,6 +1,5 @@
 """The command of this wing: `croco lessons`."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +15,12 @@ def lessons(
     profile: Annotated[str, typer.Option(help="tiny (for tests), fast (about a minute a lesson) or full.")] = "fast",
     as_saved: Annotated[bool, typer.Option("--as-saved", help="For --html: as saved, none is run.")] = False,
 ) -> None:
-    """Run the lessons, one a core at a time, a line each; --html leaves a site to read offline."""
+    """Run the lessons, as many at a time as there are cores, a line each; --html leaves a site to read offline.
+
+    With --save one at a time, since lessons 07 and 09 save what they time.
+    """
+    from joblib import cpu_count
+
     from .notebooks import paths, run_all, site
 
     if as_saved:
@@ -28,7 +32,7 @@ def lessons(
     total = sum(p.name.startswith(only) for p in paths())
     if not total:
         raise CrocoError(f"No lesson's name starts with {only!r}. Known: {', '.join(p.stem for p in paths())}.")
-    at_once = min(total, os.cpu_count() or 1)
+    at_once = 1 if save else min(total, cpu_count())
     typer.echo(f"running {total} lessons, {at_once} at a time …" if total > 1 else "running one lesson …")
     for done, (name, seconds) in enumerate(run_all(only, save, html, profile, at_once), start=1):
         typer.echo(f"[{done}/{total}] {name}  {seconds:.0f} s")

@@ -41,9 +41,9 @@ def explore(draw: Callable[..., Figure], stills: Sequence[Mapping] = ({},), **co
     """Show `draw(**values)` under its controls and draw again when one changes.
 
     Displays the widget and a PNG in one bundle, so that a viewer without a kernel shows the picture: the first drawing,
-    or one for each of `stills`, the values of controls that differ from the first. An error in `draw` is shown
-    under the figure in words. Returns the box; `box.controls` holds the controls by name and `box.message` the last
-    error.
+    or one for each of `stills`, the values of controls that differ from the first. An error in a later drawing is shown
+    under the figure in words; one in these raises. Returns the box; `box.controls` holds the controls by name and
+    `box.message` the last error.
     """
     picture, message = W.Image(format="png", layout=W.Layout(max_width="100%", align_self="flex-start")), W.HTML()
     for name, control in controls.items():
@@ -69,7 +69,9 @@ def explore(draw: Callable[..., Figure], stills: Sequence[Mapping] = ({},), **co
     box = W.VBox([row, picture, message])
     box.controls, box.message, box.image = controls, message, picture
     bundle = box._repr_mimebundle_()
-    bundle["image/png"] = base64.b64encode(sheet([drawn(**other) for other in stills])).decode()
+    bundle["image/png"] = base64.b64encode(
+        sheet([drawn(**other) if other else picture.value for other in stills])
+    ).decode()
     bundle["text/plain"] = "An explorer: run the notebook to move its controls."
     display(bundle, raw=True)
     return box
@@ -98,7 +100,7 @@ def covariances(snapshots: Mapping[str, Mapping], experts: int, label: str = "co
     columns = list(first)
     return explore(
         draw,
-        [dict(run=run, step=columns[i]) for run in snapshots for i in (0, -1)],  # the first and the last of every row
+        [dict(run=run, step=step) for run in snapshots for step in dict.fromkeys((columns[0], columns[-1]))],
         run=W.Dropdown(options=list(snapshots), description=names.get("run", "run")),
         step=W.SelectionSlider(options=columns, value=columns[-1], description=names.get("step", "step")),
     )

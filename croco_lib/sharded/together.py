@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-import torch
 import torch.distributed as dist
 import typer
 from accelerate import Accelerator
 from torch.distributed import HashStore
 
 from ..errors import CrocoError
+from ..training import ON_CPUS
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ def start() -> None:
     """Bring the processes together; TorchRec wants a group even of a single one."""
     for name in ("torchrec", "torch.fx._symbolic_trace"):  # their warnings are for whoever writes with TorchRec
         logging.getLogger(name).setLevel(logging.ERROR)
-    Accelerator(cpu=not torch.accelerator.is_available())  # as the training does: finds out what processes these are
+    Accelerator(cpu=ON_CPUS)  # as the training does
     if not dist.is_initialized():
         dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
 

@@ -206,9 +206,12 @@ def read(job: dict, folder: Path) -> dict:
     """The finished job's outcome; empty where it has not been run. Raises CrocoError for a damaged file."""
     path = folder / f"{key_of(job)}.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        outcome = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except json.JSONDecodeError:
         raise CrocoError(f"{path} is damaged; delete it, and the study makes it again.") from None
+    # The logits of a final run may have been left behind where its outcome was copied from; then it is run again.
+    lost = job["final"] and outcome.get("status") == "done" and not path.with_suffix(".npz").is_file()
+    return {} if lost else outcome
 
 
 def run_jobs(

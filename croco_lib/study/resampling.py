@@ -19,12 +19,16 @@ def resampled_users(data: str, made: list[tuple], folder: Path) -> pd.DataFrame:
 
     Users are drawn with replacement, the same draws for every model, so that any two can be compared draw by draw. The
     values are means over the first so many `seeds` of a model: all of its own, and as many as any other model has, so
-    that a model of ten seeds can be held against one of six over the same six.
+    that a model of ten seeds can be held against one of six over the same six. A run that failed is in no mean.
     """
     plans: dict[tuple, list[dict]] = {}  # (model, variant) → its jobs
     for model, variant, _, job in made:
         plans.setdefault((model, label_of(variant)), []).append(job)
-    counts = sorted({len(jobs) for jobs in plans.values()})
+    files = {
+        who: {job["seed"]: path for job in jobs if (path := folder / "runs" / f"{key_of(job)}.npz").is_file()}
+        for who, jobs in plans.items()
+    }
+    counts = sorted({max(seeds) + 1 for seeds in files.values() if seeds})
     loaded, fresh = load_with_fresh(data)
     rows: list[tuple] = []
     for split, held in (("test", loaded.test), ("fresh", fresh)):
@@ -34,13 +38,13 @@ def resampled_users(data: str, made: list[tuple], folder: Path) -> pd.DataFrame:
         count = int(user.max()) + 1
         draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), DRAWS)  # [draws, users]
         parts = {"all": slice(None), **{name: held.domain == s for s, name in enumerate(loaded.domains)}}
-        for (model, variant), jobs in plans.items():
-            files = {job["seed"]: folder / "runs" / f"{key_of(job)}.npz" for job in jobs}
-            logits = {seed: np.load(path)[split] for seed, path in sorted(files.items()) if path.is_file()}
-            for part, here in parts.items() if logits else ():  # a failed run has left none
+        for (model, variant), paths in files.items():
+            logits = {seed: np.load(path)[split] for seed, path in sorted(paths.items())}
+            for part, here in parts.items() if logits else ():
                 each = [_under_draws(held.label[here], score[here], user[here], draws) for score in logits.values()]
-                for n in counts[: counts.index(len(jobs)) + 1]:
-                    mean = np.mean([values for seed, values in zip(logits, each, strict=True) if seed < n], 0)
+                for n in counts[: counts.index(max(logits) + 1) + 1]:
+                    first = [values for seed, values in zip(logits, each, strict=True) if seed < n]
+                    mean = np.mean(first, 0) if first else np.full((2, DRAWS), np.nan)
                     rows += [(split, part, model, variant, n, draw, *values) for draw, values in enumerate(mean.T)]
     return pd.DataFrame(rows, columns=["split", "part", "model", "variant", "seeds", "draw", *RESAMPLED])
 

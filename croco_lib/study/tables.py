@@ -28,8 +28,8 @@ def release(text: str | None) -> str:
 class Side:
     """What a difference is made of: a value a seed, and one a bootstrap draw of the test users where it was resampled.
 
-    One side minus another goes seed with seed and draw with draw; of one study, or of two on the same data. `resampled`
-    has a row a draw and a column for each number of first seeds that its means are over.
+    One side minus another goes seed with seed and draw with draw; of one study, or of two on the same data with equal
+    numbers of seeds. `resampled` has a row a draw and a column for each number of first seeds that its means are over.
     """
 
     seeds: pd.Series
@@ -50,7 +50,9 @@ class Side:
         needed = int(self.seeds.index.max()) + 1
         over = [n for n in self.resampled.columns if n >= needed]
         if not over:
-            raise CrocoError(f"The two sides have no draws of the test users over the same {needed} seeds.")
+            raise CrocoError(
+                f"The two sides have no draws of the test users over the same {needed} seeds. Run both with as many."
+            )
         return self.resampled[min(over)]
 
     def gap(self) -> Gap:
@@ -66,7 +68,9 @@ class Tables:
 
     def __init__(self, study: str, data: str, folder: Path = RESULTS, own: bool = False):
         self.study, self.data, self.folder = study, data, folder
-        again = f"Make them again: croco {f'benchmark --name {study}' if own else f'study {study}'} --data {data}"
+        self.again = again = (
+            f"Make them again: croco {f'benchmark --name {study}' if own else f'study {study}'} --data {data}"
+        )
         for kind in ("runs", "values", "users", "costs"):
             if not file_of(study, data, kind, folder).is_file():
                 raise CrocoError(f"There are no results of the study {study!r} on {data} in {folder}. {again}")
@@ -131,7 +135,9 @@ class Tables:
         # Only a metric may be missing: "" is also the name of a variant.
         users = pd.read_csv(path, keep_default_na=False, na_values={metric: [""] for metric in RESAMPLED})
         if "seeds" not in users:
-            raise CrocoError(f"{path} was written by an older version. Run the study again; what is trained is kept.")
+            raise CrocoError(
+                f"{path} was written by an older version. {self.again}; runs that are kept stay as they are."
+            )
         return users
 
     def metric(self, metric: str, part: str = "all", split: str = "test", by: str = "model") -> pd.DataFrame:
@@ -187,6 +193,8 @@ class Tables:
         if metric not in RESAMPLED:
             return Side(seeds, None)
         drawn = of(self.users.query("part == @part and split == @split"))
+        if drawn.empty:
+            return Side(seeds, None)
         return Side(seeds, drawn.pivot(index="draw", columns="seeds", values=metric))
 
     def gap(self, one: Who, other: Who, metric: str = "auc", part: str = "all", split: str = "test") -> Gap:
