@@ -194,7 +194,8 @@ def main() -> None:
     try:
         app()
     except (ModuleNotFoundError, CrocoError) as error:
-        absent = error.name or "" if isinstance(error, ModuleNotFoundError) else None
-        said = error if absent is None else f"{absent} is not installed. {extra_of(absent)}"
+        said = str(error)
+        if isinstance(error, ModuleNotFoundError):
+            said = f"{error.name} is not installed. {extra_of(error.name or '')}"
         typer.echo(f"croco: {said}", err=True)
         sys.exit(1)

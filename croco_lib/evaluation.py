@@ -92,9 +92,8 @@ def expert_scores(model: nn.Module, split: Split) -> tuple[np.ndarray, np.ndarra
     return torch.cat(scores, 1).float().cpu().numpy(), torch.cat(read, 1).cpu().numpy()
 
 
-def _all_tables(model: nn.Module) -> np.ndarray:
-    embedding: Any = model.embedding
-    return embedding.weights().detach().float().cpu().numpy()
+def _all_tables(model: Any) -> np.ndarray:
+    return model.embedding.weights().detach().float().cpu().numpy()
 
 
 def embedding_sets(model: nn.Module, data: MultiDomainData, field: str | None = None) -> np.ndarray:

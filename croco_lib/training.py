@@ -160,7 +160,7 @@ def train(
     keep: ModuleType = checkpoint,
 ) -> Run:
     """What `fit` does, the options as one object; `keep` is the room that keeps the run, another for sharded tables."""
-    accelerator = Accelerator(cpu=ON_CPUS)
+    accelerator = Accelerator(cpu=ON_CPUS)  # its precision is the environment's, where `accelerate config` left one
     rank, processes = accelerator.process_index, accelerator.num_processes
     lazy = sum(field.size for field in data.fields) >= LAZY_FROM if options.lazy is None else options.lazy
     settings = keep.settings_of(model, data, options, lazy, accelerator)

@@ -62,7 +62,7 @@ def check_columns(
     table: pl.DataFrame, label: str, roles: Sequence[str], fields: Sequence[str], time: str | None, where: str | Path
 ) -> None:
     """Raise DataError where a column is not there, one stands for two of user, item and domain, or there is no row."""
-    need(table, [label, *roles, *fields, *([time] if time else [])], where)
+    need(table.columns, [label, *roles, *fields, *([time] if time else [])], where)
     if label in (*roles, *fields):
         raise DataError(f"{where}: column {label!r} is the label, so it cannot also be a field.")
     if len(set(roles)) < len(roles):

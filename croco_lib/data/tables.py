@@ -135,7 +135,7 @@ def read_table(
     if not is_csv:
         return _parquet(path, parts)
     encoding, separator, names = dialect(path, separator)
-    need(pl.DataFrame(schema=dict.fromkeys(names)), columns, path)
+    need(names, columns, path)
     types = dict.fromkeys(names if text is True else text or (), pa.string())
     types |= dict.fromkeys(integers, pa.int64()) | dict.fromkeys(numbers, pa.float64())
     convert = pa_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
@@ -182,11 +182,11 @@ def _parquet(path: Path, parts: list[Path]) -> pl.DataFrame:
         raise DataError(f"{path}: not a readable Parquet file ({error}).") from error
 
 
-def need(table: pl.DataFrame, columns: Sequence[str], where: str | Path) -> None:
-    """Raise DataError for the first of `columns` that the table lacks."""
+def need(names: Sequence[str], columns: Sequence[str], where: str | Path) -> None:
+    """Raise DataError for the first of `columns` that is not among the `names` of a table's columns."""
     for column in columns:
         try:
-            known("column", column, table.columns)
+            known("column", column, names)
         except ValueError as error:
             raise DataError(f"{where}: {error}") from None
 

@@ -102,7 +102,7 @@ def _features(folder: Path, name: str, key: str, columns: list[str]) -> pl.DataF
 def header_of(path: Path) -> list[str]:
     """The names of a log's columns. Raises DataError where one of LOG is missing, or two are the same."""
     header = dialect(path)[2]
-    need(pl.DataFrame(schema=dict.fromkeys(header)), LOG, path)
+    need(header, LOG, path)
     if len(set(header)) < len(header):
         raise DataError(f"{path}: two columns have the same name. The first line must name each column once.")
     return header

@@ -21,14 +21,12 @@ def resampled_users(data: str, made: list[tuple], folder: Path) -> pd.DataFrame:
     values are means over the first so many `seeds` of a model: all of its own, and as many as any other model has, so
     that a model of ten seeds can be held against one of six over the same six. A run that failed is in no mean.
     """
-    plans: dict[tuple, list[dict]] = {}  # (model, variant) → its jobs
+    files: dict[tuple[str, str], dict[int, Path]] = {}  # (model, variant) → seed → its logits
     for model, variant, _, job in made:
-        plans.setdefault((model, label_of(variant)), []).append(job)
-    files = {
-        who: {job["seed"]: path for job in jobs if (path := folder / "runs" / f"{key_of(job)}.npz").is_file()}
-        for who, jobs in plans.items()
-    }
-    counts = sorted({max(seeds) + 1 for seeds in files.values() if seeds})
+        path = folder / "runs" / f"{key_of(job)}.npz"
+        if path.is_file():  # a failed run has left none
+            files.setdefault((model, label_of(variant)), {})[job["seed"]] = path
+    counts = sorted({max(seeds) + 1 for seeds in files.values()})
     loaded, fresh = load_with_fresh(data)
     rows: list[tuple] = []
     for split, held in (("test", loaded.test), ("fresh", fresh)):
@@ -40,9 +38,9 @@ def resampled_users(data: str, made: list[tuple], folder: Path) -> pd.DataFrame:
         parts = {"all": slice(None), **{name: held.domain == s for s, name in enumerate(loaded.domains)}}
         for (model, variant), paths in files.items():
             logits = {seed: np.load(path)[split] for seed, path in sorted(paths.items())}
-            for part, here in parts.items() if logits else ():
+            for part, here in parts.items():
                 each = [_under_draws(held.label[here], score[here], user[here], draws) for score in logits.values()]
-                for n in counts[: counts.index(max(logits) + 1) + 1]:
+                for n in (n for n in counts if n <= max(logits) + 1):
                     first = [values for seed, values in zip(logits, each, strict=True) if seed < n]
                     mean = np.mean(first, 0) if first else np.full((2, DRAWS), np.nan)
                     rows += [(split, part, model, variant, n, draw, *values) for draw, values in enumerate(mean.T)]

@@ -68,47 +68,47 @@ class Tables:
 
     def __init__(self, study: str, data: str, folder: Path = RESULTS, own: bool = False):
         self.study, self.data, self.folder = study, data, folder
-        self.again = again = (
-            f"Make them again: croco {f'benchmark --name {study}' if own else f'study {study}'} --data {data}"
-        )
+        self.again = f"Make them again: croco {f'benchmark --name {study}' if own else f'study {study}'} --data {data}"
         for kind in ("runs", "values", "users", "costs"):
             if not file_of(study, data, kind, folder).is_file():
-                raise CrocoError(f"There are no results of the study {study!r} on {data} in {folder}. {again}")
+                raise CrocoError(f"There are no results of the study {study!r} on {data} in {folder}. {self.again}")
         self.runs = pd.read_csv(file_of(study, data, "runs", folder), keep_default_na=False)
-        self._refuse_other_versions(again)
+        self._refuse_other_versions()
         if not own:
-            self._refuse_parts(again)
+            self._refuse_parts()
 
-    def _refuse_other_versions(self, again: str) -> None:
+    def _refuse_other_versions(self) -> None:
         """Raise CrocoError for results of other rules or versions."""
         from .rules import RULES_HASH
 
         of = f"The results of {self.study!r} on {self.data}"
         if set(self.runs.rules) != {RULES_HASH}:
-            raise CrocoError(f"{of} were made under other rules. {again}")
+            raise CrocoError(f"{of} were made under other rules. {self.again}")
         for text in self.runs.versions.unique():
             made = dict(part.split(": ") for part in text.split(", "))
             if other := [f"{p} {made.get(p)}" for p in CHECKED if release(made.get(p)) != release(VERSIONS[p])]:
-                raise CrocoError(f"{of} were made with {', '.join(other)}. {again}")
+                raise CrocoError(f"{of} were made with {', '.join(other)}. {self.again}")
 
-    def _refuse_parts(self, again: str) -> None:
+    def _refuse_parts(self) -> None:
         """Raise CrocoError for runs that failed, and for results of other data or settings than those of [main]."""
         of = f"The results of {self.study!r} on {self.data}"
         final = self.runs[self.runs.stage == "final"]
         if failed := sorted({f"{r.model} ({r.error})" for r in final.itertuples() if r.status != "done"}):
             raise CrocoError(
                 f"{of} lack runs that failed: {'; '.join(failed)}. A model that fails at some seeds "
-                f"cannot be judged by the others. {again}"
+                f"cannot be judged by the others. {self.again}"
             )
         prints = set(final.fingerprint)
         if self.study != "main" and file_of("main", self.data, "runs", self.folder).is_file():
             main = pd.read_csv(file_of("main", self.data, "runs", self.folder), keep_default_na=False)
             prints |= set(main[(main.stage == "final") & (main.status == "done")].fingerprint)
-            self._refuse_other_settings(main, final, again)
+            self._refuse_other_settings(main, final)
         if len(prints) > 1:
-            raise CrocoError(f"{of} were made with other data than those of the study 'main', or of several. {again}")
+            raise CrocoError(
+                f"{of} were made with other data than those of the study 'main', or of several. {self.again}"
+            )
 
-    def _refuse_other_settings(self, main: pd.DataFrame, final: pd.DataFrame, again: str) -> None:
+    def _refuse_other_settings(self, main: pd.DataFrame, final: pd.DataFrame) -> None:
         """Raise CrocoError where the settings were taken from a search of [main] that has been made anew since."""
         study = studies().get(self.study, {})
         for model in final.model.unique() if "settings" in study else ():
@@ -119,7 +119,7 @@ class Tables:
                 if theirs != {k: v for k, v in base.items() if k not in put_on_top}:
                     raise CrocoError(
                         f"The results of {self.study!r} on {self.data} have other settings of {model} "
-                        f"than the search of 'main' chose. {again}"
+                        f"than the search of 'main' chose. {self.again}"
                     )
 
     @cached_property
