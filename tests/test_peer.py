@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from croco_lib import build
-from croco_lib.study import peer, speed
+from croco_lib.study import peer, steps
 
 pytest.importorskip("torch_rechub", reason="torch-rechub is not installed; the extra 'peer' brings it")
-DATA = speed.shaped(2 * peer.BATCH + 100)
+DATA = steps.shaped(2 * peer.BATCH + 100)
 
 
 def count(model):

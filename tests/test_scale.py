@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from croco_lib import CrocoError, batches, build, evaluate, fit, optimizers, training
+from croco_lib import CrocoError, batches, build, evaluate, fit, losses, optimizers, training
 from croco_lib.errors import ROOT
 from croco_lib.layers import MultiEmbedding
 from croco_lib.schema import Bag, Field, Split
-from croco_lib.study import speed
+from croco_lib.study import steps
 
 
 def order(rows, count, seed=0, epoch=0, block=batches.BLOCK):
@@ -50,7 +50,7 @@ def test_the_shuffle_in_blocks_is_fair():
 
 def test_blocks_read_from_a_mapped_file_give_the_rows_of_the_plain_array(tmp_path, monkeypatch):
     monkeypatch.setattr(batches, "BUFFER", 2_000)
-    data = speed.shaped(7_300)
+    data = steps.shaped(7_300)
     np.save(tmp_path / "features.npy", data.train.features)
     mapped = replace(data.train, features=np.load(tmp_path / "features.npy", mmap_mode="r"))
     device = torch.device("cpu")
@@ -380,13 +380,13 @@ def test_a_batch_smaller_than_the_processes_is_refused(small_world, monkeypatch)
 
 
 def test_the_bare_products_are_those_of_the_step():
-    data = speed.shaped(3 * speed.BATCH)
-    stepper = speed.Stepper(build("shared-bottom", data), data, lazy=False)
-    with speed.Products() as products:
+    data = steps.shaped(3 * steps.BATCH)
+    stepper = steps.Stepper(build("shared-bottom", data), data, lazy=False)
+    with steps.Products() as products:
         stepper.step()
     flops = sum(2 * np.prod(a.shape) * b.shape[-1] for a, b in products.operands)
     inputs, widths = 7 * 16, (64, 32)
-    forward = speed.BATCH * (inputs * widths[0] + widths[0] * widths[1] + widths[1] * 16 + 16)  # expert, then tower
+    forward = steps.BATCH * (inputs * widths[0] + widths[0] * widths[1] + widths[1] * 16 + 16)  # expert, then tower
     assert flops == 2 * 3 * forward  # one product forward, two backward
 
 
@@ -401,12 +401,12 @@ class Timed:
 
 
 def test_the_costs_of_a_step_follow_from_its_times(monkeypatch):
-    monkeypatch.setattr(speed, "Stepper", Timed)
-    monkeypatch.setattr(speed, "bare", lambda operands: 0.003)
-    costs = speed.step_costs("shared-bottom", data := speed.shaped(1_000), steps=2)
+    monkeypatch.setattr(steps, "Stepper", Timed)
+    monkeypatch.setattr(steps, "bare", lambda operands: 0.003)
+    costs = steps.step_costs("shared-bottom", data := steps.shaped(1_000), steps=2)
     assert costs == pytest.approx(
         {
-            "rows a second": speed.BATCH / 0.004,
+            "rows a second": steps.BATCH / 0.004,
             "forward ms": 1,
             "backward ms": 2,
             "optimiser ms": 1,
@@ -415,11 +415,60 @@ def test_the_costs_of_a_step_follow_from_its_times(monkeypatch):
             "share of the limit": 3 / 4,
         }
     )
-    shares = speed.covloss_costs(data, 3)
+    shares = steps.covloss_costs(data, 3)
     assert shares == pytest.approx({"share of a step": 1 / 5, "share of its bare products": 0})
 
 
+def test_the_parts_of_a_step_make_the_whole():
+    shares = steps.profile("shared-bottom", steps.shaped(3 * steps.BATCH), steps=2)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert all(shares[part] > 0 for part in steps.PARTS)  # an operator that goes by another name would be missed
+
+
+class ThreeWays:
+    """A stepper whose steps take 4 milliseconds, 2 once compiled, 8 in bf16; where `breaks`, none can be compiled."""
+
+    breaks = False
+
+    def __init__(self, model, data, lazy):
+        self.model, self.compiled = self, False
+
+    def compile(self):
+        self.compiled = True
+
+    def step(self):
+        if self.compiled and self.breaks:
+            raise RuntimeError("no compiler")
+        return 0.002 if self.compiled else 0.008 if torch.is_autocast_enabled("cpu") else 0.004, 0.0, 0.0
+
+
+def test_the_other_ways_to_take_a_step_are_held_against_the_usual_one(monkeypatch):
+    monkeypatch.setattr(steps, "Stepper", ThreeWays)
+    ways = steps.other_ways("shared-bottom", data := steps.shaped(1_000), steps=2)
+    assert ways == pytest.approx({"compiled": 2, "in bf16": 0.5, "seconds to compile": 0}, abs=0.1)
+    monkeypatch.setattr(ThreeWays, "breaks", True)
+    with pytest.warns(UserWarning, match="torch.compile fails for shared-bottom: no compiler"):
+        ways = steps.other_ways("shared-bottom", data, steps=2)
+    assert ways == pytest.approx({"compiled": np.nan, "in bf16": 0.5, "seconds to compile": np.nan}, nan_ok=True)
+
+
+@pytest.mark.slow
+def test_a_traced_model_takes_the_same_steps(small_world):
+    """What `torch.compile` sees of a model is the whole of it; to make C++ of that takes a minute and is PyTorch's."""
+    traces = []
+    for compiled in (False, True):
+        model = build("crocodile", small_world, dim=4, expert=(8, 4))
+        if compiled:
+            model.compile(backend="aot_eager")
+        adam = optimizers.adam(model, lazy=False, lr=0.01)
+        feed = batches.feed(small_world.train, 256, 0, 0, 10, torch.device("cpu"))
+        traces.append([float(training.train_step(model, adam, losses.sample_objective, next(feed))) for _ in range(3)])
+    plain, fused = traces
+    assert plain[-1] < plain[0]
+    np.testing.assert_allclose(fused, plain, rtol=1e-4)
+
+
 def test_made_rows_have_the_shape_asked_for():
-    data = speed.shaped(1_000, item=50)
+    data = steps.shaped(1_000, item=50)
     assert [f.size for f in data.fields][1] == 51 and data.train.features[:, 1].max() <= 50
     assert isinstance(data.train, Split) and data.train.features.min() >= 1

@@ -138,7 +138,8 @@ def speed(
 
     from ..datasets.registry import load
     from .peer import measure_peer
-    from .speed import measure, shaped, tables
+    from .speed import measure, tables
+    from .steps import shaped
 
     known("size", size, ("full", "fast"))
     torch.set_num_threads(threads)
