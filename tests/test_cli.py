@@ -9,6 +9,7 @@ import torch
 
 import croco_lib
 from croco_lib import cli
+from croco_lib.online import serving
 
 COLUMNS = ["--label", "click", "--domain", "place", "--user", "who", "--item", "what", "--fields", "kind"]
 
@@ -213,8 +214,38 @@ def test_scores_go_back_where_they_came_from(croco, tmp_path):
     assert status == 0 and "column model_score" in said
     scored = pd.read_csv(tmp_path / "new/folder/scores.csv", dtype=str)
     pd.testing.assert_frame_equal(scored[list(frame)], pd.read_csv(tmp_path / "a.csv", dtype=str))
+    expected, _ = serving.score(tmp_path / "model", tmp_path / "a.csv")
+    assert len(set(expected.tolist())) > 9
+    np.testing.assert_allclose(scored.model_score.astype(float), expected, rtol=1e-5)  # each beside its own row
     frame.assign(words=[["x", "y"]] * 400).to_parquet(tmp_path / "a.parquet")
     assert score("a.parquet", "s.parquet")[0] == 0
     assert pd.read_parquet(tmp_path / "s.parquet").words[0].tolist() == ["x", "y"]
     status, _, error = score("a.parquet", "s.csv")
     assert status == 1 and "words hold lists" in error
+
+
+def test_what_fit_prints_is_measured_on_test_rows(croco):
+    code, out, err = croco("fit", "shared-bottom", "--option", "rows=5000", "--epochs", 1, "--threads", 1, "--json")
+    assert code == 0, err
+    result, data = json.loads(out), croco_lib.load("world", rows=5000)
+    run = croco_lib.fit(croco_lib.build("shared-bottom", data), data, epochs=1, progress=False)
+    table = croco_lib.evaluate(run.model, data.test).set_index(["domain", "metric"]).value
+    for domain, part in {"all": result, **result["domains"]}.items():
+        for metric in ("auc", "gauc", "logloss"):
+            expected = table[domain, metric]
+            assert part[metric] is None if np.isnan(expected) else part[metric] == pytest.approx(expected, abs=1e-6)
+
+
+def test_every_option_reaches_the_run(croco):
+    sizes = ["--alpha", 0.5, "--sets", 2, "--set", "dim=4", "--set", "expert=[8,4]"]
+    steps = ["--lr", 0.01, "--weight-decay", 1e-5, "--objective", "domain", "--batch-size", 2000, "--lazy"]
+    code, out, err = croco(
+        *["fit", "crocodile", "--option", "rows=5000", "--epochs", 1, "--threads", 1, "--json", "--seed", 3],
+        *[*sizes, *steps],
+    )
+    assert code == 0, err
+    s = json.loads(out)["settings"]
+    made = {k: s["options"][k] for k in ("alpha", "sets", "dim", "expert")}
+    assert made == dict(alpha=0.5, sets=2, dim=4, expert=[8, 4])
+    assert (s["seed"], s["weights_from_seed"], s["lr"], s["weight_decay"]) == (3, 3, 0.01, 1e-5)
+    assert (s["objective"], s["batch_size"], s["lazy"]) == ("domain", 2000, True)

@@ -69,6 +69,25 @@ def test_the_truth_earns_the_most_and_the_same_arm_nothing_more(place, asked, ar
     assert (abtest.compare(arm, arm, place).lift == 0).all()
 
 
+def test_the_ad_shown_has_the_highest_bid_times_prediction(place, asked, truth):
+    few = asked.take(slice(200))
+    p = np.random.default_rng(0).random(few.ads.shape)
+    shown = market.serve(place, few, p)
+    for i, row in enumerate(shown.itertuples()):
+        best = max(range(8), key=lambda c, i=i: place.bid[few.ads[i, c]] * p[i, c])
+        ad, click = few.ads[i, best], few.draws[0, i] < truth[i, best]
+        bought = click and few.draws[1, i] < place.bought[ad]
+        assert (row.ad, row.predicted, row.ctr) == (ad, p[i, best], click)
+        assert (row.revenue, row.gmv) == (click * place.bid[ad], bought * place.value[ad])
+
+
+def test_an_interval_is_the_lift_and_twice_its_error(place, asked, arm, truth):
+    best = market.serve(place, asked, truth)
+    for frame in (abtest.compare(arm, best, place), abtest.compare(arm, best, place, abtest.assign(place.users))):
+        np.testing.assert_allclose(frame.high - frame.lift, 1.959964 * frame.se, rtol=1e-6)
+        np.testing.assert_allclose(frame.lift - frame.low, 1.959964 * frame.se, rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_the_ab_test_covers_the_true_lift(place, asked, arm, truth):
     best = market.serve(place, asked, truth)
@@ -114,11 +133,18 @@ def test_calibration_sees_a_distortion_and_platt_mends_it(small_world, model):
     assert np.allclose(calibration.distort(p, 2, 1), expit(2 * logit(p) + 1), atol=1e-4)
 
 
-def test_continual_training_learns_from_the_arms_own_ranking(place, small_world):
+def test_continual_training_learns_from_the_arms_own_ranking(place, small_world, monkeypatch):
     asked = market.draw_requests(place, 6_000, candidates=5, days=2)
     new, own = (build("shared-bottom", small_world) for _ in range(2))
+    seen, really = [], market.train
+    monkeypatch.setattr(market, "train", lambda m, data, *a, **k: seen.append(data.train) or really(m, data, *a, **k))
     out = market.train_continually({"a": own}, place, asked)["a"]
-    assert len(out) == 6_000 and out.day.max() == 1
+    assert len(out) == 6_000 and out.day.max() == 1 and len(seen) == 2
+    today = asked.take(asked.day == 0)
+    first = market.serve(place, today, market.predict_candidates(new, place, today))
+    log = market.code_rows(place, *(first[c].to_numpy() for c in ("user", "ad", "domain", "ctr")))
+    day = market.day_data(place.data, log, 0).train
+    assert np.array_equal(seen[0].features, day.features) and np.array_equal(seen[0].label, day.label)
     assert any((v != own.state_dict()[k]).any() for k, v in new.state_dict().items())
 
 
@@ -192,6 +218,26 @@ def test_a_day_that_slips_through_is_rolled_back(place, model, few, monkeypatch)
     assert days.done[0] == "rolled back, tab 1 only"
 
 
+def test_a_roll_back_starts_again_from_the_weights_before(place, model, monkeypatch):
+    mine, starts, fed = deepcopy(model), [], []
+    before = {k: v.clone() for k, v in mine.state_dict().items()}
+
+    def spoil(model, data, feed, day):
+        starts.append(all(torch.equal(v, before[k]) for k, v in model.state_dict().items()))
+        fed.append(list(feed))
+        with torch.no_grad():
+            [p.add_(1) for p in model.parameters()]
+        return data
+
+    monkeypatch.setattr(faults, "train_day", spoil)
+    monkeypatch.setattr(faults, "is_worse", lambda *_: True)
+    rng = np.random.default_rng(0)
+    feed, good = faults.draw_day(place, 2_000, rng), faults.draw_day(place, 2_000, rng)
+    new = list(feed)
+    assert faults.train_or_roll_back(mine, place.data, feed, good, 0) and starts == [True, True]
+    assert all(fed[1][s] is (new if s == faults.MAIN else good)[s] for s in range(5))
+
+
 def test_worse_is_seen_and_the_weights_stay(model, small_world):
     checkpoint = model.state_dict()
     spoilt = build("shared-bottom", small_world)
@@ -246,3 +292,28 @@ def test_every_training_of_the_arms_has_its_lifts(tmp_path, monkeypatch):
     arms = [simulation.train_arm(name, settings, place.data, seed=5) for name in ("shared-bottom", "crocodile")]
     shown = [market.serve(place, requests, market.predict_candidates(arm, place, requests)) for arm in arms]
     assert true.lift.iloc[1] == pytest.approx(shown[1].true_ctr.sum() / shown[0].true_ctr.sum() - 1, rel=1e-5)
+
+
+def test_every_table_of_the_simulation_can_be_made(place, model, small_world, monkeypatch):
+    arms = {"shared-bottom": model, "crocodile": build("crocodile", small_world)}
+    requests = market.draw_requests(place, 20_000, candidates=4, days=2)
+    scores = {m: market.predict_candidates(arm, place, requests) for m, arm in arms.items()}
+    shown = {m: market.serve(place, requests, p) for m, p in scores.items()}
+    lifts = simulation.measure_lifts(place, shown, 0).assign(training=0)
+    asked = []
+
+    def note(arm, at, fault, **options):
+        asked.append((fault, options["tolerance"]))
+        return pd.DataFrame({"day": [0]})
+
+    monkeypatch.setattr(simulation, "simulate_fault", note)
+    monkeypatch.setattr(simulation, "export", lambda *_: "")
+    monkeypatch.setattr(simulation, "latency", lambda _: (1.0, 2.0))
+    made = dict(simulation.measure(arms, place, requests, scores, shown, lifts, 0))
+    kinds = ("", ".aa", ".power", ".calibration", ".gmv", ".daily", ".faults", ".latency")
+    assert list(made) == [f"online{kind}.csv" for kind in kinds]
+    assert asked == [(fault, tolerance) for fault in (None, *faults.FAULTS) for tolerance in (False, True)]
+    gmv = made["online.gmv.csv"].set_index(["model", "predictions"]).revenue
+    assert gmv["shared-bottom", "as trained"] == pytest.approx(shown["shared-bottom"].true_revenue.mean())
+    assert set(made["online.daily.csv"].day) == set(range(7))
+    assert (made["online.power.csv"].users_for_80_percent > 0).all()

@@ -376,6 +376,55 @@ def test_a_batch_smaller_than_the_processes_is_refused(small_world, monkeypatch)
         fit(build("ple", small_world), small_world, batch_size=4, progress=False)
 
 
+def test_each_process_trains_on_its_own_share(small_world, monkeypatch):
+    class Second(training.Accelerator):
+        num_processes, process_index = property(lambda self: 2), property(lambda self: 1)
+
+    class Enough(Exception):
+        pass
+
+    def step(model, optimizers, objective, batch, backward):
+        taken.append(batch)
+        raise Enough
+
+    taken = []
+    monkeypatch.setattr(training, "Accelerator", Second)
+    monkeypatch.setattr(training, "train_step", step)
+    with pytest.raises(Enough):
+        fit(build("ple", small_world), small_world, batch_size=500, progress=False)
+    whole = next(batches.feed(small_world.train, 500, 0, 0, 32, torch.device("cpu")))
+    assert torch.equal(taken[0].features, whole.features[1::2]) and torch.equal(taken[0].counts, whole.counts / 2)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("objective", ["sample", "domain"])
+def test_fit_takes_the_step_that_its_options_name(small_world, lazy, objective):
+    rows, seen = len(small_world.train), []
+    fit(
+        build("mmoe", small_world),
+        small_world,
+        epochs=1,
+        batch_size=rows,
+        lr=0.01,
+        weight_decay=0.1,
+        lazy=lazy,
+        objective=objective,
+        progress=False,
+        watch=lambda step, m: seen.append({n: p.detach().clone() for n, p in m.named_parameters()}),
+    )
+    model = build("mmoe", small_world)
+    adam = optimizers.adam(model, lazy, 0.01)
+
+    def backward(loss):
+        loss.backward()
+        optimizers.decay(model, 0.1)
+
+    batch = next(batches.feed(small_world.train, rows, 0, 0, 1, torch.device("cpu")))
+    training.train_step(model, adam, losses.OBJECTIVES[objective], batch, backward)
+    for name, weight in model.named_parameters():
+        assert torch.allclose(seen[1][name], weight, atol=1e-7), name
+
+
 # ---------------------------------------------------------------------------------------------- speed
 
 
