@@ -31,7 +31,8 @@ reproduce: $(READY)
 	@$(BIN)/croco claims
 
 # A process a core; which tests stay together, and in what order they come, is said in tests/conftest.py.
-PYTEST = PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --no-loadscope-reorder
+# PYTHONUTF8: whatever the locale. CROCO_JOBS: a lesson trains one model at a time where a test runs on every core.
+PYTEST = PYTHONUTF8=1 CROCO_JOBS=1 PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --no-loadscope-reorder
 
 test: $(READY)
 	@$(PYTEST) tests -m "not slow"

@@ -69,3 +69,10 @@ def chromium():
         browser = play.chromium.launch(executable_path=path, args=flags.split())
         yield browser
         browser.close()
+
+
+@pytest.fixture(autouse=True)
+def one_thread_again():
+    """`croco fit` without --threads takes all: the tests that follow in this process have one again."""
+    yield
+    torch.set_num_threads(1)

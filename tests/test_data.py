@@ -826,3 +826,9 @@ def test_data_that_no_model_can_read_is_refused(small_world):
 def test_croco_data_alone_is_searched_where_it_is_set(tmp_path, monkeypatch):
     monkeypatch.setenv("CROCO_DATA", str(tmp_path / "nowhere"))
     assert find("kuairand-pure") is None
+
+
+def test_a_log_of_a_header_alone_is_refused(raw_folder):
+    write(raw_folder / LOG_FILE, raw.LOG, [])
+    with pytest.raises(DataError, match=f"{LOG_FILE}: this file has no lines of data"):
+        croco_lib.load("kuairand-pure")

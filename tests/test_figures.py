@@ -82,13 +82,16 @@ def test_explorer_whose_first_drawing_fails_raises(shown):
         widgets.explore(draw, n=W.IntSlider(3, 1, 5))
 
 
-def test_covariances_step_through_what_they_were_given(shown):
+def test_covariances_step_through_what_they_were_given(shown, monkeypatch):
     rng = np.random.default_rng(0)
     films = {run: {step: np.corrcoef(rng.normal(size=(6, 50))) for step in (0, 10, 20)} for run in ("a", "b")}
+    drawn, real = [], plots.covariance_heatmaps
+    monkeypatch.setattr(
+        plots, "covariance_heatmaps", lambda given, *a, **k: drawn.append(given) or real(given, *a, **k)
+    )
     box = widgets.covariances(films, experts=3)
-    last = box.image.value
-    box.controls["step"].value = 10
-    assert box.image.value != last and box.message.value == ""
+    box.controls["step"].value, box.controls["run"].value = 10, "b"
+    assert box.message.value == "" and any(C is films["b"][10] for C in drawn[-1].values())
     with pytest.raises(CrocoError, match="same columns"):
         widgets.covariances({"a": films["a"], "b": {0: films["b"][0]}}, experts=3)
 

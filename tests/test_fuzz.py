@@ -1,7 +1,6 @@
-"""Any bytes whatever: words or a result, never a traceback. CROCO_FUZZ_SECONDS=600 for the long run."""
+"""Any bytes whatever: words or a result, never a traceback. CROCO_FUZZ_SEEDS=9000 for the long run."""
 
 import os
-import time
 import warnings
 
 import numpy as np
@@ -11,7 +10,7 @@ from croco_lib import CrocoError
 from croco_lib.data.tables import read_table
 from croco_lib.look.report import first_look
 
-SECONDS = float(os.environ.get("CROCO_FUZZ_SECONDS", 4))
+SEEDS = int(os.environ.get("CROCO_FUZZ_SEEDS", 60))
 COLUMNS = dict(label="click", domain="place", user="who", item="what", fields=["q"])
 PIECES = [
     b"\n",
@@ -87,8 +86,8 @@ def spoiled(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 def test_any_bytes_give_words_or_a_result(tmp_path):
-    seed, end, refused, read = 0, time.monotonic() + SECONDS, 0, 0
-    while time.monotonic() < end or not (refused and read):
+    refused, read = 0, 0
+    for seed in range(SEEDS):
         rng = np.random.default_rng(seed)
         path = tmp_path / rng.choice(
             ["a.csv", "a.tsv", "A.CSV", "a.csv.gz", "a.parquet"], p=[0.7, 0.1, 0.1, 0.05, 0.05]
@@ -109,4 +108,4 @@ def test_any_bytes_give_words_or_a_result(tmp_path):
                 assert str(error) and len(str(error)) < 2_000, seed
             except Exception as error:
                 raise AssertionError(f"seed {seed}: {type(error).__name__}: {error}") from error
-        seed += 1
+    assert refused and read

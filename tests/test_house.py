@@ -91,9 +91,9 @@ def lengths(sources: dict[Path, str]) -> dict[str, int]:
     for path, source in sources.items():
         found[path.as_posix()] = len(source.splitlines())
         found |= {
-            f"{path.as_posix()}:{node.name}": node.end_lineno - node.lineno + 1
+            f"{path.as_posix()}:{node.name}:{node.lineno}": node.end_lineno - node.lineno + 1
             for node in ast.walk(ast.parse(source))
-            if isinstance(node, ast.FunctionDef)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         }
     return found
 

@@ -236,3 +236,10 @@ def test_ole_counts_an_expert_of_small_outputs_as_one():
     O[1] *= 1e-3
     assert nuclear(O[1]) < 1 < nuclear(O[0])
     np.testing.assert_allclose(losses.ole_loss(torch.from_numpy(O)).item(), FORMULAS["ole"](O))
+
+
+@pytest.mark.parametrize("name", ["dcorr", "hsic"])
+def test_losses_of_quadratic_cost_read_the_first_rows_only(name):
+    O = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 2 * losses.QUADRATIC_ROWS, 3)))
+    read = losses.REGULARISERS[name]
+    assert torch.equal(read(O, None), read(O[:, : losses.QUADRATIC_ROWS], None))

@@ -60,3 +60,22 @@ def test_every_figure_of_the_comparison_is_there():
     assert len({key[:3] for key in figures}) == len(figures) == len(peer.NAMES) * (3 + 2 + 6 + 3)
     for table, row, column, value in figures:
         assert 0 < value < (1.01 if "AUC" in table else np.inf), (table, row, column)
+
+
+def test_times_as_fast_is_their_seconds_over_ours(monkeypatch):
+    def pair(takes):
+        def step(): ...
+
+        step.takes = takes
+        return step, lambda split: split.label
+
+    theirs = iter([4.0, 20.0])
+    monkeypatch.setattr(peer, "NAMES", ("mmoe",))
+    monkeypatch.setattr(peer, "trainer", lambda *_: pair(2.0))
+    monkeypatch.setattr(peer, "peer_trainer", lambda *_: pair(next(theirs)))
+    monkeypatch.setattr(peer, "seconds", lambda work, times: getattr(work, "takes", 1.0))
+    told = {(row, column): value for _, row, column, value in peer.measure_peer(DATA, 10, 3, (1,))}
+    medians = {
+        column: told["mmoe, 1 thread", f"{column}, median"] for column in ("theirs, fed at once", "theirs as shipped")
+    }
+    assert sorted(medians.values()) == [2, 10]

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from collections import Counter, defaultdict
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -223,16 +225,15 @@ def test_a_full_disk_or_a_folder_that_cannot_be_written_is_one_line(raw, tmp_pat
     write_kuairand(raw, rows=3_000, users=40, videos=100)
     command = [sys.executable, "-m", "croco_lib", "data", "prepare", "kuairand-pure"]
 
-    def run(**places):
-        env = os.environ | {"PYTHONPATH": str(ROOT), **places}
-        return subprocess.run(command, env=env, capture_output=True, text=True)
+    def run(most=None, **places):
+        def small_files():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
-    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        full = run()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        env = os.environ | {"PYTHONPATH": str(ROOT), **places}
+        before = None if most is None else small_files  # in the child alone
+        return subprocess.run(command, env=env, capture_output=True, text=True, preexec_fn=before)
+
+    full = run(limit)
     assert full.returncode == 1 and full.stderr.count("\n") == 1 and "Is the disk full" in full.stderr, full.stderr
     assert not store.finished("kuairand-pure")
     assert len(list(store.home("kuairand-pure").glob("parts/*.parquet"))) == (limit > 100_000)
@@ -621,35 +622,39 @@ def test_any_number_of_processes_makes_the_same_parts_and_columns(raw, monkeypat
     small_aliccp(raw, rows=3_000, bad={700: "nonsense"})
     monkeypatch.setattr(parts, "CHUNK", 50_000 if name == "kuairand-pure" else 150_000)
     made = []
-    for workers in (1, 2, 4):
+    for workers in (1, 2):
         folder = prepare(name, max_bad_share=0.01, workers=workers)
         made.append(contents(folder) | contents(folder.parent / "parts"))
         shutil.rmtree(folder.parent)
-    assert made[0] == made[1] == made[2] and sum(file.endswith(".parquet") for file in made[0]) > 4
+    assert made[0] == made[1] and sum(file.endswith(".parquet") for file in made[0]) > 4
 
 
-@pytest.mark.slow
-def test_the_peak_of_memory_does_not_grow_with_the_rows(tmp_path):
-    if not Path("/proc/self/status").is_file():
-        pytest.skip("the peak of a process's own memory is read from /proc")
-    script = (
-        "from croco_lib.datasets import parts; from croco_lib.datasets.registry import prepare; parts.CHUNK = 1 << 21\n"
-        "prepare('ali-ccp'); print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
-    )
+def test_what_numpy_holds_does_not_grow_with_the_rows(raw, monkeypatch):
+    monkeypatch.setattr(columns, "BLOCK", 1 << 12)
+    monkeypatch.setattr(parts, "CHUNK", 1 << 20)
     peak = []
-    for rows in (40_000, 240_000):
-        folder = tmp_path / str(rows)
-        write_aliccp(folder / "raw" / "ali-ccp", rows=rows, profiles=200, items=500, values=0.2)
-        env = os.environ | {
-            "CROCO_DATA": str(folder / "raw"),
-            "CROCO_PREPARED": str(folder / "prepared"),
-            "PYTHONPATH": str(ROOT),
-            "POLARS_MAX_THREADS": "1",
-        }
-        run = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
-        peak.append(int(run.stdout.split()[-1]) / 1024)
-    raw_bytes = sum(p.stat().st_size for p in (tmp_path / "240000" / "raw" / "ali-ccp").iterdir()) / 2**20
-    assert peak[1] - peak[0] < min(60, raw_bytes), (peak, raw_bytes)
+    for rows in (10_000, 50_000):
+        small_aliccp(raw, rows=rows)
+        tracemalloc.start()
+        prepare("ali-ccp")
+        peak.append(tracemalloc.get_traced_memory()[1] / 2**20)
+        tracemalloc.stop()
+    assert peak[1] - peak[0] < 2, peak  # the coded rows alone would be 4.3
+
+
+@pytest.mark.parametrize("name", ["kuairand-pure", "ali-ccp"])
+def test_by_default_one_line_in_a_thousand_may_be_bad(raw, name):
+    for count in (3, 4):  # of 3,000
+        bad = dict.fromkeys(range(700, 700 + count), "nonsense")
+        write_kuairand(raw, rows=3_000, users=40, videos=100, bad=bad)
+        small_aliccp(raw, bad=bad)
+        with nullcontext() if count == 3 else pytest.raises(DataError, match="4 of 3000 lines are bad"):
+            prepare(name)
+
+
+def test_the_hash_of_twins_is_splitmix64s():
+    z = int(twins.hash_rows(pl.DataFrame({"a": [0]}), ["a"], np.zeros(1, np.uint64))[0])
+    assert z ^ (z >> 31) == 0xE220A8397B1DCDAF  # the first value of seed 0, published; its last step is left out
 
 
 def test_croco_data_prepare_tells_what_it_did(raw, monkeypatch, capsys):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from safetensors import SafetensorError
 
 from croco_lib import CrocoError, build, fit
 from croco_lib.datasets import aliccp
@@ -94,3 +95,30 @@ def test_a_lesson_runs_without_a_word_about_its_transport(tmp_path, capfd):
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print(6 * 7)")]), path)
     assert lessons.run(path).cells[0].outputs[0].text == "42\n"
     assert "TCP" not in "".join(capfd.readouterr())
+
+
+def test_what_fails_on_one_process_is_raised_on_all(monkeypatch):
+    from croco_lib.sharded import together as room
+
+    def fails():
+        raise OSError("full")
+
+    monkeypatch.setattr(room, "gathered", lambda fault: [fault])
+    assert room.together(lambda: 3) == 3
+    with pytest.raises(CrocoError, match="^full$"):
+        room.together(fails)
+    monkeypatch.setattr(room, "gathered", lambda fault: [fault, "no space"])
+    with pytest.raises(CrocoError, match="^process 1: no space$"):
+        room.together(lambda: 3)
+
+
+def test_what_torch_and_safetensors_say_of_a_full_disk_is_one_line_and_other_errors_are_their_own(tmp_path):
+    def fails(error):
+        raise error
+
+    for error in (RuntimeError("PytorchStreamWriter failed\nat …"), SafetensorError("I/O error")):
+        with pytest.raises(CrocoError, match="a could not be written") as told:
+            write_whole(tmp_path / "a", lambda path, error=error: fails(error))
+        assert "\n" not in str(told.value)
+    with pytest.raises(KeyError):
+        write_whole(tmp_path / "a", lambda path: fails(KeyError("own")))

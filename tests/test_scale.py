@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from croco_lib import CrocoError, batches, build, evaluate, fit, losses, optimizers, training
+from croco_lib import CrocoError, batches, build, checkpoint, errors, evaluate, fit, losses, optimizers, training
 from croco_lib.errors import ROOT
 from croco_lib.layers import MultiEmbedding
 from croco_lib.schema import Bag, Field, Split
@@ -278,25 +276,35 @@ FIT = [
 ]
 
 
-@pytest.mark.slow
-def test_a_run_killed_at_any_moment_goes_on(tmp_path):
-    given = [*FIT, "--epochs", "3", "--eval-every", "8", "--patience", "999"]
-    whole = json.loads(subprocess.run(given, check=True, capture_output=True, text=True).stdout)
-    kills = 0
-    for wait in (0.05, 0.5):  # after the first checkpoint is there
-        process = subprocess.Popen([*given, "--folder", tmp_path], stdout=subprocess.DEVNULL)
-        mark = (tmp_path / "checkpoint.pt").stat().st_mtime_ns if kills else 0
-        while process.poll() is None:
-            path = tmp_path / "checkpoint.pt"
-            if path.is_file() and path.stat().st_mtime_ns != mark:
-                time.sleep(wait)
-                process.send_signal(signal.SIGKILL)
+class Killed(BaseException):
+    """What nobody catches, as a kill."""
+
+
+def test_a_run_killed_at_any_write_goes_on(small_world, tmp_path, monkeypatch):
+    given = dict(epochs=1, batch_size=1_000, eval_every=8, patience=99, progress=False)
+    whole, really, kills = fit(build("shared-bottom", small_world), small_world, **given), errors.write_whole, 0
+
+    def dies(path, write):
+        nonlocal left
+        if not left:
+            path.with_name(path.name + ".tmp").write_bytes(b"half")
+            raise Killed
+        left -= 1
+        really(path, write)
+
+    while True:
+        left, folder = kills, tmp_path / str(kills)
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "write_whole", dies)
+            patch.setattr(errors, "write_whole", dies)  # that of write_text
+            try:
+                fit(build("shared-bottom", small_world), small_world, folder=folder, **given)
                 break
-            time.sleep(0.01)
-        kills += process.wait() == -signal.SIGKILL
-    last = subprocess.run([*given, "--folder", tmp_path], check=True, capture_output=True, text=True)
-    again = json.loads(last.stdout)
-    assert kills and again["auc"] == whole["auc"] and again["domains"] == whole["domains"]
+            except Killed:
+                kills += 1
+        again = fit(build("shared-bottom", small_world), small_world, folder=folder, **given)
+        pd.testing.assert_frame_equal(again.history, whole.history)
+    assert kills > 8
 
 
 def run_as(processes: int, *words):
@@ -315,30 +323,24 @@ def run_as(processes: int, *words):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lazy", ["--lazy", "--no-lazy"])
-def test_two_processes_train_to_the_metrics_of_one(lazy):
+def test_two_processes_train_to_the_metrics_of_one_and_go_on_where_they_stopped(small_world, tmp_path):
     """Tolerance: 0.01 of AUC. The batches and the objective are the same; CovLoss is estimated on each half."""
 
-    def run(processes):
-        said = run_as(processes, "-m", "croco_lib", *FIT[3:], "--epochs", "4", lazy)
+    def two(*words):
+        said = run_as(2, "-m", "croco_lib", *FIT[3:], *words)
         (line,) = [line for line in said.splitlines() if line.startswith("{")]  # one process speaks
         return json.loads(line)
 
-    one, two = run(1), run(2)
-    assert two["rows"] == one["rows"] and two["train_rows"] == one["train_rows"]
-    assert one["auc"] > 0.6 and two["auc"] == pytest.approx(one["auc"], abs=0.01)
-    assert two["logloss"] == pytest.approx(one["logloss"], abs=0.01)
-
-
-@pytest.mark.slow
-def test_a_run_of_two_processes_goes_on_where_it_stopped(tmp_path):
-    def run(epochs):
-        run_as(2, "-m", "croco_lib", *FIT[3:], "--epochs", epochs, "--folder", tmp_path)
-        return pd.read_csv(tmp_path / "history.csv")
-
-    one, two = run(1), run(2)
-    assert two.step.max() == 2 * one.step.max()
-    pd.testing.assert_frame_equal(two.head(len(one)), one)
+    two("--epochs", 2, "--lazy", "--folder", tmp_path)
+    first = pd.read_csv(tmp_path / "history.csv")
+    longer = two("--epochs", 4, "--lazy", "--folder", tmp_path)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "history.csv").head(len(first)), first)
+    for lazy, told in ((True, longer), (False, two("--epochs", 4, "--no-lazy"))):
+        model = build("crocodile", small_world)
+        run = fit(model, small_world, epochs=4, batch_size=500, lr=0.01, lazy=lazy, progress=False)
+        one = evaluate(run.model, small_world.test).query("domain == 'all'").set_index("metric").value
+        assert one.auc > 0.6 and told["rows"] == len(small_world.test)
+        assert (told["auc"], told["logloss"]) == pytest.approx((one.auc, one.logloss), abs=0.01)
 
 
 GATHER = """

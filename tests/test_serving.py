@@ -38,12 +38,12 @@ def test_same_scores_as_in_training(name, small_world, tmp_path):
     some = small_world.train.take(np.arange(512))
     model(torch.from_numpy(some.features), torch.from_numpy(some.domain))  # moves STAR's running means
     serving.export(model, small_world, tmp_path)
+    program = torch.export.load(tmp_path / "model.pt2").module()
     for rows in (1, 2, 300):
         part = small_world.test.take(np.arange(rows))
         expected = 1 / (1 + np.exp(-predict(model, part)))
         got, counts = serving.score(tmp_path, raw(small_world, small_world.test, rows))
         assert np.abs(got - expected).max() < 1e-5 and not counts[["unknown", "missing"]].to_numpy().any()
-        program = torch.export.load(tmp_path / "model.pt2").module()
         again = program(torch.from_numpy(part.features), torch.from_numpy(part.domain)).detach().numpy()
         assert np.abs(again - expected).max() < 1e-5
 

@@ -12,6 +12,29 @@ ODD = ("None", "'a word'", "-77", "(1.5,)", "(2.0, 1.0)", "{}", "['a', None]", "
 LESSONS = [path for path in paths() if path.name[:2] != "00"]
 
 
+MOVE = """
+import ipywidgets as W_
+boxes_ = [b for b in globals().values() if isinstance(b, W_.VBox) and hasattr(b, "controls")]
+assert len(boxes_) == COUNT, len(boxes_)
+for box_ in boxes_:
+    for control_ in box_.controls.values():
+        log_, ranged_ = isinstance(control_, W_.FloatLogSlider), hasattr(control_, "min")
+        ends_ = (control_.min, control_.max) if ranged_ else control_._options_values
+        for end_ in (ends_[0], ends_[-1]):
+            control_.value = control_.base ** end_ if log_ else end_
+            assert box_.message.value == "", box_.message.value
+"""
+STRANGE = """
+import contextlib as c_, io as i_
+for answer_ in ANSWERS:
+    with c_.redirect_stdout(i_.StringIO()) as said_:
+        exec(answer_)
+        exec(CHECK)
+    said_ = said_.getvalue()
+    assert said_.startswith("Not yet: ") and "it stopped with" not in said_, (answer_, said_)
+"""
+
+
 def tagged(notebook, kind):
     """Code cells by exercise: {"01.1": [cells with the tag kind-01.1]}."""
     found = {}
@@ -25,10 +48,10 @@ def tagged(notebook, kind):
 def odd(source):
     """Answers of kinds that nobody asked for, to the exercise whose open cell this is."""
     name = re.match(r"(?:def )?(\w+)", source)[1]
-    values = [nbformat.v4.new_code_cell(f"{name} = {value}") for value in ODD]
+    values = [f"{name} = {value}" for value in ODD]
     if not source.startswith("def "):
         return values
-    return values + [nbformat.v4.new_code_cell(f"def {name}(*_, **__):\n    return {value}") for value in ODD]
+    return values + [f"def {name}(*_, **__):\n    return {value}" for value in ODD]
 
 
 def text(cell):
@@ -36,8 +59,10 @@ def text(cell):
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_exercises_are_open_and_their_solutions_right(path, monkeypatch):
+def test_exercises_are_open_and_their_solutions_right(path, monkeypatch, tmp_path):
     monkeypatch.setenv("CROCO_PROFILE", "tiny")
+    monkeypatch.setenv("CROCO_DATA", str(tmp_path))  # as for a reader without KuaiRand; nbval runs the lessons with it
+    monkeypatch.setenv("CROCO_PREPARED", str(tmp_path / "prepared"))
     lesson = nbformat.read(path, as_version=4)
     solutions = nbformat.read(path.parent / "solutions" / path.name, as_version=4)
     right, wrong = tagged(solutions, "exercise"), tagged(solutions, "wrong")
@@ -50,14 +75,17 @@ def test_exercises_are_open_and_their_solutions_right(path, monkeypatch):
             assert text(cell).startswith("Not answered yet"), f"{name} is not saved open"
             cell.metadata["says"] = "Not answered yet"
             strange = odd(opened[name][0].source)
-            for says, answers in (("Not yet: ", wrong.get(name, []) + strange), ("Right.", right[name])):
+            try_all = STRANGE.replace("ANSWERS", repr(strange)).replace("CHECK", repr(cell.source))
+            cells.append(nbformat.v4.new_code_cell(try_all))
+            for says, answers in (("Not yet: ", wrong.get(name, [])), ("Right.", right[name])):
                 for answer in answers:  # after the open check, so that an answer can use what that has prepared
                     cells += [
                         nbformat.v4.new_code_cell(answer.source),
                         nbformat.v4.new_code_cell(cell.source, metadata={"says": says, "of": name}),
                     ]
             name = None
-    lesson.cells = cells
+    explorers = sum(len(re.findall(r"= (?:explore|covariances|projections)\(", c.source)) for c in lesson.cells)
+    lesson.cells = [*cells, nbformat.v4.new_code_cell(MOVE.replace("COUNT", str(explorers)))]
     NotebookClient(
         lesson, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
     ).execute()

@@ -6,17 +6,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from croco_lib import CrocoError, build, cli, evaluate, fit
 from croco_lib.lessons.comparison import against, interval
-from croco_lib.study import cost, figures, jobs, resampling, rules, space, tables, verdicts
+from croco_lib.models import options_of
+from croco_lib.optimizers import tables_of
+from croco_lib.study import cost, figures, jobs, resampling, rules, space, speed, tables, verdicts
 from croco_lib.study import studies as room
 
 DATA = "world:rows=20000,users=200,items=200"
@@ -103,17 +107,26 @@ def contents(folder):
 
 
 @pytest.mark.slow
-def test_a_killed_study_ends_with_the_same_bytes(folder, tmp_path):
+def test_a_killed_study_ends_with_the_same_bytes(tmp_path, monkeypatch):
+    data = "world:rows=5000,users=60,items=50"
+    study = dict(models=["shared-bottom", "mmoe"], search=2, seeds=2, fixed={"epochs": 1})
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    monkeypatch.setattr(jobs, "FRESH_ROWS", FRESH)
+    jobs.load_with_fresh.cache_clear()
+    room.run_study("main", study, data, whole, progress=False)
+    jobs.load_with_fresh.cache_clear()
     script = (
         f"from croco_lib.study.studies import run_study; from croco_lib.study import jobs; import pathlib\n"
         f"jobs.FRESH_ROWS = {FRESH}\n"
-        f"run_study('main', {SMALL!r}, {DATA!r}, pathlib.Path({str(tmp_path)!r}), progress=False)"
+        f"run_study('main', {study!r}, {data!r}, pathlib.Path({str(cut)!r}), progress=False)"
     )
     killed = 0
     while killed < 3:
         process = subprocess.Popen([sys.executable, "-c", script])
-        before = len(list(tmp_path.glob("runs/*.json")))
-        while process.poll() is None and len(list(tmp_path.glob("runs/*.json"))) < before + 2:
+        before = len(list(cut.glob("runs/*.json")))
+        while process.poll() is None and len(list(cut.glob("runs/*.json"))) < before + 2:
             time.sleep(0.02)
         if process.poll() is not None:
             break
@@ -121,7 +134,7 @@ def test_a_killed_study_ends_with_the_same_bytes(folder, tmp_path):
         process.wait()
         killed += 1
     subprocess.run([sys.executable, "-c", script], check=True)
-    assert killed and contents(tmp_path) == contents(folder)
+    assert killed and contents(cut) == contents(whole)
 
 
 def test_the_tables_hold_what_was_planned(folder):
@@ -309,15 +322,120 @@ def test_costs_of_other_rules_are_refused(tmp_path):
         verdicts.judge(tmp_path)
 
 
-def test_a_grid_is_widened_until_its_best_is_inside(tmp_path, monkeypatch):
-    """Validation is best at 0.004, beyond the first grid."""
+@pytest.mark.parametrize(
+    ("best", "chosen", "least", "most"),
+    [(0.004, 0.01, 0.001, 10), (40, 100, 0.1, 1_000), (1e9, 10_000, 0.1, 10_000)],
+)
+def test_a_grid_is_widened_until_its_best_is_inside_or_three_times(tmp_path, monkeypatch, best, chosen, least, most):
+    """Validation is best at a value beyond the first grid."""
     at = room.Runner(tmp_path, 1, False)
     monkeypatch.setattr(at, "run", lambda jobs, label: None)
-    monkeypatch.setattr(at, "valid", lambda job: -abs(np.log(job["options"]["alpha"] / 0.004)))
-    chosen, tried = at.choose_value(DATA, "crocodile", {"sets": 3}, "alpha", [0.1, 1.0, 10.0], "t")
-    assert chosen == {"sets": 3, "alpha": 0.01} or chosen["alpha"] == pytest.approx(0.001, rel=9)
-    values = sorted({job["options"]["alpha"] for job in tried})
-    assert values[0] < chosen["alpha"] < values[-1]
+    monkeypatch.setattr(at, "valid", lambda job: -abs(np.log(job["options"]["alpha"] / best)))
+    found, tried = at.choose_value(DATA, "crocodile", {"sets": 3}, "alpha", [0.1, 1.0, 10.0], "t")
+    values = [job["options"]["alpha"] for job in tried]
+    assert found == {"sets": 3, "alpha": pytest.approx(chosen)}
+    assert (min(values), max(values)) == pytest.approx((least, most))
+
+
+def test_the_mean_of_three_finalists_chooses(tmp_path, monkeypatch):
+    at = room.Runner(tmp_path, 1, False)
+    auc = {0.1: (0.70, 0.60, 0.60), 0.2: (0.69, 0.69, 0.69), 0.3: (0.68, 0.68, 0.68), 0.4: (0.67, 0.99, 0.99)}
+    monkeypatch.setattr(at, "run", lambda jobs, label: None)
+    monkeypatch.setattr(at, "valid", lambda job: auc[job["options"]["alpha"]][job["seed"] - room.TUNING_SEEDS[0]])
+    chosen, tried = at.choose(DATA, "crocodile", [{"alpha": a} for a in auc], "t")
+    assert chosen == {"alpha": 0.2}
+    assert {j["seed"] for j in tried if j["options"]["alpha"] == 0.4} == {room.TUNING_SEEDS[0]}
+
+
+def test_models_close_to_crocodile_run_more_seeds_and_so_does_crocodile(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(room.Runner, "run", lambda *_: None)
+    monkeypatch.setattr(room, "write_tables", lambda name, data, runs, tried, folder: made.append(runs))
+    auc = {"crocodile": 0.7, "mmoe": 0.7009, "ple": 0.6992, "star": 0.7011}
+    for valid, expected in ((auc, [3, 3, 3, 2]), (dict.fromkeys(auc, 0.6) | {"crocodile": 0.7}, [2] * 4)):
+        monkeypatch.setattr(room.Runner, "valid", lambda self, job, valid=valid: valid[job["model"]])
+        room.run_study("main", dict(models=list(auc), seeds=2, more_seeds=3), DATA, tmp_path, progress=False)
+        assert [1 + max(job["seed"] for m, *_, job in made[-1] if m == name) for name in auc] == expected
+    room.run_study(
+        "x", dict(models=["shared-bottom"], seeds=1, as_large_as="crocodile"), DATA, tmp_path, progress=False
+    )
+    dim = made[-1][0][-1]["options"]["dim"]
+    assert dim == jobs.dim_of(DATA, "shared-bottom", "crocodile") != 16
+
+
+def test_a_study_that_lacks_what_it_starts_from_says_so(tmp_path, monkeypatch):
+    with pytest.raises(CrocoError, match="settings are needed first: croco study main --data world"):
+        study = dict(models=["crocodile"], settings="main", seeds=2)
+        room.run_study("alpha", study, "world", tmp_path, progress=False)
+    monkeypatch.setattr(room.Runner, "run", lambda *_: None)
+    with pytest.raises(CrocoError, match="Every trial of mmoe on world failed"):
+        room.run_study("own", dict(models=["mmoe"], search=2, seeds=2), "world", tmp_path, progress=False)
+
+
+def test_failed_jobs_are_tried_again_and_finished_ones_left_alone(tmp_path, monkeypatch):
+    ran = []
+
+    def outcome(job):
+        ran.append(job["seed"])
+        return {"status": "done" if job["seed"] == 0 or ran.count(1) == 2 else "failed"}, {}
+
+    monkeypatch.setattr(jobs, "run_job", outcome)
+    both = [jobs.make_job(DATA, "mmoe", seed, {}, False) for seed in (0, 1, 0)]
+    for _ in range(3):
+        jobs.run_jobs(both, tmp_path, progress=False)
+    assert ran == [0, 1, 1] and not list(tmp_path.glob("*.tmp"))
+    (tmp_path / f"{jobs.key_of(both[0])}.json").write_text("{")
+    with pytest.raises(CrocoError, match="is damaged; delete it"):
+        jobs.run_jobs(both, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("start", [{}, {"start": 0.001}])
+def test_start_is_the_standard_deviation_of_every_table(start):
+    model = jobs.built(jobs.make_job(DATA, "crocodile", 0, start, False), jobs.load_with_fresh(DATA)[0])
+    for table in tables_of(model):
+        assert float(table.weight.detach().std()) == pytest.approx(start.get("start", 0.1), rel=0.05)
+
+
+@pytest.mark.parametrize("name", [*space.MODELS, *space.FIXED])
+def test_the_first_value_of_every_knob_is_its_default(name):
+    default = asdict(jobs.DEFAULTS) | options_of(space.registered(name)[0])
+    known = {knob: value for knob, value in default.items() if knob not in space.FIXED.get(name, {})}
+    values = {knob: values[0] for knob, values in space.space(name).items()}
+    assert {knob: known[knob] for knob in values} == values
+
+
+def test_builds_of_one_release_count_as_one(monkeypatch):
+    monkeypatch.setitem(tables.VERSIONS, "torch", jobs.VERSIONS["torch"].partition("+")[0] + "+cu130")
+    assert len(tables.Tables("main", "kuairand-pure").runs)
+
+
+def test_what_is_timed_goes_forward_and_back():
+    went = []
+
+    def part(x):
+        went.append("forward")
+        x.register_hook(lambda gradient: went.append("backward"))
+        return 2 * x
+
+    assert cost.milliseconds(part, torch.ones(3)) > 0 and went == ["forward", "backward"]
+
+
+def test_speed_prints_what_was_measured(monkeypatch):
+    rows = [
+        ("models", "mmoe", "step ms", 4.0),
+        ("models", "ple", "step ms", 5.0),
+        ("metrics", "AUC", "seconds", 0.5),
+    ]
+    monkeypatch.setattr(speed, "measure", lambda size: iter(rows))
+
+    def croco(*words):
+        return CliRunner().invoke(cli.app, ["speed", "--size", "fast", *words], catch_exceptions=False).stdout
+
+    told = json.loads(croco("--json"))
+    assert [tuple(f.values()) for f in told["figures"]] == rows and (told["size"], told["threads"]) == ("fast", 1)
+    assert all(word in croco() for word in ("models", "mmoe", "metrics"))
+    with pytest.raises(CrocoError, match="Unknown peer 'other'"):
+        croco("--peer", "other")
 
 
 @pytest.mark.parametrize("model", room.studies()["capacity"]["models"])
@@ -490,6 +608,11 @@ def test_the_committed_tables_hold_what_their_study_plans(name, data):
     assert set(final.variant) == {space.label_of(variant) for variant in planned}
     seeds = final.groupby(["model", "variant"]).seed.nunique()
     assert set(seeds) <= {study["seeds"], study.get("more_seeds", study["seeds"])}
+    if "more_seeds" in study:
+        first = final[final.seed < study["seeds"]]
+        mean = first.valid_auc.astype(float).groupby(first.model).mean()
+        close = set(mean.index[(mean - mean["crocodile"]).abs() < room.CLOSE])
+        assert set(final[final.seed >= study["seeds"]].model) == (close if len(close) > 1 else set())
     search, share = runs[runs.stage == "search"], study.get("search_share", {}).get(data)
     assert set(search.data) <= {room.search_data(data, share)} and set(final.data) == {data}
     if "search" in study:

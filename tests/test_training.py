@@ -1,7 +1,7 @@
 """Training: one seed fixes everything, the best weights are kept, an interruption changes nothing."""
 
 import inspect
-import time
+import json
 from dataclasses import FrozenInstanceError, asdict, fields, replace
 from itertools import islice
 
@@ -12,10 +12,13 @@ import torch
 
 from croco_lib import CrocoError, batches, build, evaluate, evaluation, fit, metrics, training
 from croco_lib.checkpoint import load_weights
+from croco_lib.data.world import oracle
 from croco_lib.evaluation import embedding_sets, expert_outputs, expert_scores, predict, probe
 from croco_lib.inside import diversity
 from croco_lib.losses import covariance_loss, domain_objective
+from croco_lib.online import serving
 from croco_lib.options import TrainOptions
+from croco_lib.study.steps import shaped
 
 FAST = dict(epochs=3, batch_size=1000, progress=False)
 
@@ -50,17 +53,20 @@ def test_the_best_weights_are_kept_however_it_ends(small_world, epochs, patience
         assert aucs.argmax() == len(aucs) - 2 and len(aucs) < 31
 
 
-def test_the_bar_speaks_once_a_second(small_world, capsys):
+def test_the_bar_speaks_once_a_second(monkeypatch, capsys):
     # A kernel drops messages when a thousand of them wait, and then a notebook's cell never ends for its reader.
-    started = time.perf_counter()
-    fit(build("shared-bottom", small_world), small_world, epochs=1, batch_size=64)
-    seconds = time.perf_counter() - started
-    drawn = capsys.readouterr().err.count("\r")
-    assert seconds > 0.5, "too short to show anything: give it more epochs"
-    assert 2 <= drawn <= 3 + seconds
+    clock = [0.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: clock[0])
+    with training._progress_bar("a", 0, 1_000, silent=False) as bar:
+        for _ in range(1_000):  # ten seconds
+            clock[0] += 0.01
+            bar.update()
+    assert 2 <= capsys.readouterr().err.count("\r") <= 13
 
 
-def test_the_history_holds_what_every_plot_needs(small_world):
+def test_the_history_holds_what_every_plot_needs(small_world, monkeypatch):
+    losses, really = [], training.train_step
+    monkeypatch.setattr(training, "train_step", lambda *a: losses.append(really(*a)) or losses[-1])
     run = fit(build("crocodile", small_world, sets=3), small_world, **FAST)
     start = run.history.query("step == 0")
     assert {"auc", "gauc", "logloss", "covariance", "correlation", "gate_entropy", "information_abundance"} <= set(
@@ -68,7 +74,8 @@ def test_the_history_holds_what_every_plot_needs(small_world):
     )
     assert set(start.query("metric == 'auc'").part) == {"all", *small_world.domains}
     assert set(start.query("metric == 'information_abundance'").part) == {"set 1", "set 2", "set 3"}
-    assert len(value(run.history, "loss")) == 3 and run.history.epoch.max() == 3
+    np.testing.assert_allclose(value(run.history, "loss"), torch.stack(losses).reshape(3, -1).mean(1), rtol=1e-5)
+    assert run.history.epoch.max() == 3
 
 
 def test_the_probe_is_the_loss_and_the_measures_themselves(small_world):
@@ -305,3 +312,29 @@ def test_watch_sees_the_model_at_every_evaluation_and_changes_nothing(small_worl
     np.testing.assert_allclose([r for _, r in seen], expected.value, rtol=1e-4)  # 2,000 rows: the probe takes them all
     unwatched = fit(build("crocodile", small_world, sets=2), small_world, **FAST)
     pd.testing.assert_frame_equal(run.history, unwatched.history)
+
+
+def test_what_cannot_be_measured_saved_or_chosen_says_why(small_world, tmp_path):
+    one_class = replace(small_world.valid, label=np.ones_like(small_world.valid.label))
+    for act, words in (
+        (lambda: expert_outputs(build("star", small_world), small_world.test), "star has no experts"),
+        (lambda: expert_scores(build("pepnet", small_world), small_world.test), "pepnet has no experts"),
+        (lambda: embedding_sets(build("mmoe", small_world), small_world, "itme"), "Did you mean 'item'"),
+        (lambda: oracle(replace(small_world.test, truth=None)), "true click probability of these rows is not known"),
+        (lambda: serving.save_schema(shaped(1_000), tmp_path), "are not known, so no raw row could be scored"),
+        (lambda: fit(build("mmoe", small_world), replace(small_world, valid=one_class), **FAST), "AUC is not defined"),
+    ):
+        with pytest.raises(CrocoError, match=words):
+            act()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_goes_on_longer_with_other_threads_and_on_another_device(small_world, tmp_path):
+    given = dict(FAST, patience=99, folder=tmp_path)
+    first = fit(build("shared-bottom", small_world), small_world, **given | {"epochs": 1})
+    saved = torch.load(tmp_path / "checkpoint.pt")
+    other = json.loads(saved["settings"]) | {"threads": 99, "device": "cuda"}
+    torch.save(saved | {"settings": json.dumps(other)}, tmp_path / "checkpoint.pt")
+    longer = fit(build("shared-bottom", small_world), small_world, **given | {"epochs": 2})
+    assert longer.history.step.max() == 2 * first.history.step.max()
+    pd.testing.assert_frame_equal(longer.history.head(len(first.history)), first.history)

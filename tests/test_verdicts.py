@@ -154,8 +154,8 @@ def test_other_data_or_settings_than_those_of_main_are_refused(tmp_path):
         verdicts.judge(tmp_path)
 
 
-@pytest.mark.parametrize("users", [0, 0.5, 1, 3])
-@pytest.mark.parametrize(("seeds", "short"), [(3, 0.035), (6, 0.015), (10, 0.015)])
+@pytest.mark.parametrize("users", [0.5, 1])  # where both kinds of luck count, the formula is hardest
+@pytest.mark.parametrize(("seeds", "short"), [(3, 0.035), (6, 0.015)])
 def test_an_interval_covers_the_truth_as_often_as_it_says(users, seeds, short):
     rng = np.random.default_rng(0)
     at = users / seeds**0.5  # the users' error in units of the seeds'
