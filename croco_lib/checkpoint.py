@@ -74,7 +74,7 @@ def settings_of(
         device=accelerator.device.type,
         threads=torch.get_num_threads(),
     )
-    return json.loads(json.dumps(settings))
+    return json.loads(json.dumps(settings, default=lambda number: number.item()))  # NumPy's numbers as Python's
 
 
 def resume(folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> RunState:

@@ -46,12 +46,14 @@ def _load(data: str, label, domain, user, item, fields, option):
     from .datasets.registry import DATASETS, load
 
     options = parse_pairs(option, "--option")
-    if not is_table(data) and not Path(data).is_dir():
-        return load(data, **options)
     columns = dict(label=label, domain=domain, user=user, item=item)
+    if data in DATASETS and (idle := [f"--{k}" for k, v in {**columns, "fields": fields}.items() if v is not None]):
+        raise CrocoError(f"{', '.join(idle)}: for a file only; the data set {data} has columns of its own.")
+    if data in DATASETS or not (is_table(data) or Path(data).is_dir()):
+        return load(data, **options)
     if absent := [f"--{name}" for name, column in columns.items() if column is None]:
         raise DataError(
-            f"{data} is a file, so {', '.join(absent)} must name its columns "
+            f"{data} is a table of your own, so {', '.join(absent)} must name its columns "
             f"(a data set by name is one of: {', '.join(DATASETS)})."
         )
     for name in options:
@@ -102,9 +104,10 @@ def fit(
     if threads < 1:
         raise CrocoError(f"--threads must be 1 or more, not {threads}.")
     torch.set_num_threads(threads)
-    chosen = {k: v for k, v in (("alpha", alpha), ("sets", sets)) if v is not None}
-    chosen |= parse_pairs(set_, "--set")
-    options_of(model)  # an unknown model is named before the data is read
+    named = [f"{k}={v}" for k, v in (("alpha", alpha), ("sets", sets)) if v is not None]
+    chosen, allowed = parse_pairs([*named, *set_], "--set"), options_of(model)
+    for key in chosen:  # a wrong model or option is named before the data is read
+        known(f"option of {model}", key, allowed)
     read = partial(_load, data, label, domain, user, item, fields, option)
     options = TrainOptions(epochs, batch_size, lr, weight_decay, objective, patience, eval_every, lazy, seed)
     loaded, run = _train(shard, read, model, chosen, options, folder, not json_ and sys.stderr.isatty())
@@ -179,7 +182,7 @@ def as_json(run, table, data) -> dict:
 
 def extra_of(module: str) -> str:
     """Which extra of pyproject.toml brings what is missing, in words."""
-    if module.startswith(("torchrec", "fbgemm")):
+    if module.startswith(("torchrec", "fbgemm", "iopath", "pyre_extensions", "tensordict", "torchmetrics")):
         cpu = "'croco-lib[distributed-cpu]' && pip install --no-deps torchrec==1.8.0"
         return f"On GPUs its extra brings it: pip install 'croco-lib[distributed]'; without: pip install {cpu}"
     extra = "serving" if module.startswith("onnx") else "peer" if module.startswith("torch_rechub") else "lessons"

@@ -10,19 +10,19 @@ VERSIONS = {name: version(name) for name in ("croco-lib", "torch", "numpy")}
 
 
 def split_pairs(pairs: list[str], flag: str, form: str) -> list[tuple[str, str]]:
-    """["a=1"] → [("a", "1")]. Raises CrocoError that names the flag and the form it takes."""
+    """["a=1"] → [("a", "1")]. Raises CrocoError that names the flag and its form, also for a key given twice."""
     for pair in pairs:
         if "=" not in pair:
             raise CrocoError(f"{flag} takes {form}, not {pair!r}.")
-    return [(key, value) for key, _, value in (pair.partition("=") for pair in pairs)]
+    split = [(key, value) for key, _, value in (pair.partition("=") for pair in pairs)]
+    if len(dict(split)) < len(split):
+        raise CrocoError(f"{flag} has a key twice: {', '.join(pairs)}.")
+    return split
 
 
 def parse_pairs(pairs: list[str], flag: str) -> dict:
-    """["a=1", "b=x"] → {"a": 1, "b": "x"}. Raises CrocoError as `split_pairs` does, and for a key given twice."""
-    split = split_pairs(pairs, flag, "KEY=VALUE")
-    if len(dict(split)) < len(split):
-        raise CrocoError(f"{flag} has a key twice: {', '.join(pairs)}.")
-    return {key: parse_value(value) for key, value in split}
+    """["a=1", "b=x"] → {"a": 1, "b": "x"}. Raises CrocoError as `split_pairs` does."""
+    return {key: parse_value(value) for key, value in split_pairs(pairs, flag, "KEY=VALUE")}
 
 
 def made_with() -> dict:

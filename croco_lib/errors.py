@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+OF_WRITING = ("SafetensorError", "ComputeError")  # what safetensors and polars raise on a full disk; torch RuntimeError
 
 
 class CrocoError(ValueError):
@@ -55,8 +56,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         os.replace(temporary, path)
     except Exception as error:
-        if not isinstance(error, (OSError, RuntimeError)) and type(error).__name__ != "SafetensorError":
-            raise  # torch says RuntimeError when it cannot write, safetensors an error of its own
+        if not isinstance(error, OSError | RuntimeError) and type(error).__name__ not in OF_WRITING:
+            raise
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -120,7 +120,7 @@ def probe(model: nn.Module, split: Split) -> list[tuple[str, str, float]]:
         ]
     if out.gate is not None:
         values.append(("all", "gate_entropy", metrics.gate_entropy(out.gate.float().cpu().numpy())))
-    return values + [
+    return values + [  # of no set where the tables are sharded, or in a reader's own model that has none
         (f"set {m + 1}", "information_abundance", metrics.information_abundance(table))
-        for m, table in enumerate(_all_tables(model) if hasattr(model.embedding, "weights") else ())  # not if sharded
+        for m, table in enumerate(_all_tables(model) if hasattr(getattr(model, "embedding", None), "weights") else ())
     ]

@@ -5,17 +5,10 @@ from torch import nn
 
 from . import metrics
 from .evaluation import embedding_sets, expert_scores, has_experts, probe
-from .schema import MultiDomainData, Split
+from .schema import MultiDomainData
 
 TRIPLES = 100_000  # (user, a, b) drawn for the diversity index: its sampling error is then below .002
 AT_START = ("correlation", "diversity_index", "expert_auc", "abundance", "own_table_abundance")
-
-
-def diversity(model: nn.Module, split: Split, triples: int = TRIPLES, seed: int = 0) -> float:
-    """The diversity index of the model's experts on this split (see `metrics.diversity_index`)."""
-    pairs = metrics.user_pairs(split.user, split.domain, triples, seed)
-    scores, read = expert_scores(model, split)
-    return metrics.diversity_index(scores, pairs, read)
 
 
 def _items_read(data: MultiDomainData) -> list[np.ndarray]:
@@ -103,7 +96,7 @@ def measures(model: nn.Module, data: MultiDomainData) -> list[tuple[str, str, st
 
 
 def measures_at_start(model: nn.Module, data: MultiDomainData) -> list[tuple[str, str, str, float]]:
-    """The measures of an untrained model that a trained one's mean something only beside: metric + "_start"."""
+    """Of an untrained model, the measures without which a trained one's say little, each named metric + "_start"."""
     return [
         (split, part, f"{metric}_start", value)
         for split, part, metric, value in measures(model, data)

@@ -193,8 +193,8 @@ def domain_objective(logits: Tensor, label: Tensor, domain: Tensor, counts: Tens
 
 
 def sample_objective(logits: Tensor, label: Tensor, domain: Tensor, counts: Tensor | None = None) -> Tensor:
-    """(1/N) Σ_k BCE(ŷ_k, y_k): every row counts alike. logits [N], label 0/1 [N] → scalar; the rest is not read."""
-    return F.binary_cross_entropy_with_logits(logits, label)
+    """(1/N) Σ_k BCE(ŷ_k, y_k): every row counts alike. logits [N], label 0/1 [N] → scalar; `counts` as above."""
+    return F.binary_cross_entropy_with_logits(logits, label) * (1 if counts is None else len(label) / counts.sum())
 
 
 OBJECTIVES: dict[str, Callable[..., Tensor]] = {

@@ -44,7 +44,7 @@ class TrainOptions:
             value = getattr(self, name)
             if name == "eval_every" and value is None:
                 continue
-            if not isinstance(value, Integral) or value < least:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
                 raise CrocoError(f"fit: {name} must be a whole number of {least} or more, not {value!r}.")
         # From a rate of 10 on nothing was ever learnt; such a value is a slip of the hand.
         if not isinstance(self.lr, Real) or not 0 < self.lr < 10:

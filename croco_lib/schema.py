@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from .errors import DataError
+from .errors import DataError, known
 
 if TYPE_CHECKING:  # the made world is itself described by this schema
     from .data.world import World
@@ -85,7 +85,7 @@ class Bag:
 
 
 def check_domains(name: str, domains: tuple[str, ...], rows: np.ndarray, clicks: np.ndarray) -> None:
-    """Raise DataError where a split lacks a domain, or one has a single class of label in train. Both [3, S] counts."""
+    """Raise DataError where a split lacks a domain, or train one of the labels there; `rows`, `clicks` int [3, S]."""
     if len(set(domains)) < len(domains) or not all(domains) or "all" in domains:
         raise DataError(
             f"{name}: domains need different names, none of them empty or 'all' (which names the "
@@ -124,8 +124,8 @@ class Layout:
     domains: tuple[str, ...]
 
     def column(self, role: str) -> int:
-        """The column of `features` that holds the field of this role."""
-        return next(i for i, f in enumerate(self.fields) if f.role == role)
+        """The column of `features` that holds the field of this role. Raises CrocoError where none does."""
+        return (roles := [f.role for f in self.fields]).index(known("role", role, roles))
 
 
 @dataclass(frozen=True)
@@ -150,16 +150,16 @@ class MultiDomainData(Layout):
         if self.stored is not None:
             return
         splits, size = [getattr(self, name) for name in SPLITS], len(self.domains)
-        rows = np.stack([np.bincount(s.domain, minlength=size) for s in splits])
-        check_domains(
-            self.name, self.domains, rows, np.stack([np.bincount(s.domain, s.label, minlength=size) for s in splits])
-        )
         sizes = [f.size if f.bag is None else len(f.bag) for f in self.fields]
         for name, split in zip(SPLITS, splits, strict=True):
             if not np.isin(split.label, (0, 1)).all():
                 raise DataError(f"{self.name}: the {name} split has labels that are not 0 or 1.")
-            if split.features.min() < 0 or (split.features.max(0) >= sizes).any():
-                raise DataError(f"{self.name}: the {name} split has ids beyond the size of their field.")
+            for ids, beyond in ((split.features, sizes), (split.domain, size)):
+                if len(ids) and (ids.min() < 0 or (ids.max(0) >= beyond).any()):
+                    raise DataError(f"{self.name}: {name} has ids beyond the size of their field, or unlisted domains.")
+        rows = np.stack([np.bincount(s.domain, minlength=size) for s in splits])
+        clicks = np.stack([np.bincount(s.domain, s.label, minlength=size) for s in splits])
+        check_domains(self.name, self.domains, rows, clicks)
 
     @property
     def fingerprint(self) -> str:

@@ -28,7 +28,7 @@ from .optimizers import LAZY_FROM, adam, decay
 from .options import TrainOptions
 from .schema import MultiDomainData, Split
 
-# What a launcher has started belongs together; of processes without CUDA accelerate must be told that.
+# Processes that a launcher has started form one group; without CUDA accelerate forms it only if told `cpu=True`.
 ON_CPUS = "WORLD_SIZE" in os.environ and not torch.cuda.is_available()
 
 
@@ -159,7 +159,7 @@ def train(
     watch: Callable[[int, nn.Module], object] | None = None,
     keep: ModuleType = checkpoint,
 ) -> Run:
-    """What `fit` does, the options as one object; `keep` is the room that keeps the run, another for sharded tables."""
+    """What `fit` does, the options as one object. `keep` is the module that saves the run: another if sharded."""
     accelerator = Accelerator(cpu=ON_CPUS)  # its precision is the environment's, where `accelerate config` left one
     rank, processes = accelerator.process_index, accelerator.num_processes
     lazy = sum(field.size for field in data.fields) >= LAZY_FROM if options.lazy is None else options.lazy

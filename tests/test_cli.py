@@ -52,7 +52,7 @@ def test_data_says_what_is_here_and_where_to_get_the_rest(croco, monkeypatch, tm
 def test_the_version_is_said_and_no_command_is_the_help(croco):
     code, out, err = croco("--version")
     assert (code, err) == (0, "") and out.startswith(f"croco-lib {croco_lib.__version__}, torch {torch.__version__}")
-    assert "Usage: croco" in "".join(croco()[1:])
+    assert "croco [OPTIONS]" in "".join(croco()[1:])
 
 
 def test_fit_prints_one_json_object(croco):
@@ -249,3 +249,32 @@ def test_every_option_reaches_the_run(croco):
     assert made == dict(alpha=0.5, sets=2, dim=4, expert=[8, 4])
     assert (s["seed"], s["weights_from_seed"], s["lr"], s["weight_decay"]) == (3, 3, 0.01, 1e-5)
     assert (s["objective"], s["batch_size"], s["lazy"]) == ("domain", 2000, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "seed=1"], "Unknown option of mmoe 'seed'"),
+        (["--set", "dim=8", "--set", "dim=4"], "--set has a key twice"),
+        (["--sets", 2, "--set", "sets=3"], "--set has a key twice"),
+        (["--option", "name=x"], "Unknown option of world 'name'"),
+        (["--option", "rows=NaN"], "rows must be a whole number"),
+        (["--option", "rows=Infinity"], "rows must be a whole number"),
+        (["--label", "click", "--fields", "a"], "--label, --fields: for a file only"),
+    ],
+)
+def test_what_cannot_be_meant_is_named_before_anything_is_read(croco, words, message):
+    code, _, err = croco("fit", "mmoe", *words)
+    assert code == 1 and message in err and "Traceback" not in err, err
+
+
+def test_a_folder_named_like_a_data_set_is_not_taken_for_a_table(croco, tmp_path, monkeypatch):
+    (tmp_path / "world").mkdir()
+    monkeypatch.chdir(tmp_path)
+    code, _, err = croco("fit", "shared-bottom", "--option", "rows=5000", "--epochs", 1, "--threads", 1)
+    assert code == 0, err
+
+
+def test_a_flag_of_preparing_is_not_an_option_as_well(croco):
+    code, _, err = croco("data", "prepare", "world", "--option", "workers=2")
+    assert code == 1 and "workers is given twice, or has a flag of its own" in err, err

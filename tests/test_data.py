@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -261,7 +262,11 @@ def test_time_split_tests_on_the_latest_rows():
         ({}, {"split": "time"}, "a time split needs the column of times"),
         ({"when": [str(i) for i in range(400)]}, {"split": "time", "time": "when"}, "not numbers or dates"),
         ({"when": holed(range(400), 3, np.nan)}, {"split": "time", "time": "when"}, "'when' has 1 missing values"),
-        ({"click": holed([0, 1] * 200, 5, 2)}, {}, r"must be 0 or 1, but data row 6 \(line 7 of a CSV\) has 2; 1 rows"),
+        (
+            {"click": holed([0, 1] * 200, 5, 2)},
+            {},
+            "must be 0 or 1, but data row 6 has 2; 1 rows",
+        ),
         ({"click": holed([0.0, 1.0] * 200, 5, np.nan)}, {}, "column 'click' has 1 missing values .* data row 6"),
         ({"click": ["no", "yes"] * 200}, {}, "the label 'click' is String, not the numbers 0 and 1"),
         (
@@ -270,7 +275,7 @@ def test_time_split_tests_on_the_latest_rows():
             "'who' has 1 missing values .* data row 10",
         ),
         ({"kind": holed(["a", "b"] * 200, 2)}, {}, "'kind' has 1 missing values .* data row 3"),
-        ({"kind": np.linspace(0, 1, 400)}, {}, "'kind' holds fractions, .* categorical"),
+        ({"kind": np.linspace(0, 1, 400)}, {}, "'kind' holds fractions .* categorical"),
         ({"kind": [1.0, np.inf] * 200}, {}, "'kind' holds fractions"),
         ({"kind": [1e300, 2.0] * 200}, {}, r"'kind' holds ids of 2\^53 or more"),
         ({"kind": pd.Series(["a", 1] * 200, dtype=object)}, {}, "values of one type"),
@@ -415,8 +420,8 @@ LINE = "1,0,3,4,5\n"
         (HEAD + LINE * 3 + "1,0,3\n" + LINE, "line 5: Expected 5 columns, got 3"),
         (HEAD + LINE * 3 + "1,0,3,4,5,6\n", "line 5: Expected 5 columns, got 6"),
         (HEAD + LINE * 3 + "x,0,3,4,5\n", "the label 'click' is String"),
-        (HEAD + LINE * 3 + "1,0,,4,5\n", r"'who' has 1 missing values .* \(line 5 of a CSV\)"),
-        (HEAD + LINE * 3 + "2,0,3,4,5\n", r"\(line 5 of a CSV\) has 2"),
+        (HEAD + LINE * 3 + "1,0,,4,5\n", r"'who' has 1 missing values .* \(line 5 of the file\)"),
+        (HEAD + LINE * 3 + "2,0,3,4,5\n", r"\(line 5 of the file\) has 2"),
         (HEAD, "the table has no rows"),
         ("", "the file is empty. Its first line must name the columns"),
         ("click,place,who,what,what\n" + LINE, "two columns have the same name"),
@@ -832,3 +837,22 @@ def test_a_log_of_a_header_alone_is_refused(raw_folder):
     write(raw_folder / LOG_FILE, raw.LOG, [])
     with pytest.raises(DataError, match=f"{LOG_FILE}: this file has no lines of data"):
         croco_lib.load("kuairand-pure")
+
+
+def test_a_time_that_is_also_a_field_splits_and_trains():
+    data = load_table(table(when=np.arange(400) % 40), fields=["when"], split="time", time="when")
+    assert "when" in [f.name for f in data.fields]
+
+
+def test_domains_that_are_no_ids_are_refused():
+    with pytest.raises(DataError, match="fractions"):
+        load_table(table(), domains=[0.5, 1.5])
+
+
+def test_rows_put_together_by_hand_are_checked(small_world):
+    beyond = replace(small_world.train, domain=small_world.train.domain + 5)
+    splits = {s: replace(getattr(small_world, s), domain=getattr(small_world, s).domain + 1) for s in ("valid", "test")}
+    with pytest.raises(DataError):
+        replace(small_world, train=beyond, **splits)
+    with pytest.raises(CrocoError, match="Unknown role 'time'"):
+        small_world.column("time")

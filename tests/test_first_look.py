@@ -145,3 +145,13 @@ def test_the_command_and_the_line_to_go_on_with(file, monkeypatch, capsys):
 def test_a_column_of_gaps_under_a_name_of_two_lines_is_counted(tmp_path):
     (tmp_path / "a.csv").write_text('click|place|who|"two\nlines"\n0|a|008|\n1|b|7|\n')
     assert first_look(tmp_path / "a.csv")["columns"]["two\nlines"]["gaps"] == 2
+
+
+def test_a_label_that_is_not_binary_or_a_name_that_stands_twice_is_named(tmp_path):
+    rows = "".join(f"{i % 5 + 1},{i % 3},{i % 40},{i % 60}\n" for i in range(600))
+    (tmp_path / "a.csv").write_text("rating,place,who,what\n" + rows)
+    about = first_look(tmp_path / "a.csv", label="rating")
+    assert "rating: a label must be 0 or 1" in about["warnings"][0] and "click_rate" not in about
+    (tmp_path / "a.csv").write_text("who,place,who,what\n" + rows)
+    with pytest.raises(DataError, match="two columns have the same name"):
+        first_look(tmp_path / "a.csv")

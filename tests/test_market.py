@@ -1,6 +1,7 @@
 """The market: true lifts are found, A/A runs are calibrated, sound feeds pass and each fault is caught."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 import torch
 from scipy.special import expit, logit
 
-from croco_lib import CrocoError, build, fit, from_frame, load
+from croco_lib import CrocoError, DataError, build, fit, from_frame, load
 from croco_lib.evaluation import predict
 from croco_lib.online import abtest, calibration, faults, market, simulation
 
@@ -317,3 +318,10 @@ def test_every_table_of_the_simulation_can_be_made(place, model, small_world, mo
     assert gmv["shared-bottom", "as trained"] == pytest.approx(shown["shared-bottom"].true_revenue.mean())
     assert set(made["online.daily.csv"].day) == set(range(7))
     assert (made["online.power.csv"].users_for_80_percent > 0).all()
+
+
+def test_a_days_rows_are_checked_also_on_a_world_that_is_prepared(place):
+    stored = replace(place.data, stored={"fingerprint": "of the whole"})
+    log = place.data.train.take(np.flatnonzero(place.data.train.domain != 2)[:3_000])
+    with pytest.raises(DataError, match="has no rows in the train split"):
+        market.day_data(stored, log)

@@ -1,6 +1,7 @@
 """What is refused: data/README.md lists each refusal with its reason, and each is provoked here."""
 
 import ast
+import gzip
 import re
 
 import numpy as np
@@ -69,6 +70,7 @@ ROUNDED = [int(v) * 1000 for v in np.random.default_rng(0).integers(10**14, 10**
 PROVOKED = {
     "is not UTF-8, and other lines are": file(HEAD.encode() + "1,é,3,4\n".encode() + b"1,\xe9,3,4\n"),
     "the file is empty": file(""),
+    "packed with gzip, and damaged or cut short": file(gzip.compress((HEAD + LINE).encode())[:-9], "a.csv.gz"),
     "a separator is one character": lambda folder: file(HEAD)(folder, lambda p: read_table(p, separator="##")),
     "Remove what stands above the line that names the columns": file("Export of May\n" + HEAD + LINE),
     "there is no such file": lambda folder: from_frame(folder / "b.csv", **ROLES),

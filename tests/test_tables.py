@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import croco_lib
+from croco_lib.data.ids import as_ids, usual_numbers
 from croco_lib.data.tables import read_table
 from croco_lib.data.vocabulary import Counts, Vocabulary
 from croco_lib.datasets.registry import prepare
 from croco_lib.errors import DataError
+from croco_lib.look.report import first_look
 from croco_lib.online import serving
 from croco_lib.study.raw import write_kuairand
 
@@ -189,7 +191,7 @@ def test_a_folder_of_parquet_files(tmp_path):
 
 def test_a_line_number_is_the_files(tmp_path):
     (tmp_path / "a.csv").write_text('click,place,who,what,q\n\n1,a,1,2,"two\nlines"\n\n0,a,1,2,x\n2,a,1,2,x\n')
-    with pytest.raises(DataError, match=r"data row 3 \(line 7 of a CSV\) has 2"):
+    with pytest.raises(DataError, match=r"data row 3 \(line 7 of the file\) has 2"):
         load(tmp_path / "a.csv")
     (tmp_path / "b.csv").write_text("a,b\n\n1,2\n\n1,2,3\n")
     with pytest.raises(DataError, match="line 5: Expected 2 columns, got 3"):
@@ -280,3 +282,40 @@ def test_of_the_columns_that_are_asked_for_each_must_be_there(tmp_path):
     path.write_text("  \na,b,c\n1,2,x\n")  # the line of blanks is the header for one reader and not for the other
     with pytest.raises(DataError, match="a.csv"):
         read_table(path, columns=["a"])
+
+
+def test_a_packed_file_that_is_cut_short_is_one_line(tmp_path):
+    text = "click,place,who,what\n" + "".join(f"{i % 2},{i % 3},{i % 7},{i * 7919 % 1009}\n" for i in range(200_000))
+    packed = gzip.compress(text.encode())
+    for cut in (len(packed) // 100, len(packed) - 5):  # within the first piece that is read, and far behind it
+        (tmp_path / "a.csv.gz").write_bytes(packed[:cut])
+        for use in (read_table, first_look):
+            with pytest.raises(DataError, match="a.csv.gz: packed with gzip, and damaged or cut short"):
+                use(tmp_path / "a.csv.gz")
+    (tmp_path / "a.csv.gz").write_bytes(packed[:60] + b"damaged" + packed[67:])
+    with pytest.raises(DataError, match="packed with gzip"):
+        read_table(tmp_path / "a.csv.gz")
+
+
+def test_a_line_break_in_a_columns_name_does_not_hide_the_columns_after_it(tmp_path):
+    (tmp_path / "a.csv").write_text('"the\nlabel",who,what\n1,007,008\n0,07,08\n')
+    table = read_table(tmp_path / "a.csv", text=True)
+    assert table.columns == ["the\nlabel", "who", "what"] and table["who"].to_list() == ["007", "07"]
+
+
+def test_a_folder_of_parquet_files_names_the_row_and_no_line(tmp_path):
+    (tmp_path / "a").mkdir()
+    table().assign(click=[2, 0, 1, 1] * 100).to_parquet(tmp_path / "a" / "part-0.parquet")
+    with pytest.raises(DataError, match="data row 1 has 2"):
+        load(tmp_path / "a")
+
+
+@pytest.mark.parametrize("written", ["1,08775E+14", "1.08775E+14"])
+def test_a_rounded_id_is_refused_whatever_the_decimal_sign(written):
+    with pytest.raises(DataError, match="a spreadsheet writes a long number"):
+        as_ids(pl.Series("what", [written, "7"]), "a")
+
+
+def test_digits_of_other_scripts_are_text():
+    full_width = pl.Series("what", ["1２", "3"])
+    assert usual_numbers(full_width).to_list() == ["1２", "3"]

@@ -14,13 +14,19 @@ from croco_lib import CrocoError, batches, build, evaluate, evaluation, fit, met
 from croco_lib.checkpoint import load_weights
 from croco_lib.data.world import oracle
 from croco_lib.evaluation import embedding_sets, expert_outputs, expert_scores, predict, probe
-from croco_lib.inside import diversity
-from croco_lib.losses import covariance_loss, domain_objective
+from croco_lib.losses import covariance_loss, domain_objective, sample_objective
+from croco_lib.models import Output
 from croco_lib.online import serving
 from croco_lib.options import TrainOptions
 from croco_lib.study.steps import shaped
 
 FAST = dict(epochs=3, batch_size=1000, progress=False)
+
+
+def diversity(model, split, triples):
+    """The diversity index of the model's experts on this split."""
+    scores, read = expert_scores(model, split)
+    return metrics.diversity_index(scores, metrics.user_pairs(split.user, split.domain, triples), read)
 
 
 def value(frame, metric, part="all"):
@@ -338,3 +344,34 @@ def test_a_run_goes_on_longer_with_other_threads_and_on_another_device(small_wor
     longer = fit(build("shared-bottom", small_world), small_world, **given | {"epochs": 2})
     assert longer.history.step.max() == 2 * first.history.step.max()
     pd.testing.assert_frame_equal(longer.history.head(len(first.history)), first.history)
+
+
+def test_the_shares_of_a_batch_have_the_plain_mean_of_the_whole(small_world):
+    batch = next(batches.feed(small_world.train, 301, 0, 0, 54, torch.device("cpu")))
+    logits = torch.randn(301, generator=torch.Generator().manual_seed(0))
+    whole = sample_objective(logits, batch.label, batch.domain)
+    assert torch.equal(sample_objective(logits, batch.label, batch.domain, batch.counts), whole)
+    parts = [batch.share(rank, 3) for rank in range(3)]  # of 101, 100 and 100 rows
+    each = [sample_objective(logits[rank::3], part.label, part.domain, part.counts) for rank, part in enumerate(parts)]
+    assert torch.isclose(sum(each) / 3, whole, rtol=1e-6)
+
+
+def test_numpys_numbers_are_settings(small_world):
+    seed = np.arange(2)[1]
+    run = fit(build("shared-bottom", small_world, seed=seed, dim=np.int64(4)), small_world, seed=seed, **FAST)
+    assert run.settings["seed"] == 1 and run.settings["options"]["dim"] == 4
+    with pytest.raises(CrocoError, match="fit: epochs must be a whole number"):
+        fit(build("shared-bottom", small_world), small_world, epochs=True)
+
+
+def test_a_readers_own_model_needs_no_embedding_sets(small_world):
+    class Flat(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.nn.Embedding(small_world.fields[0].size, 1)
+
+        def forward(self, features, domain):
+            return Output(self.table(features[:, 0].long())[:, 0])
+
+    run = fit(Flat(), small_world, **FAST)
+    assert not (run.history.metric == "information_abundance").any()

@@ -97,7 +97,7 @@ def code_domains(
         raise DataError(f"{where}: domains takes a list of values or a mapping of values to names, not {domains!r}.")
     listed = sorted(ids.unique()) if domains is None else list(dict.fromkeys(domains))
     try:
-        allowed = pl.Series(ids.name, listed).cast(ids.dtype)
+        allowed = as_ids(pl.Series(ids.name, listed), where).cast(ids.dtype)
     except (TypeError, pl.exceptions.PolarsError):
         raise DataError(
             f"{where}: domains={listed!r} do not fit column {ids.name!r}, which holds {ids.dtype} values."
@@ -176,7 +176,7 @@ def from_frame(
     person = ids[user].rank("dense").to_numpy().astype(np.int64) - 1
     rows = [np.flatnonzero(part == p) for p in range(len(SPLITS))]
     splits = [Split(features[r], coded_domain[r].astype(np.int64) - 1, clicked[r], person[r], names) for r in rows]
-    repeated = len(table) - table.select(label, *columns, *filter(None, [time])).n_unique()
+    repeated = len(table) - table.select(*dict.fromkeys([label, *columns, *filter(None, [time])])).n_unique()
     notes = {
         "rows": len(table),
         "rows that repeat another, kept": repeated,

@@ -7,10 +7,10 @@ import polars as pl
 from ..errors import DataError
 from .tables import row_at
 
-WHOLE = r"^(0|-?[1-9]\d{0,17})$"  # a whole number as it is usually written, within 64 bits
+WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"  # a whole number as it is usually written, within 64 bits
 ROUNDED = 20  # different long ids that all end in zeros: by chance one time in 10^20
-MEASURED = r"^-?\d*\.\d{4,}$"  # a number that was measured or computed, not a code
-SPOILED = r"^-?\d(\.\d+)?E\+\d+$"  # what a spreadsheet makes of a long number: 1.08775E+14
+MEASURED = r"^-?[0-9]*\.[0-9]{4,}$"  # a number that was measured or computed, not a code
+SPOILED = r"^-?[0-9]([.,][0-9]+)?E\+[0-9]+$"  # what a spreadsheet makes of a long number: 1.08775E+14, 1,08775E+14
 
 
 def as_ids(values: pl.Series, where: str | Path) -> pl.Series:
@@ -29,7 +29,7 @@ def as_ids(values: pl.Series, where: str | Path) -> pl.Series:
         )
     if values.dtype.is_float() and not (values.is_finite() & (values == values.floor())).all():
         raise DataError(
-            f"{where}: column {values.name!r} holds fractions, and a field must be categorical. "
+            f"{where}: column {values.name!r} holds fractions or infinities, and a field must be categorical. "
             f"Cut it into classes first, e.g. with polars: pl.col({values.name!r}).qcut(20)."
         )
     if values.dtype == pl.Object:  # Python's own whole numbers beyond 64 bits, or values of several types
@@ -59,8 +59,8 @@ def not_rounded(ids: pl.Series, where: str | Path) -> None:
     """Raise DataError where all long ids end in zeros from the sixteenth digit on: a spreadsheet keeps fifteen."""
     if ids.dtype.is_integer() and not (ids.abs() >= 10**15).any():
         return
-    long = ids.cast(pl.String).filter(ids.cast(pl.String).str.contains(r"^-?\d{16,}$")).unique()
-    if len(long) >= ROUNDED and long.str.contains(r"^-?\d{15}0+$").all():
+    long = ids.cast(pl.String).filter(ids.cast(pl.String).str.contains(r"^-?[0-9]{16,}$")).unique()
+    if len(long) >= ROUNDED and long.str.contains(r"^-?[0-9]{15}0+$").all():
         raise DataError(
             f"{where}: all {len(long)} ids of 16 digits and more in column {ids.name!r}, such as "
             f"{long[0]}, end in zeros from the sixteenth digit on, as a spreadsheet rounds them: the ids "
@@ -71,7 +71,7 @@ def not_rounded(ids: pl.Series, where: str | Path) -> None:
 def usual_numbers(values: pl.Series) -> pl.Series:
     """Text of a CSV as numbers where every value is a whole number in its usual form: the same ids, faster to code.
 
-    So are measured numbers, with four decimals or more, which `as_ids` then refuses; 2.1 and 2.10 are two versions.
+    Measured numbers (four decimals or more) become floats, which `as_ids` refuses; 2.1 and 2.10 may be two versions.
     """
     if values.dtype != pl.String or values.null_count() == len(values):
         return values

@@ -5,7 +5,9 @@ import gzip
 import io
 import re
 import warnings
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,12 +28,16 @@ def is_table(path: str | Path) -> bool:
     return str(path).lower().endswith(ENDINGS)
 
 
-def open_bytes(path: Path, file: BinaryIO | None = None) -> BinaryIO | gzip.GzipFile:
-    """The file's bytes, unpacked where gzip packed them, whatever its name says; read from `file` where it is open."""
-    file = file or path.open("rb")
-    packed = file.read(2) == b"\x1f\x8b"
-    file.seek(0)
-    return gzip.open(file) if packed else file
+@contextmanager
+def open_bytes(path: Path, file: BinaryIO | None = None) -> Iterator[BinaryIO]:
+    """The bytes of a file, or of the open `file`, unpacked where gzip packed them; DataError if it is damaged."""
+    with nullcontext(file) if file else path.open("rb") as source:
+        packed = source.read(2) == b"\x1f\x8b"
+        source.seek(0)
+        try:
+            yield gzip.open(source) if packed else source  # type: ignore[misc]  # noqa: SIM115
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(f"{path}: packed with gzip, and damaged or cut short ({error}). Fetch it again.") from error
 
 
 def single_byte(path: Path) -> str:
@@ -69,11 +75,11 @@ def dialect(path: Path, separator: str | None = None) -> tuple[str, str, list[st
     lines = [line for line in text.splitlines(keepends=True) if line.strip()]
     if not lines:
         raise DataError(f"{path}: the file is empty. Its first line must name the columns.")
-    cut = {s: next(csv.reader(lines[:1], delimiter=s)) for s in SEPARATORS}
+    cut = {s: next(csv.reader(lines, delimiter=s)) for s in SEPARATORS}
     if separator is not None:
         if len(separator) != 1 or separator in '"\r\n':
             raise DataError(f"{path}: a separator is one character, not {separator!r}.")
-        return encoding, separator, next(csv.reader(lines[:1], delimiter=separator))
+        return encoding, separator, next(csv.reader(lines, delimiter=separator))
     separator = max(SEPARATORS, key=lambda s: len(cut[s]))
     names = cut[separator]
     if len(names) == 1 and len(lines) > 1:
@@ -98,8 +104,9 @@ def parts_of(path: Path) -> tuple[list[Path], bool]:
 def line_of(path: Path, row: int) -> int:
     """The line of the file at which data row `row` (from 0) begins; blank lines and quoted line breaks are counted."""
     encoding, separator, _ = dialect(path)
-    with io.TextIOWrapper(open_bytes(path), encoding=encoding, errors="replace", newline="") as file:
-        records, begins, seen = csv.reader(file, delimiter=separator), 1, -2
+    with open_bytes(path) as file:
+        text = io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="")
+        records, begins, seen = csv.reader(text, delimiter=separator), 1, -2
         for record in records:
             seen += bool(record)  # a blank line is no row
             if seen == row:
@@ -110,9 +117,8 @@ def line_of(path: Path, row: int) -> int:
 
 def row_at(where: str | Path, row: int) -> str:
     """Where a data row stands, in words: its number, and its line where `where` is a CSV file."""
-    in_csv = isinstance(where, Path) and not where.name.lower().endswith(".parquet")
-    line = line_of(Path(where), row) if in_csv else row + 2
-    return f"data row {row + 1} (line {line} of a CSV)"
+    in_csv = isinstance(where, Path) and where.is_file() and not where.name.lower().endswith(".parquet")
+    return f"data row {row + 1} (line {line_of(Path(where), row)} of the file)" if in_csv else f"data row {row + 1}"
 
 
 def read_table(

@@ -16,11 +16,11 @@ from .parts import DROPPED, lines_of
 
 NONE = np.iinfo(np.int64).min  # stands for a missing id
 HEADS = {
-    "sample_id": r"^\d+$",
+    "sample_id": r"^[0-9]+$",
     "click": "^[01]$",
     "conversion": "^[01]$",
     "index": "^[0-9a-f]{16}$",
-    "feature_num": r"^\d+$",
+    "feature_num": r"^[0-9]+$",
 }
 
 

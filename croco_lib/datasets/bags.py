@@ -79,9 +79,14 @@ class TableBags:
     def keep(self, min_count: int) -> None:
         """Count the lists, each as often as its row is met in train, then write them."""
         counts, bags, entries = Counts(), 0, 0
+        met = np.zeros(len(self.table.frame), bool)
         for place, frame in self.lists():
             length = frame[self.name].list.len().fill_null(0).to_numpy()
-            counts.add(frame[self.name].explode().drop_nulls(), np.repeat(self.table.seen[0, 1:][place], length))
+            # Of lines that repeat a key the table has the first alone, so the others' values are not met.
+            again = met[place] | ~pl.Series(place).is_first_distinct().to_numpy()
+            met[place] = True
+            often = np.where(again, 0, self.table.seen[0, 1:][place])
+            counts.add(frame[self.name].explode().drop_nulls(), np.repeat(often, length))
             bags, entries = bags + int((length > 0).sum()), entries + int(length.sum())
         self.vocabulary = counts.keep(min_count)
         self.numbers = np.append(0, self.table.frame[self.name].fill_null(0).to_numpy()).astype(np.int32)

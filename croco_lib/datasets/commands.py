@@ -63,10 +63,10 @@ def prepare_columns(
     given = dict(split=split, multi=multi, min_count=min_count, seed=seed)
     options = {key: value for key, value in given.items() if value is not None}
     asked = parse_pairs(option, "--option")
-    if twice := options.keys() & asked.keys():
-        raise CrocoError(f"{min(twice)} is given twice.")
-    options |= asked
     reading = {k: v for k, v in dict(max_bad_share=max_bad_share, workers=workers).items() if v is not None}
+    if twice := (options.keys() | {"max_bad_share", "workers"}) & asked.keys():
+        raise CrocoError(f"{min(twice)} is given twice, or has a flag of its own: use the flag, once.")
+    options |= asked
     start = time.perf_counter()
     folder = prepare(name, **reading, **options)
     made = load(name, **options)

@@ -41,7 +41,7 @@ USER = [
     "onehot_feat2",
     "onehot_feat3",
 ]
-CELL = r"-?0*\d{1,18}"  # of a log: a whole number that 64 bits hold
+CELL = r"-?0*[0-9]{1,18}"  # of a log: a whole number that 64 bits hold
 VIDEO = ["author_id", "video_type", "upload_type", "music_type", "tag", "duration_class"]
 
 

@@ -44,7 +44,7 @@ def in_full(options: dict) -> dict:
     for name, value in bound.arguments.items():
         kind = type(signature.parameters[name].default)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            if kind is int and value != int(value):
+            if kind is int and value % 1:  # NaN for NaN and infinity, so they are refused too
                 raise CrocoError(f"world: {name} must be a whole number, not {value}.")
             value = kind(value)
         full[name] = value

@@ -17,10 +17,13 @@ def roots() -> list[Path]:
 
 
 def fetch(name: str, archive: str, url: str, md5: str, otherwise: str) -> Path:
-    """Fetch `url`, check its md5, unpack it (zip or tar) under data/raw/NAME; a DataError ends with `otherwise`."""
+    """Fetch `url`, check its md5, unpack it (zip or tar) in the folder NAME of the first of `roots`.
+
+    Raises DataError, which ends with `otherwise`.
+    """
     import pooch
 
-    target = ROOT / "data" / "raw" / name
+    target = roots()[0] / name  # where `find` will look
     unpack = pooch.Unzip if archive.endswith(".zip") else pooch.Untar
     try:
         pooch.retrieve(
@@ -32,7 +35,7 @@ def fetch(name: str, archive: str, url: str, md5: str, otherwise: str) -> Path:
             progressbar=True,
         )
     except Exception as error:  # pooch passes on whatever requests, ssl, tarfile or zipfile raise
-        reason = str(error).splitlines()[0]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(f"Could not fetch {archive}: {reason}\nWithout the network: {otherwise}") from error
     return target
 
@@ -66,7 +69,8 @@ def plain(path: Path, folder: Path) -> Path:
 def _rewrite(path: Path, to: Path, encoding: str, separator: str) -> None:
     encoding = "utf-8-sig" if encoding == "utf-8" else encoding
     with (
-        io.TextIOWrapper(open_bytes(path), encoding=encoding, errors="replace", newline="") as file,
+        open_bytes(path) as packed,
+        io.TextIOWrapper(packed, encoding=encoding, errors="replace", newline="") as file,
         to.open("w", encoding="utf-8", newline="") as made,
     ):
         csv.writer(made, lineterminator="\n").writerows(filter(None, csv.reader(file, delimiter=separator)))

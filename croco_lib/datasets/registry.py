@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 
-def load(name: str, **options) -> MultiDomainData:
+def load(name: str, /, **options) -> MultiDomainData:
     """The data set of this name. Options: see the functions in `DATASETS`, e.g. `kuairand.load`.
 
     Raises CrocoError for an unknown name or option, DataError where files are missing or malformed.
@@ -55,7 +55,7 @@ def load(name: str, **options) -> MultiDomainData:
     return _call(DATASETS[known("data set", name, DATASETS)], name, options)
 
 
-def prepare(name: str, **options) -> Path:
+def prepare(name: str, /, **options) -> Path:
     """Make the memory-mapped columns of a data set; returns their folder. Options: see `kuairand.prepare`,
     `aliccp.prepare` and `make_world`. Raises as `load` does."""
     return _call(PREPARE[known("data set to prepare", name, PREPARE)], name, options)

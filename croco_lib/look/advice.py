@@ -3,13 +3,16 @@
 import shlex
 from collections.abc import Iterator
 
+from ..metrics import MIN_USERS
+
 LEAK = 0.9  # AUC of one column alone, on held-out rows, from which it is suspected [ours]
 SMALL = 100  # rows of the rarer label in a tenth of a domain, below which its AUC is noise (lesson 08)
-USERS = 30  # users with both labels below which gAUC is not worth its name [ours]
 
 
 def warnings_of(about: dict) -> Iterator[str]:
     """What a user should know before training, a sentence each."""
+    if (label := about["roles"].get("label")) and about["columns"][label]["kind"] != "0 or 1":
+        yield f"{label}: a label must be 0 or 1. Cut this column in two first, or name another with --label."
     for name, c in about["columns"].items():
         if c["scientific"]:
             yield (f"{name}: {c['scientific']} values like 1.2E+14: a spreadsheet has rounded them, the ids are lost.")
@@ -36,8 +39,8 @@ def warnings_of(about: dict) -> Iterator[str]:
     small = [d for d, c in about.get("domains", {}).items() if c["rarer_label_in_test"] < SMALL]
     if small:
         yield f"domains too small to measure well: {', '.join(small[:10])}{' …' if len(small) > 10 else ''}."
-    if about.get("users_with_both_labels", USERS) < USERS:
-        yield f"only {about['users_with_both_labels']} users have both labels: gAUC says nothing here."
+    if (users := about.get("users_with_both_labels", MIN_USERS)) < MIN_USERS:
+        yield f"only {users} users have both labels, in {about['rows_sampled']} rows: gAUC says little here."
     for role in ("label", "domain", "user", "item"):
         if role not in about["roles"]:
             yield f"no column looks like the {role}; name it with --{role}."

@@ -79,6 +79,10 @@ def text_batches(path: Path, progress: bool) -> Iterator[pl.DataFrame]:
         for part in parts:
             if is_csv:
                 encoding, separator, names = dialect(part)
+                if len(set(names)) < len(names):
+                    raise DataError(
+                        f"{path}: two columns have the same name. The first line must name each column once."
+                    )
                 with part.open("rb") as raw, open_bytes(part, raw) as source:
                     reader = pa_csv.open_csv(
                         source,
@@ -174,7 +178,8 @@ def first_look(path: str | Path, progress: bool = False, **given: str) -> dict:
     if parts_of(path)[1]:
         about["encoding"], about["separator"], _ = dialect(parts_of(path)[0][0])
     about["near_twins"] = near_twins(sample, roles)
-    about |= _with_label(sample, columns, roles, rows) if "label" in roles else {}
+    binary = "label" in roles and columns[roles["label"]].kind(rows) == "0 or 1"
+    about |= _with_label(sample, columns, roles, rows) if binary else {}
     about["warnings"] = list(warnings_of(about))
     about["next"] = next_command(about)
     return about

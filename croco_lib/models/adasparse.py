@@ -18,10 +18,10 @@ WEIGHT = 0.01  # of the sparsity penalty [ours: fixed; the paper lets it grow]
 class AdaSparse(MultiDomainModel):
     """`epsilon` is the threshold below which a neuron is closed.
 
-    The share of closed neurons r of each layer is drawn into SPARSITY by WEIGHT · (r − 0.2)² where it lies outside.
-    A count has no gradient: that of 1 − mean σ(v) stands in for it [ours]. The published annealing of α, which sharpens
-    the pruner's σ(α v) through training, is left out, α = 1 [ours]: the threshold closes neurons without it, and its
-    schedule would make the model depend on the number of steps, which early stopping does not fix in advance.
+    The share of closed neurons r of a layer is drawn into SPARSITY by WEIGHT · (r − 0.2)² where it lies outside (mean
+    over layers). A count has no gradient: that of 1 − mean σ(v) stands in for it [ours]. The published annealing of α,
+    which sharpens the pruner's σ(α v) through training, is left out, α = 1 [ours]: the threshold closes neurons without
+    it, and its schedule would depend on the number of steps, which early stopping does not fix in advance.
     """
 
     def __init__(

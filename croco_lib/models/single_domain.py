@@ -1,7 +1,8 @@
 """Single-domain training, the floor: embedding set, expert and tower of its own for every domain, nothing shared.
 
 One network a domain, trained side by side. Each gets the gradient that it would get alone, up to a constant factor to
-which Adam is blind; the step that is kept is chosen for all at once.
+which Adam is blind (its weight decay is not: it weighs more beside a small domain's small gradient); the step that is
+kept is chosen for all at once.
 """
 
 import torch

@@ -137,7 +137,7 @@ def day_data(data: MultiDomainData, rows: Split, seed: int = 0) -> MultiDomainDa
     order = order[np.argsort(rows.domain[order], kind="stable")]
     rank = np.arange(len(rows)) - np.searchsorted(rows.domain[order], rows.domain[order])
     valid = rows.take(order[rank % 5 == 0])
-    return replace(data, name="day", train=rows.take(order[rank % 5 > 0]), valid=valid, test=valid)
+    return replace(data, name="day", train=rows.take(order[rank % 5 > 0]), valid=valid, test=valid, stored=None)
 
 
 def train_continually(

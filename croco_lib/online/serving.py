@@ -70,13 +70,13 @@ def save_schema(data: MultiDomainData | Schema, folder: str | Path) -> None:
         many=[f.name for f in data.fields if f.bag is not None],
         fields=[dict(name=f.name, size=f.size, role=f.role) for f in data.fields],
     )
-    write_text(folder / "schema.json", json.dumps(about, indent=1))
     values = {f.name: f.values for f in data.fields if f.values is not None}
     if nameless := [f.name for f in data.fields if f.name not in values]:
         raise CrocoError(
             f"{data.name}: the values behind the ids of {', '.join(nameless)} are not known, so no raw row could be "
             "scored. Make the data by `from_frame`, or give its fields their `values`."
         )
+    write_text(folder / "schema.json", json.dumps(about, indent=1))
     save_vocabularies(values, folder / "vocabulary.parquet", data.name)
 
 
@@ -215,9 +215,9 @@ def latency(folder: str | Path, candidates: int = 200, requests: int = 500, seed
     for i in range(requests + 20):
         X: np.ndarray = np.column_stack(
             [
-                rng.integers(1, f.size, candidates)
+                rng.integers(min(1, f.size - 1), f.size, candidates)
                 if f.role not in ("user", "domain")
-                else np.full(candidates, rng.integers(1, f.size))
+                else np.full(candidates, rng.integers(min(1, f.size - 1), f.size))
                 for f in schema.fields
             ]
         ).astype(np.int32)

@@ -85,7 +85,7 @@ def simulate(
     for name, table in measure(models, market, requests, scores, shown, lifts, seed):
         write_whole(folder / name, partial(table.to_csv, index=False, float_format="%.6g"))
         say(f"{name} written")
-    command = f"croco online --folder data/results --requests {count} --seed {seed}"
+    command = f"croco online --folder {folder} --requests {count} --seed {seed}"
     about = dict(
         command=command,
         data=world.name,

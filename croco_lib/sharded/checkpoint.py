@@ -16,7 +16,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as as_bytes
 from torch import nn
 
@@ -159,13 +159,17 @@ def load_weights(model: nn.Module, folder: str | Path) -> nn.Module:
 
     def read() -> None:
         path, tables = Path(folder) / "best.safetensors", layers_of(model)
-        with safe_open(path, "pt") as file:
-            names = {TABLE.format(place) for place in tables}
-            model.load_state_dict({name: file.get_tensor(name) for name in set(file.keys()) - names})
-            for place, layer in tables.items():
-                table = file.get_slice(TABLE.format(place))
-                for start, rows in layer.shards():
-                    rows.copy_(table[start : start + len(rows)])
+        try:
+            with safe_open(path, "pt") as file:
+                names = {TABLE.format(place) for place in tables}
+                model.load_state_dict({name: file.get_tensor(name) for name in set(file.keys()) - names})
+                for place, layer in tables.items():
+                    table = file.get_slice(TABLE.format(place))
+                    for start, rows in layer.shards():
+                        rows.copy_(table[start : start + len(rows)])
+        except (SafetensorError, RuntimeError) as error:
+            said = str(error).splitlines()[-1]
+            raise CrocoError(f"{path} is damaged or does not fit this model: {said}") from error
 
     together(read)
     return model

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,8 @@ def parse_data(spec: str) -> tuple[str, dict]:
     pairs = [pair.partition("=") for pair in options.split(",") if pair]
     if bad := [key for key, sign, _ in pairs if not sign]:
         raise CrocoError(f"data is NAME or NAME:key=value,key=value; {bad[0]!r} has no value.")
+    if len({key for key, *_ in pairs}) < len(pairs):
+        raise CrocoError(f"{spec} gives an option twice.")
     return name, {key: parse_value(text) for key, _, text in pairs}
 
 
@@ -195,10 +197,15 @@ def measured(
     return values, logits
 
 
+def _save_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:
+    with path.open("wb") as file:  # a name of a path would get another ending
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
 def _to_file(job: dict, folder: Path) -> None:
     result, logits = run_job(job)
     if logits:  # before the outcome: where that is, these are
-        write_whole(folder / f"{key_of(job)}.npz", lambda path: np.savez(path.open("wb"), **logits))  # type: ignore[arg-type]
+        write_whole(folder / f"{key_of(job)}.npz", partial(_save_arrays, logits))
     write_text(folder / f"{key_of(job)}.json", json.dumps(result))
 
 
@@ -225,8 +232,6 @@ def run_jobs(
     from joblib import Parallel, delayed
 
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob("*.tmp"):
-        stale.unlink()
     unique = list({key_of(job): job for job in jobs}.values())
     open_ = [job for job in unique if read(job, folder).get("status") != "done"]
     bar = tqdm(total=len(unique), initial=len(unique) - len(open_), desc=label, unit="run", disable=not progress)

@@ -227,7 +227,7 @@ class Tables:
         return self.settings_of("crocodile").get("alpha", 0.1)
 
     def made_by(self) -> str:
-        """The command, runs, seeds, date, versions and rules behind it."""
+        """The command, the numbers of runs and seeds, the date and the versions behind it."""
         costs = pd.read_csv(file_of(self.study, self.data, "costs", self.folder))
         final = self.runs[self.runs.stage == "final"]
         return (

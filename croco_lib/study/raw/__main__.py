@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ...errors import known
 from . import write_aliccp, write_kuairand
 
 
@@ -17,6 +18,7 @@ def main(
     seed: int = 0,
 ) -> None:
     """Write raw files of the layout NAME (kuairand-pure, -1k, -27k or ali-ccp) into --folder."""
+    known("layout", name, ("kuairand-pure", "kuairand-1k", "kuairand-27k", "ali-ccp"))
     if name == "ali-ccp":
         write_aliccp(folder, int(rows), int(users), int(items), seed)
     else:
