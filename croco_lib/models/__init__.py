@@ -65,8 +65,8 @@ def _fault(value, default) -> str:
 def build(name: str, data: Layout, *, seed: int = 0, **options) -> MultiDomainModel:
     """The model of this name for this data, its weights drawn from `seed` alone.
 
-    `options` are those of `options_of(name)`. Raises CrocoError for an unknown name or option, or a value of the wrong
-    kind.
+    `options` are those of `options_of(name)`: `dim` is the embedding size, `expert` and `tower` are the widths of their
+    layers. Raises CrocoError for an unknown name or option, or a value of the wrong kind.
     """
     defaults = options_of(name)
     for option, value in options.items():
