@@ -11,6 +11,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 from typer.core import TyperGroup
@@ -138,14 +139,15 @@ def test_lessons_run_side_by_side_and_one_that_stops_is_named(tmp_path, monkeypa
         cell = nbformat.v4.new_code_cell(code, id="a")
         nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
 
-    write("00_well", "import os; print(os.environ['CROCO_PROFILE'])")
+    write("00_well", "import os; print(os.environ['CROCO_PROFILE'], os.environ.get('CROCO_JOBS', 2))")
     write("01_well", "print('two')")
     monkeypatch.setattr(notebooks, "paths", lambda: sorted(tmp_path.glob("*.ipynb")))
     monkeypatch.setenv("CROCO_PROFILE", "full")
+    monkeypatch.setenv("CROCO_JOBS", "2")  # so that what is set is taken back
     told = dict(notebooks.run_all("", True, None, "tiny", at_once))
     assert set(told) == {"00_well.ipynb", "01_well.ipynb"} and min(told.values()) > 0
     said = [nbformat.read(path, as_version=4).cells[0].outputs[0].text for path in notebooks.paths()]
-    assert said == ["tiny\n", "two\n"]
+    assert said == [f"tiny {3 - at_once}\n", "two\n"]
     write("02_bad", "1 / 0")
     with pytest.raises(CrocoError, match="02_bad.ipynb stopped at a cell"):
         list(notebooks.run_all("02", True, None, "tiny", at_once))
@@ -197,9 +199,13 @@ def test_the_checks_of_exercises_are_collapsed():
                 assert cell.metadata.get("jupyter", {}).get("source_hidden"), f"{name}, cell {i}: the answer shows"
 
 
+def prose_of(name):
+    return "\n".join(cell.source for cell in LESSONS[name].cells if cell.cell_type == "markdown")
+
+
 def headings(name):
-    prose = "\n".join(cell.source for cell in LESSONS[name].cells if cell.cell_type == "markdown")
-    return [re.sub(r"^\d · | \[[AS, ]+\]$", "", text) for text in re.findall(r"^#+ (.+)$", prose, re.MULTILINE)]
+    found = re.findall(r"^#+ (.+)$", prose_of(name), re.MULTILINE)
+    return [re.sub(r"^\d · | \[[AS, ]+\]$", "", text) for text in found]
 
 
 def test_the_glossary_explains_the_terms_of_the_lessons():
@@ -292,6 +298,58 @@ def test_the_readmes_figures_of_speed_are_the_committed_ones():
         assert len(aucs) == 3 and max(aucs) - min(aucs) < 0.003
     assert f"step reaches {own['models', 'crocodile', 'share of the limit']:.2f} of the limit" in readme
     assert f"takes {own['covloss', 'on 4096 rows', 'share of a step']:.2f} of it" in readme
+
+
+def test_what_was_aimed_at_stands_beside_what_the_figures_reach():
+    results = ROOT / "data" / "results"
+    own, peer = (
+        {(f["table"], f["row"], f["column"]): f["value"] for f in json.loads((results / name).read_text())["figures"]}
+        for name in ("speed.json", "speed.peer.json")
+    )
+
+    def beside(side):
+        times = "peer: how many times as fast as theirs"
+        rows = [f"{model}, 1 thread" for model in ("shared-bottom", "mmoe", "ple")]
+        return ", ".join(f"{peer[times, row, f'theirs{side}, median']:.1f}" for row in rows)
+
+    def share(table, row, column="share of a step"):
+        return f"{own[table, row, column]:.2f}".removeprefix("0")
+
+    def rows_a_second(name):
+        return f"{round(own['prepare', f'{name}, 1,000,000 rows', 'rows a second'], -3):,.0f}"
+
+    bare = (
+        own["covloss", "on 4096 rows", "share of its bare products"] * own["models", "crocodile", "share of the limit"]
+    )
+    many, usual = (own["vocabulary", f"{n} items, lazy Adam", "step ms"] for n in ("4,000,000", "10,000"))
+    reached = [
+        beside(" as shipped"),
+        beside(", fed at once"),
+        share("models", "crocodile", "share of the limit"),
+        share("models", "shared-bottom", "share of the limit"),
+        f"{share('covloss', 'on 4096 rows')} (its bare products alone: {f'{bare:.2f}'.removeprefix('0')})",
+        share("covloss", "on 32 rows"),
+        f"{many / usual:.2f}",
+        rows_a_second("kuairand-1k"),
+        rows_a_second("ali-ccp"),
+    ]
+    readme = (results / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| .* \| .* \| (.*) \|$", readme, re.MULTILINE) == ["reached", "---", *reached]
+
+
+def test_what_lesson_10_says_of_the_committed_simulation_follows_from_it():
+    text, results = " ".join(prose_of("10_online.ipynb").split()), ROOT / "data" / "results"
+    daily = (
+        pd.read_csv(results / "online.aa.csv").query("rule == 'a look each day'").set_index("metric").false_positives
+    )
+    assert f"it is {100 * daily.gmv:.0f} % for GMV and {100 * daily.ctr:.0f} % for CTR" in text
+    users = pd.read_csv(results / "online.power.csv").query("metric == 'ctr'").users_for_80_percent.iloc[0]
+    assert f"{round(users, -4):,.0f} would do: `online.power.csv`" in text
+    assert f"reaches {pd.read_csv(results / 'online.latency.csv').p99_ms.max():.0f} ms" in text
+    earned = pd.read_csv(results / "online.gmv.csv").pivot(index="predictions", columns="model")
+    platt = earned.loc["Platt by domain"] - earned.loc["as trained"]
+    assert "Platt scaling raises revenue too, but GMV falls slightly, in both arms" in text
+    assert (platt["revenue"] > 0).all() and (platt["gmv"] < 0).all()
 
 
 @pytest.fixture(scope="module")

@@ -175,6 +175,8 @@ def run_timed(path: Path) -> tuple[Path, nbformat.NotebookNode, float]:
 def run_all(only: str, save: bool, html: Path | None, profile: str, at_once: int) -> Iterator[tuple[str, float]]:
     """Run every lesson whose name starts with `only`, so many `at_once`; yields name and seconds of each when done."""
     os.environ["CROCO_PROFILE"] = profile
+    if at_once > 1:  # the cores are taken: a lesson trains one model after the other
+        os.environ["CROCO_JOBS"] = "1"
     fresh = {}
     chosen = [path for path in paths() if path.name.startswith(only)]
     running = Parallel(at_once, prefer="threads", return_as="generator_unordered")  # each has a kernel of its own

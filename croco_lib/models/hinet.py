@@ -1,8 +1,8 @@
 """HiNet (Zhou et al., ICDE 2023), its scenario layer: shared, own and other domains' experts, side by side.
 
-S + 1 streams of `per_stream` sub-experts on one embedding set: stream s < S is domain s's own, stream S shared; a gate weighs the
-sub-experts within a stream. The tower reads [shared; own; others], where the others' streams are weighed by the
-scenario-aware attention. Only one task here, so there is no task layer.
+S + 1 streams of `per_stream` sub-experts on one embedding set: stream s < S is domain s's own, stream S shared; a gate
+weighs the sub-experts within a stream. The tower reads [shared; own; others], where the others' streams are weighed by
+the scenario-aware attention. Only one task here, so there is no task layer.
 """
 
 import torch
