@@ -105,7 +105,8 @@ def test_every_model_with_experts_is_measured_before_and_after(name):
     model = build(name, data, seed=3, dim=4)
     scores, read = evaluation.expert_scores(model, data.test)
     each = inside.expert_aucs(scores, read, data.test.label)
-    assert values["test", "all", "diversity_index_start"] == inside.diversity(model, data.test)
+    pairs = metrics.user_pairs(data.test.user, data.test.domain, inside.TRIPLES)
+    assert values["test", "all", "diversity_index_start"] == metrics.diversity_index(scores, pairs, read)
     assert values["test", "all", "expert_auc_start"] == pytest.approx(np.nanmean(each))
     assert values["test", "all", "expert_auc"] != values["test", "all", "expert_auc_start"]
     if name == "shared-bottom":  # its one expert is the model

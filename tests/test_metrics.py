@@ -236,7 +236,7 @@ def test_information_abundance_at_equal_rows():
         np.mean([metrics.information_abundance(large[rows]) for rows in subsets])
     )
     for rows in (0, 151):
-        with pytest.raises(CrocoError, match=f"at {rows} rows of a table of 150"):
+        with pytest.raises(CrocoError, match=f"at {rows} rows: the table has 150"):
             metrics.information_abundance_at(small, rows)
 
 

@@ -9,6 +9,7 @@ import torch
 from croco_lib import CrocoError, build
 from croco_lib.layers import Experts, MultiEmbedding, PriorGate, Towers, by_domain
 from croco_lib.models import MODELS, options_of
+from croco_lib.online.serving import Schema
 
 DEEP = dict(levels=2, per_stream=2)
 ALL = [*((name, {}) for name in MODELS), ("ple", DEEP), ("me-ple", DEEP), ("crocodile", dict(gate="peg-domain"))]
@@ -191,10 +192,10 @@ def test_hinets_gate_is_each_experts_mean_weight_in_the_towers_three_inputs(smal
 
 
 def test_hinet_needs_another_domain(small_world):
-    one = replace(small_world, domains=small_world.domains[:1])
+    one, two = (Schema("a", small_world.fields, small_world.domains[:n]) for n in (1, 2))
     with pytest.raises(CrocoError, match="hinet .* needs two domains or more"):
         build("hinet", one)
-    build("hinet", replace(small_world, domains=small_world.domains[:2]))
+    build("hinet", two)
 
 
 # ------------------------------------------------------------------------ models against their equations

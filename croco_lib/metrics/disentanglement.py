@@ -58,7 +58,7 @@ def information_abundance_at(table: np.ndarray, rows: int, repeats: int = 20, se
     CrocoError for more rows than the table has, or fewer than one.
     """
     if not 1 <= rows <= len(table):
-        raise CrocoError(f"information abundance at {rows} rows: the table has {len(table)}, so give 1 to as many.")
+        raise CrocoError(f"information abundance at {rows} rows: the table has {len(table)}, so give from 1 to that.")
     if rows == len(table):
         return information_abundance(table)
     rng = np.random.default_rng(seed)
