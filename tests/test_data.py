@@ -753,11 +753,14 @@ def test_a_failed_download_says_what_to_fetch_and_where_to_put_it(monkeypatch, t
 
 def test_a_download_asks_for_the_published_archive_and_md5(monkeypatch, tmp_path):
     asked = {}
+    monkeypatch.delenv("CROCO_DATA", raising=False)
     monkeypatch.setattr(places, "ROOT", tmp_path)
     monkeypatch.setattr("pooch.retrieve", lambda url, **rest: asked.update(rest, url=url))
     assert kuairand.download("kuairand-1k") == tmp_path / "data" / "raw" / "kuairand-1k" == asked["path"]
     assert asked["url"] == "https://zenodo.org/records/10439422/files/KuaiRand-1K.tar.gz?download=1"
     assert asked["known_hash"] == "md5:6b0b9c8222d67fcd4c676218edca3f1f"
+    monkeypatch.setenv("CROCO_DATA", str(tmp_path / "mine"))  # where `load` will look for it
+    assert kuairand.download("kuairand-1k") == tmp_path / "mine" / "kuairand-1k" == asked["path"]
 
 
 def test_an_archive_without_known_md5_is_not_fetched(monkeypatch):

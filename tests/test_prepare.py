@@ -616,6 +616,20 @@ def test_bad_lines_are_counted_and_quoted_up_to_the_share_that_may_pass(raw, mon
     assert notes["rows read"] == 3_000 if header else sum(notes["rows read"].values()) == 6_000 + 200
 
 
+def test_the_values_of_a_repeated_common_line_count_for_nothing(raw):
+    path = small_aliccp(raw) / "common_features_train.csv"
+    text = path.read_text()
+    first = next(line for line in text.splitlines() if "\x01127_14\x02" in line or ",127_14\x02" in line)
+    known = []
+    for again in ("", re.sub(r"127_14\x02\d+", "127_14\x02987654321", first) + "\n"):
+        path.write_text(text + again)
+        shutil.rmtree(raw.parent / "prepared", ignore_errors=True)
+        prepare("ali-ccp", min_count=1, multi="mean")
+        data = croco_lib.load("ali-ccp", min_count=1, multi="mean")
+        known.append({f.name: f.values.tolist() for f in data.fields})
+    assert data.notes["common lines that repeat an index, left out"] and known[0] == known[1]
+
+
 @pytest.mark.parametrize("name", ["kuairand-pure", "ali-ccp"])
 def test_any_number_of_processes_makes_the_same_parts_and_columns(raw, monkeypatch, name):
     write_kuairand(raw, rows=3_000, users=40, videos=100, bad={700: "nonsense"})

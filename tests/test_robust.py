@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from polars.exceptions import ComputeError
 from safetensors import SafetensorError
 
 from croco_lib import CrocoError, build, fit
@@ -112,11 +113,12 @@ def test_what_fails_on_one_process_is_raised_on_all(monkeypatch):
         room.together(lambda: 3)
 
 
-def test_what_torch_and_safetensors_say_of_a_full_disk_is_one_line_and_other_errors_are_their_own(tmp_path):
+def test_what_torch_safetensors_and_polars_say_of_a_full_disk_is_one_line_and_other_errors_are_their_own(tmp_path):
     def fails(error):
         raise error
 
-    for error in (RuntimeError("PytorchStreamWriter failed\nat …"), SafetensorError("I/O error")):
+    of_writing = RuntimeError("PytorchStreamWriter failed\nat …"), SafetensorError("I/O error"), ComputeError("full")
+    for error in of_writing:
         with pytest.raises(CrocoError, match="a could not be written") as told:
             write_whole(tmp_path / "a", lambda path, error=error: fails(error))
         assert "\n" not in str(told.value)
