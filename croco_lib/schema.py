@@ -125,7 +125,7 @@ class Layout:
 
     def column(self, role: str) -> int:
         """The column of `features` that holds the field of this role. Raises CrocoError where none does."""
-        return (roles := [f.role for f in self.fields]).index(known("role", role, roles))
+        return (roles := [f.role for f in self.fields]).index(known("role", role, [r for r in roles if r]))
 
 
 @dataclass(frozen=True)
