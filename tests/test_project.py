@@ -276,12 +276,15 @@ def test_every_command_that_a_page_shows_is_one():
     assert set(root.commands) <= shown
 
 
+def speed_figures():
+    """The committed figures of `croco speed`, and those beside a peer: {(table, row, column): value}."""
+    for name in ("speed.json", "speed.peer.json"):
+        figures = json.loads((ROOT / "data" / "results" / name).read_text(encoding="utf-8"))["figures"]
+        yield {(f["table"], f["row"], f["column"]): f["value"] for f in figures}
+
+
 def test_the_readmes_figures_of_speed_are_the_committed_ones():
-    readme, results = " ".join((ROOT / "README.md").read_text().split()), ROOT / "data" / "results"
-    peer, own = (
-        {(f["table"], f["row"], f["column"]): f["value"] for f in json.loads((results / name).read_text())["figures"]}
-        for name in ("speed.peer.json", "speed.json")
-    )
+    readme, (own, peer) = " ".join((ROOT / "README.md").read_text().split()), speed_figures()
 
     def times(model):
         row = ("peer: how many times as fast as theirs", f"{model}, 1 thread")
@@ -301,11 +304,7 @@ def test_the_readmes_figures_of_speed_are_the_committed_ones():
 
 
 def test_what_was_aimed_at_stands_beside_what_the_figures_reach():
-    results = ROOT / "data" / "results"
-    own, peer = (
-        {(f["table"], f["row"], f["column"]): f["value"] for f in json.loads((results / name).read_text())["figures"]}
-        for name in ("speed.json", "speed.peer.json")
-    )
+    own, peer = speed_figures()
 
     def beside(side):
         times = "peer: how many times as fast as theirs"
@@ -333,7 +332,7 @@ def test_what_was_aimed_at_stands_beside_what_the_figures_reach():
         rows_a_second("kuairand-1k"),
         rows_a_second("ali-ccp"),
     ]
-    readme = (results / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "data" / "results" / "README.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| .* \| .* \| (.*) \|$", readme, re.MULTILINE) == ["reached", "---", *reached]
 
 

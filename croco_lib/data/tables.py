@@ -176,8 +176,6 @@ def read_table(
             what = re.sub(r"Row #(\d+)", lambda m: f"line {line_of(path, int(m[1]) - 2)}", str(error))
             raise DataError(f"{path}: {what}.{' Mend or remove this line.' if 'line ' in what else ''}") from error
         raise
-    if len(set(names)) < len(names):
-        raise DataError(f"{path}: two columns have the same name. The first line must name each column once.")
     return pl.DataFrame(table)
 
 
@@ -189,12 +187,14 @@ def _parquet(path: Path, parts: list[Path]) -> pl.DataFrame:
 
 
 def need(names: Sequence[str], columns: Sequence[str], where: str | Path) -> None:
-    """Raise DataError for the first of `columns` that is not among the `names` of a table's columns."""
+    """Raise DataError for the first of `columns` that is not among a table's `names`, and for two equal names."""
     for column in columns:
         try:
             known("column", column, names)
         except ValueError as error:
             raise DataError(f"{where}: {error}") from None
+    if len(set(names)) < len(names):
+        raise DataError(f"{where}: two columns have the same name. The first line must name each column once.")
 
 
 def no_gaps(table: pl.DataFrame, columns: Sequence[str], where: str | Path) -> None:

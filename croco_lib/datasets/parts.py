@@ -3,7 +3,6 @@
 A part that is there is not made again, so an interrupted reading goes on, and other options need no second one.
 """
 
-import io
 import json
 import shutil
 import sys
@@ -57,9 +56,7 @@ def write_part(part: Path, text: bytes, reader: Reader) -> None:
         "wrong": len(faulty),
         "bad": [(int(i), reason[i], lines[i][:160]) for i in faulty[:QUOTED]],
     }
-    packed = io.BytesIO()  # so that a full disk is an OSError, where polars' own writer has an error of its own
-    table.write_parquet(packed, metadata={"stats": json.dumps(stats)}, compression="lz4")
-    write_whole(part, lambda path: path.write_bytes(packed.getbuffer()))
+    write_whole(part, lambda path: table.write_parquet(path, metadata={"stats": json.dumps(stats)}, compression="lz4"))
 
 
 def begin(folder: Path, files: list[Path], version: int) -> None:

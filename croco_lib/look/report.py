@@ -14,7 +14,7 @@ import pyarrow.parquet as pa_parquet
 from tqdm.auto import tqdm
 
 from ..data.ids import SPOILED, WHOLE
-from ..data.tables import BLOCK, dialect, open_bytes, parts_of
+from ..data.tables import BLOCK, dialect, need, open_bytes, parts_of
 from ..errors import DataError, known
 from .advice import next_command, warnings_of
 from .suspects import above_zero, alone, near_twins
@@ -79,10 +79,7 @@ def text_batches(path: Path, progress: bool) -> Iterator[pl.DataFrame]:
         for part in parts:
             if is_csv:
                 encoding, separator, names = dialect(part)
-                if len(set(names)) < len(names):
-                    raise DataError(
-                        f"{path}: two columns have the same name. The first line must name each column once."
-                    )
+                need(names, (), path)
                 with part.open("rb") as raw, open_bytes(part, raw) as source:
                     reader = pa_csv.open_csv(
                         source,
