@@ -44,19 +44,12 @@ def own_abundance(model: nn.Module, data: MultiDomainData) -> dict[str, float]:
         return {}
     tables, items = _item_tables(model, data), _items_read(data)
     fewest = min(len(ids) for ids in items if len(ids))
-    return {
-        name: float(
-            np.mean(
-                [
-                    metrics.information_abundance_at(table[items[s]], fewest)
-                    for table in tables[s * each : (s + 1) * each]
-                ]
-            )
-        )
-        if len(items[s])
-        else float("nan")
-        for s, name in enumerate(data.domains)
-    }
+    own = {}
+    for s, (name, read) in enumerate(zip(data.domains, items, strict=True)):
+        sets = list(tables[s * each : (s + 1) * each]) if len(read) else []
+        values = [metrics.information_abundance_at(table[read], fewest) for table in sets]
+        own[name] = float(np.mean(values)) if values else float("nan")
+    return own
 
 
 def expert_aucs(scores: np.ndarray, read: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -97,8 +90,5 @@ def measures(model: nn.Module, data: MultiDomainData) -> list[tuple[str, str, st
 
 def measures_at_start(model: nn.Module, data: MultiDomainData) -> list[tuple[str, str, str, float]]:
     """Of an untrained model, the measures without which a trained one's say little, each named metric + "_start"."""
-    return [
-        (split, part, f"{metric}_start", value)
-        for split, part, metric, value in measures(model, data)
-        if metric in AT_START
-    ]
+    found = measures(model, data)
+    return [(split, part, f"{metric}_start", value) for split, part, metric, value in found if metric in AT_START]

@@ -110,7 +110,7 @@ def by_domain(modules: Sequence[Any] | nn.ModuleList, x: Tensor, domain: Tensor)
     if torch.compiler.is_exporting():
         # Slices as long as the batch happens to need cannot stand in an exported graph: all modules do all rows there.
         every = torch.stack([module(x) for module in modules])  # [S, N, o]
-        return every[domain, torch.arange(x.shape[0])]
+        return every[domain, torch.arange(x.shape[0], device=x.device)]
     order = domain.argsort(stable=True)
     sizes = domain.bincount(minlength=len(modules)).tolist()
     parts = [module(rows) for module, rows in zip(modules, x[order].split(sizes), strict=True)]

@@ -197,7 +197,4 @@ def sample_objective(logits: Tensor, label: Tensor, domain: Tensor, counts: Tens
     return F.binary_cross_entropy_with_logits(logits, label) * (1 if counts is None else len(label) / counts.sum())
 
 
-OBJECTIVES: dict[str, Callable[..., Tensor]] = {
-    "domain": domain_objective,
-    "sample": sample_objective,
-}
+OBJECTIVES: dict[str, Callable[..., Tensor]] = {"domain": domain_objective, "sample": sample_objective}

@@ -336,6 +336,43 @@ def test_what_was_aimed_at_stands_beside_what_the_figures_reach():
     assert re.findall(r"^\| .* \| .* \| (.*) \|$", readme, re.MULTILINE) == ["reached", "---", *reached]
 
 
+def test_what_lesson_09_says_of_a_step_on_a_gpu_follows_from_it():
+    text, path = " ".join(prose_of("09_full_size.ipynb").split()), ROOT / "data" / "results" / "speed.gpu.json"
+    found = {
+        (f["table"], f["row"], f["column"]): f["value"] for f in json.loads(path.read_text(encoding="utf-8"))["figures"]
+    }
+
+    def ms(model, row="as it is", shape="MovieLens-1M"):
+        return found[f"{shape}, {model}", row, "step ms"]
+
+    def faster(model, row):
+        return f"{ms(model) / ms(model, row):.1f} times"
+
+    def bound(model, row):
+        return f"{found[f'MovieLens-1M, {model}: what bounds it', row, 'as it is']:.2f}"
+
+    works, small = "share of the time that the GPU works", "MovieLens-1M, shared-bottom"
+    fetched, at_hand = (
+        f"{found[small, row, 'rows a second'] / 1e6:.1f}" for row in ("fit, its batches fetched", "as it is")
+    )
+    for said in (
+        f"the card works {bound('shared-bottom', works)} of the time",
+        f"launched at a stroke is {faster('shared-bottom', 'as one CUDA graph')} as fast",
+        f"{fetched} of {at_hand} million rows a second are left",
+        f"which works {bound('crocodile', works)} of the time, {bound('crocodile', 'of which aten::bmm')} of it",
+        f"makes its step {faster('crocodile', 'in TF32')} as fast, bf16 {faster('crocodile', 'in bf16')}, and",
+        f"with `torch.compile` {faster('crocodile', 'compiled, in bf16')}",
+        f"CovLoss takes {1 - ms('crocodile', 'without CovLoss') / ms('crocodile'):.2f} of the step",
+        "{:.1f} and {:.1f} ms a step for Crocodile".format(
+            *(ms("crocodile", row, "KuaiRand-1K") for row in ("as it is", "with dense Adam"))
+        ),
+        "{:.1f} and {:.1f} ms for Shared-Bottom".format(
+            *(ms("shared-bottom", row, "KuaiRand-1K") for row in ("as it is", "with dense Adam"))
+        ),
+    ):
+        assert said in text, said
+
+
 def test_what_lesson_10_says_of_the_committed_simulation_follows_from_it():
     text, results = " ".join(prose_of("10_online.ipynb").split()), ROOT / "data" / "results"
     daily = (

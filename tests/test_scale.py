@@ -95,6 +95,18 @@ def test_lazy_adam_moves_the_rows_of_the_batch_and_no_other(small_world):
     assert torch.equal(moved, read)
 
 
+def test_repeated_ids_of_a_sparse_gradient_are_added_up():
+    table, ids = torch.nn.Embedding(50, 3, sparse=True), torch.tensor([7, 3, 7, 49, 7, 0])
+    torch.manual_seed(0)
+    (table(ids) * torch.randn(6, 3)).sum().backward()
+    expected = table.weight.grad.coalesce()
+    optimizers.sum_repeats([table])
+    grad = table.weight.grad
+    assert grad.is_coalesced() and grad.indices().tolist() == [[0, 3, 7, 49]]
+    assert torch.equal(grad.indices(), expected.indices()) and torch.allclose(grad.values(), expected.values())
+    assert grad.shape == expected.shape
+
+
 def test_the_first_lazy_step_is_adams_on_the_rows_it_reads(small_world):
     given = dict(epochs=1, batch_size=len(small_world.train), weight_decay=0.01, progress=False)
     seen = []

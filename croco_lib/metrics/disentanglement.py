@@ -62,9 +62,8 @@ def information_abundance_at(table: np.ndarray, rows: int, repeats: int = 20, se
     if rows == len(table):
         return information_abundance(table)
     rng = np.random.default_rng(seed)
-    return float(
-        np.mean([information_abundance(table[rng.choice(len(table), rows, replace=False)]) for _ in range(repeats)])
-    )
+    some = (table[rng.choice(len(table), rows, replace=False)] for _ in range(repeats))
+    return float(np.mean([information_abundance(part) for part in some]))
 
 
 def gate_entropy(gate: np.ndarray) -> float:
@@ -131,12 +130,6 @@ def recovery(sets: np.ndarray, facets: np.ndarray) -> tuple[pd.DataFrame, float]
     matched = np.zeros_like(r2, bool)
     matched[rows, columns] = True
     rest = r2[~matched].mean() if (~matched).any() else 0.0
-    frame = pd.DataFrame(
-        [
-            (f"set {m + 1}", f"facet {k + 1}", r2[m, k], matched[m, k])
-            for m in range(len(sets))
-            for k in range(len(facets))
-        ],
-        columns=["set", "facet", "r2", "matched"],
-    )
+    each = [(f"set {m + 1}", f"facet {k + 1}", r2[m, k], matched[m, k]) for m, k in np.ndindex(*r2.shape)]
+    frame = pd.DataFrame(each, columns=["set", "facet", "r2", "matched"])
     return frame, float(r2[matched].mean() - rest)

@@ -130,6 +130,7 @@ def speed(
     peer: Annotated[
         str | None, typer.Option(help="torch-rechub: only our speed beside its, on 1 and 2 threads.")
     ] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Only the steps of two models on a CUDA device.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Measure what training, preparation and metrics cost here, beside the bare matrix products of the same step."""
@@ -137,24 +138,32 @@ def speed(
     import torch
 
     from ..datasets.registry import load
+    from .gpu import measure_gpu
     from .peer import measure_peer
     from .speed import measure, tables
     from .steps import shaped
 
     known("size", size, ("full", "fast"))
     torch.set_num_threads(threads)
-    if peer is None:
+    if gpu:
+        if peer is not None:
+            raise CrocoError("croco speed: --gpu and --peer are two measurements; ask for one at a time.")
+        costs = measure_gpu(9 if size == "full" else 3)
+    elif peer is None:
         costs = measure(size)
     else:
         known("peer", peer, ("torch-rechub",))
         costs = measure_peer(load("movielens-1m")) if size == "full" else measure_peer(shaped(60_000), 3, 3)
+    on = {"gpu": torch.cuda.get_device_name()} if gpu and torch.cuda.is_available() else {}
     rows = []
     for row in costs:
         rows.append(row)
         typer.echo(f"{row[0]}: {row[1]} …", err=True)
     figures = pd.DataFrame(rows, columns=["table", "row", "column", "value"])
     if json_:
-        typer.echo(json.dumps({"figures": figures.to_dict("records"), "size": size, "threads": threads, **made_with()}))
+        typer.echo(
+            json.dumps({"figures": figures.to_dict("records"), "size": size, "threads": threads, **on, **made_with()})
+        )
         return
     for name, table in tables(figures):
         typer.echo(f"\n{name}\n{table.to_string(float_format='{:,.3g}'.format, na_rep='')}")

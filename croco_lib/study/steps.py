@@ -24,9 +24,9 @@ MOVIELENS = {"user": 6_040, "item": 3_706, "gender": 2, "age": 7, "occupation": 
 BATCH = 4096
 
 
-def shaped(rows: int, seed: int = 0, **sizes: int) -> MultiDomainData:
+def shaped(rows: int, seed: int = 0, shape: dict[str, int] = MOVIELENS, **sizes: int) -> MultiDomainData:
     """Random rows in a table of MovieLens-1M's shape, ids long-tailed, labels by chance; `sizes` may change a field."""
-    rng, sizes = np.random.default_rng(seed), {**MOVIELENS, **sizes}
+    rng, sizes = np.random.default_rng(seed), {**shape, **sizes}
     roles = {name: name if name in ("user", "item", "domain") else "" for name in sizes}
     fields = tuple(Field(name, size + 1, roles[name]) for name, size in sizes.items())
 
@@ -59,15 +59,21 @@ class Products(TorchDispatchMode):
 class Stepper:
     """One model and its optimisers on batches of its own; `step()` returns seconds forward, backward, optimiser."""
 
-    def __init__(self, model: nn.Module, data: MultiDomainData, lazy: bool):
-        self.model, self.optimizers, self.at = model.train(), adam(model, lazy, 1e-3), 0
-        self.rows = [torch.from_numpy(a) for a in (data.train.features, data.train.domain, data.train.label)]
+    def __init__(self, model: nn.Module, data: MultiDomainData, lazy: bool, size: int = BATCH, device: str = "cpu"):
+        self.model, self.size, self.at = model.to(device).train(), size, 0
+        self.optimizers = adam(model, lazy, 1e-3)
+        columns = data.train.features, data.train.domain, data.train.label
+        self.rows = [torch.from_numpy(a).to(device) for a in columns]
+
+    def batch(self) -> Batch:
+        """The next rows."""
+        part = slice(self.at, self.at + self.size)
+        self.at = (self.at + self.size) % (len(self.rows[0]) - self.size)
+        features, domain, label = (a[part] for a in self.rows)
+        return Batch(features, domain, label, domain.bincount())
 
     def step(self) -> tuple[float, ...]:
-        part = slice(self.at, self.at + BATCH)
-        self.at = (self.at + BATCH) % (len(self.rows[0]) - BATCH)
-        features, domain, label = (a[part] for a in self.rows)
-        batch, clock = Batch(features, domain, label, domain.bincount()), [time.perf_counter()]
+        batch, clock = self.batch(), [time.perf_counter()]
 
         def backward(loss: Tensor) -> None:
             clock.append(time.perf_counter())
