@@ -227,6 +227,36 @@ def test_what_the_readme_says_of_the_real_days_follows_from_the_tables():
     )  # "after allowing for twelve comparisons"
 
 
+def test_what_the_readme_says_of_the_made_world_follows_from_the_tables():
+    text, T, without = (
+        " ".join((ROOT / "README.md").read_text().split()),
+        Tables("main", "world"),
+        "crocodile without CovLoss",
+    )
+
+    def said(one, other, **where):
+        gap = T.gap(one, other, **where)
+        return f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+
+    scarce = dict(part="tab 6", split="fresh")
+    in_tab_6 = T.metric("auc", **scarce).mean()
+    shared, own = (f"{in_tab_6[model]:.3f}" for model in ("shared-bottom", "me-ple"))
+    assert f"AUC is {shared} for Shared-Bottom, {own} for ME-PLE and SDEM" in text and f"{in_tab_6['sdem']:.3f}" == own
+    assert f"and {in_tab_6['single-domain']:.3f} for single-domain" in text
+    assert T.domains().idxmin() == "tab 6" and round(T.domains().sum(), -4) == 320_000
+    overall = T.metric("auc").mean()
+    best = T.best_on_validation(model for model in overall.index if not model.startswith("crocodile"))
+    assert best == "hinet" and overall.idxmax() == without
+    lead = T.gap(without, best)
+    assert f"stands at {said(without, best)} from HiNet" in text
+    assert f"p times 12 is {12 * 2 * stats.t.sf(lead.value / lead.error, lead.df):.2f}" in text
+    assert f"as searched, it stands at {said('crocodile', best)}" in text
+    assert f"Crocodile is {T.gap('crocodile', 'me-ple', **scarce).value:.3f} ahead of ME-PLE" in text
+    assert f"Shared-Bottom is ahead of Crocodile by {said('shared-bottom', 'crocodile', **scarce)}" in text
+    assert f"and of it without CovLoss by {said('shared-bottom', without, **scarce)}" in text
+    assert in_tab_6.idxmax() == "shared-bottom" == T.metric("auc", "mean of domains", "fresh").mean().idxmax()
+
+
 def test_what_the_readme_says_of_the_objective_follows_from_the_tables():
     text = " ".join((ROOT / "README.md").read_text().split())
     T = Tables("objective", "kuairand-pure")
@@ -318,3 +348,59 @@ def test_what_lesson_06_says_beside_its_cells_follows_from_the_tables():
     gap = T.gap("crocodile", "shared-bottom", "gauc")
     power = stats.nct.sf(stats.t.ppf(0.975, gap.df), gap.df, 0.0019 / gap.error)
     assert "seen one time in five" in text and power == pytest.approx(0.2, abs=0.02)
+
+
+def test_what_lesson_06_says_of_the_made_world_follows_from_the_tables():
+    T, without = Tables("main", "world"), "crocodile without CovLoss"
+    text = " ".join((ROOT / "notebooks/06_benchmark.ipynb").read_text().split())
+
+    def short(value, digits=4):
+        return f"{value:.{digits}f}".replace("-", "−").replace("0.", ".", 1)
+
+    def said(gap):
+        return f"{short(gap.value)} [{short(gap.low)}, {'+' * (gap.low < 0)}{short(gap.high)}]"
+
+    scarce, large = (T.metric("auc", part, "fresh").mean() for part in ("tab 6", "tab 1"))
+    for part in (
+        f"tab 6, with {T.domains()['tab 6']:,.0f} training rows, single-domain ({short(scarce['single-domain'])})",
+        f"leads with {short(scarce['shared-bottom'])}",
+        f"**Crocodile without CovLoss** ({short(large[without])}), ME-MMoE and ME-PLE",
+        f"{said(T.gap(without, 'hinet'))} above HiNet",
+        f"as its search chose it, stands at {said(T.gap('crocodile', 'hinet'))}",
+        f"{said(T.gap('shared-bottom', 'crocodile', part='tab 6', split='fresh'))} ahead of",
+        "from {} to {}".format(*map(short, T.metric("auc")["crocodile"].agg(["min", "max"]))),
+    ):
+        assert part in text, part
+    assert scarce.idxmax() == "shared-bottom"
+    assert list(large.nlargest(5).index) == [without, "me-mmoe", "me-ple", "hinet", "shared-bottom"]
+    assert all(round(scarce[model], 2) == 0.6 for model in ("me-ple", "sdem"))
+    gaps = {model: T.gap(model, "hinet") for model in T.metric("auc").columns.drop("hinet")}
+    below = [m for m, g in gaps.items() if g.value < 0 and 24 * stats.t.sf(-g.value / g.error, g.df) < 0.05]
+    assert "Seven models lie below HiNet beyond that doubt" in text and len(below) == 7 and "star" in below
+    spread = T.metric("auc").std()
+    assert "this model's runs scatter most" in text and spread.idxmax() == "crocodile"
+    search = T.runs[(T.runs.stage == "search") & (T.runs.model == "crocodile")]
+    tried = (
+        search.assign(auc=search.valid_auc.astype(float)).groupby("settings").auc.agg(["size", "mean", "min", "max"])
+    )
+    tried = tried.query("size == 3")
+    assert "lie within .001 of each other" in text and tried["mean"].max() - tried["mean"].min() < 0.001
+    assert "scatter by up to .011" in text and short((tried["max"] - tried["min"]).max(), 3) == ".011"
+    di, ia = (
+        T.over_start(metric, split=split).mean()
+        for metric, split in (("diversity_index", "test"), ("abundance", "train"))
+    )
+    one, several = ["mmoe", "ple", "hinet"], ["me-ple", "me-mmoe", "sdem", "crocodile", without]
+    assert f"diversity index of {short(di[one].min(), 2)} to {short(di[one].max(), 2)} of that before training" in text
+    assert f"on the right, with {short(di[several].min(), 2)} to {short(di[several].max(), 2)}" in text
+    assert f"{short(ia[several].min(), 2)} to {short(ia[several].max(), 2)} against" in text
+    assert f"against {short(ia[one].min(), 2)} to {short(ia[one].max(), 2)}" in text
+    gauc = T.metric("gauc").mean()
+    assert gauc.nsmallest(2).index[1] == "sdem" and gauc["crocodile"] < min(gauc[["hinet", "mmoe"]])
+    inside = {
+        metric: [T.side(model, metric, split="valid").seeds.mean() for model in (without, "crocodile")]
+        for metric in ("covariance", "correlation")
+    }
+    assert "seven times lower" in text and 6.5 < inside["covariance"][0] / inside["covariance"][1] < 7.5
+    assert "correlation .04, not .12" in text
+    assert [f"{value:.2f}" for value in inside["correlation"]] == ["0.12", "0.04"]
