@@ -351,24 +351,28 @@ def test_what_lesson_09_says_of_a_step_on_a_gpu_follows_from_it():
     def bound(model, row):
         return f"{found[f'MovieLens-1M, {model}: what bounds it', row, 'as it is']:.2f}"
 
-    works, small = "share of the time that the GPU works", "MovieLens-1M, shared-bottom"
-    fetched, at_hand = (
-        f"{found[small, row, 'rows a second'] / 1e6:.1f}" for row in ("fit, its batches fetched", "as it is")
-    )
+    def rates(model):
+        """Millions of rows a second, of `fit` with its feed and of the step alone."""
+        rows = ("fit, its batches fetched", "as it is")
+        return [f"{found[f'MovieLens-1M, {model}', row, 'rows a second'] / 1e6:.1f}" for row in rows]
+
+    def adams(model):
+        return [f"{ms(model, row, 'KuaiRand-1K'):.1f}" for row in ("as it is", "with dense Adam")]
+
+    works = "share of the time that the GPU works"
     for said in (
         f"the card works {bound('shared-bottom', works)} of the time",
-        f"launched at a stroke is {faster('shared-bottom', 'as one CUDA graph')} as fast",
-        f"{fetched} of {at_hand} million rows a second are left",
-        f"which works {bound('crocodile', works)} of the time, {bound('crocodile', 'of which aten::bmm')} of it",
-        f"makes its step {faster('crocodile', 'in TF32')} as fast, bf16 {faster('crocodile', 'in bf16')}, and",
+        f"launched as one is {faster('shared-bottom', 'as one CUDA graph')} as fast",
+        "{} of {} million rows a second are left".format(*rates("shared-bottom")),
+        f"the card works {bound('crocodile', works)} of the time",
+        f"and {bound('crocodile', 'of which aten::bmm')} of that work is batched products",
+        f"as one CUDA graph its step is {faster('crocodile', 'as one CUDA graph')} as fast",
+        "{} of {} million rows a second are left".format(*rates("crocodile")),
+        f"makes its step {faster('crocodile', 'in TF32')} as fast, bf16 (16-bit numbers in the products) "
+        f"{faster('crocodile', 'in bf16')}, and",
         f"with `torch.compile` {faster('crocodile', 'compiled, in bf16')}",
         f"CovLoss takes {1 - ms('crocodile', 'without CovLoss') / ms('crocodile'):.2f} of the step",
-        "{:.1f} and {:.1f} ms a step for Crocodile".format(
-            *(ms("crocodile", row, "KuaiRand-1K") for row in ("as it is", "with dense Adam"))
-        ),
-        "{:.1f} and {:.1f} ms for Shared-Bottom".format(
-            *(ms("shared-bottom", row, "KuaiRand-1K") for row in ("as it is", "with dense Adam"))
-        ),
+        "{} against {} ms; for Shared-Bottom, {} against {} ms".format(*adams("crocodile"), *adams("shared-bottom")),
     ):
         assert said in text, said
 
