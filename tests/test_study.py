@@ -420,6 +420,18 @@ def test_what_is_timed_goes_forward_and_back():
     assert cost.milliseconds(part, torch.ones(3)) > 0 and went == ["forward", "backward"]
 
 
+def test_speed_on_a_gpu_says_that_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    def said(*words):
+        with pytest.raises(CrocoError) as error:
+            CliRunner().invoke(cli.app, ["speed", "--gpu", *words], catch_exceptions=False)
+        return str(error.value)
+
+    assert "no CUDA device" in said()
+    assert "one at a time" in said("--peer", "torch-rechub")
+
+
 def test_speed_prints_what_was_measured(monkeypatch):
     rows = [
         ("models", "mmoe", "step ms", 4.0),

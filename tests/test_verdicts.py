@@ -260,14 +260,14 @@ def test_what_the_readme_says_of_the_made_world_follows_from_the_tables():
     def differs(one, other):
         return "{:+.4f} [{:+.4f}, {:+.4f}]".format(*(one - other).gap()[:3])
 
-    M, S = Tables("sets", "world"), Tables("sample", "world")
-    none, some = (S.side({"alpha": a}) for a in (0.0, 0.1))
-    assert f"at α = 0.1 stands at {differs(some, none)} from that without CovLoss" in text
-    assert f"chosen α = {T.chosen_alpha():g} at {differs(T.side('crocodile'), none)}" in text
-    large = dict(metric="auc", part="tab 1", split="fresh")
-    sets = {2: M.side({"sets": 2}, **large), 3: T.side("crocodile", **large), 5: M.side({"sets": 5}, **large)}
-    assert T.settings_of("crocodile")["sets"] == 3
-    assert f"five against three stand at {differs(sets[5], sets[3])} there" in text
+    M, A, none = Tables("sets", "world"), Tables("alpha", "world"), Tables("sample", "world").side({"alpha": 0.0})
+    weights = {T.chosen_alpha(): T.side("crocodile"), **{a: A.side({"alpha": a}) for a in (0.1, 0.3, 1.0, 3.0)}}
+    assert all((side - none).gap().value < 0 for side in weights.values()) and len(weights) == 5
+    assert (
+        f"At α = 0.1 the difference is {differs(weights[0.1], none)}; at 1 it is {differs(weights[1.0], none)}" in text
+    )
+    two, five = (M.side({"sets": sets}, "auc", "tab 1", "fresh") for sets in (2, 5))
+    assert f"five against two stand at {differs(five, two)} there" in text
 
 
 def test_what_the_readme_says_of_the_objective_follows_from_the_tables():
@@ -382,7 +382,8 @@ def test_what_lesson_06_says_of_the_made_world_follows_from_the_tables():
         f"as its search chose it, stands at {said(T.gap('crocodile', 'hinet'))}",
         f"{said(T.gap('shared-bottom', 'crocodile', part='tab 6', split='fresh'))} ahead of",
         "nine of the ten lie between {1} and {2}, and one at {0}".format(*map(short, np.sort(runs)[[0, 1, -1]])),
-        f"({short(large[without])}) is {said(T.gap(without, 'shared-bottom', part='tab 1', split='fresh'))} above",
+        f"**Crocodile without CovLoss** ({short(large[without])}), ME-MMoE and ME-PLE, ahead of HiNet",
+        f"first is {said(T.gap(without, 'shared-bottom', part='tab 1', split='fresh'))} above Shared-Bottom",
         f"cost {said(T.gap(without, 'crocodile'))}, the gap between the two Crocodiles",
     ):
         assert part in text, part
@@ -402,7 +403,11 @@ def test_what_lesson_06_says_of_the_made_world_follows_from_the_tables():
     )
     tried = tried.query("size == 3")
     alphas = sorted(json.loads(settings)["alpha"] for settings in tried.index)
-    assert "with an α of .01, .001 and 1, lie within .001 of each other" in text and alphas == [0.001, 0.01, 1.0]
+    assert (
+        "whose α is .01, .001 and 1" in text
+        and "lie within .001 of each other" in text
+        and alphas == [0.001, 0.01, 1.0]
+    )
     assert tried["mean"].max() - tried["mean"].min() < 0.001
     assert "differ by up to .011" in text and short((tried["max"] - tried["min"]).max(), 3) == ".011"
     di, ia = (
@@ -411,7 +416,7 @@ def test_what_lesson_06_says_of_the_made_world_follows_from_the_tables():
     )
     one, several = ["mmoe", "ple", "hinet"], ["me-ple", "me-mmoe", "sdem", "crocodile", without]
     assert f"diversity index of {short(di[one].min(), 2)} to {short(di[one].max(), 2)} of that before training" in text
-    assert f"on the right, with {short(di[several].min(), 2)} to {short(di[several].max(), 2)}" in text
+    assert f"those with several {short(di[several].min(), 2)} to {short(di[several].max(), 2)}" in text
     assert f"{short(ia[several].min(), 2)} to {short(ia[several].max(), 2)} against" in text
     assert f"against {short(ia[one].min(), 2)} to {short(ia[one].max(), 2)}" in text
     gauc = T.metric("gauc").mean()
@@ -431,3 +436,44 @@ def test_what_lesson_06_says_of_the_made_world_follows_from_the_tables():
     assert (
         "(ME-PLE keeps {} there and {} in tab 6, SDEM {} and {})".format(*(short(v, 2) for v in kept.values())) in text
     )
+
+
+def test_what_lesson_07_says_of_the_made_world_follows_from_the_tables():
+    text = " ".join((ROOT / "notebooks/07_ablations.ipynb").read_text().split())
+    T, A, M, S = (Tables(name, "world") for name in ("main", "alpha", "sets", "sample"))
+
+    def said(gap):
+        value, low, high = (f"{x:+.4f}".replace("-", "−").replace("0.", ".", 1) for x in gap[:3])
+        return f"{value} [{low if gap.low < 0 else low[1:]}, {high if gap.low < 0 else high[1:]}]"
+
+    none = S.side({"alpha": 0.0})
+    gaps = {a: (A.side({"alpha": a}) - none).gap() for a in (0.1, 0.3, 1.0, 3.0)}
+    gaps[T.chosen_alpha()] = (T.side("crocodile") - none).gap()
+    assert "by .0008 (α = 1) to .0028 (α = .1)" in text
+    assert [round(f(g.value for g in gaps.values()), 4) for f in (max, min)] == [-0.0008, -0.0028]
+    assert {a for a, g in gaps.items() if g.high < 0} == {
+        0.1,
+        0.3,
+    } and "at .1 and .3 so does the whole interval" in text
+    p = [2 * stats.t.sf(abs(gaps[a].value) / gaps[a].error, gaps[a].df) for a in (0.1, 0.3)]
+    assert "each p, .006, times five is .03" in text and [round(x, 3) for x in p] == [0.006, 0.006]
+    clear = set()
+    for tab in T.domains().index:
+        gap = S.gap({"alpha": 0.1}, {"alpha": 0.0}, "auc", tab, "fresh")
+        assert gap.value < 0  # "has the lower mean everywhere"
+        clear |= {tab} if gap.high < 0 else set()
+    assert "in tabs 0 and 2 with the whole interval" in text and clear == {"tab 0", "tab 2"}
+    sets = M.gap({"sets": 5}, {"sets": 2}, "auc", "tab 1", "fresh")
+    assert f"five sets are {said(sets)[1:]} ahead of two" in text
+    assert "(p times 15 is below .01)" in text and 15 * 2 * stats.t.sf(sets.value / sets.error, sets.df) < 0.01
+    smaller = {tab: M.gap({"sets": 5}, {"sets": 2}, "auc", tab, "fresh") for tab in T.domains().index.drop("tab 1")}
+    assert "in tab 4 with the whole interval, but not after such an allowance" in text
+    assert all(g.value < 0 for g in smaller.values()) and {t for t, g in smaller.items() if g.high < 0} == {"tab 4"}
+    assert 15 * 2 * stats.t.sf(-smaller["tab 4"].value / smaller["tab 4"].error, smaller["tab 4"].df) > 0.05
+    for model, name in (("me-ple", "ME-PLE"), ("sdem", "of SDEM"), ("me-mmoe", "of ME-MMoE")):
+        gap = (M.side({"sets": 2}) - T.side(model)).gap()
+        assert f"{name} ({said(gap)})" in text
+    few = S.gap({"alpha": 0.1, "sample": 32}, {"alpha": 0.1})
+    assert f"the AUC is {said(few)[1:]} *higher*" in text
+    searched = (T.side("crocodile without CovLoss") - none).gap()
+    assert f"is {said(searched)[1:]} ahead of α = 0 here" in text
