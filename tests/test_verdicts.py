@@ -301,7 +301,10 @@ def test_what_the_readme_says_of_covloss_and_the_gates_follows_from_the_tables()
     assert f"the AUC differs by {said(T.gap(some, none))} from that without" in text
     assert f"at α = 1 by {said(T.gap(much, none))}" in text
     for a in (0.1, 1.0):  # "beside MMoE's gate, too, the mean AUCs are lower with CovLoss than without"
-        assert T.gap({"gate": "domain", "alpha": a}, {"gate": "domain", "alpha": 0.0}).value < 0
+        gap = T.gap({"gate": "domain", "alpha": a}, {"gate": "domain", "alpha": 0.0})
+        assert gap.value < 0 < gap.high
+    chosen, heavier = Tables("main", "kuairand-pure").side("crocodile"), Tables("alpha", "kuairand-pure")
+    assert f"differs by {said((heavier.side({'alpha': 0.1}) - chosen).gap())} from that at the chosen α" in text
     assert f"PEG minus MMoE's gate is {said(T.gap(none, {'gate': 'domain', 'alpha': 0.0}))}" in text
     pairs = [
         T.gap({"gate": one, "alpha": a}, {"gate": other, "alpha": a})
@@ -463,6 +466,16 @@ def test_what_lesson_07_says_of_the_made_world_follows_from_the_tables():
         assert gap.value < 0  # "has the lower mean everywhere"
         clear |= {tab} if gap.high < 0 else set()
     assert "in tabs 0 and 2 with the whole interval" in text and clear == {"tab 0", "tab 2"}
+    here = {
+        tab: S.gap({"alpha": 0.1}, {"alpha": 0.0}, "auc", tab, "fresh") for tab in ("tab 0", "tab 2", "tab 4", "tab 6")
+    }
+    stands = {tab for tab, g in here.items() if 10 * stats.t.sf(abs(g.value) / g.error, g.df) < 0.05}
+    assert "after an allowance for five domains only tab 0 stands" in text and stands == {"tab 0"}
+    assert "the interval is .02 wide" in text and round(here["tab 6"].high - here["tab 6"].low, 2) == 0.02
+    assert "On the made world α = 1 and α = 3 leave room as well" in text
+    assert {a for a, g in gaps.items() if g.high > 0.0007} == {1.0, 3.0}
+    alike = T.side("crocodile without CovLoss", "correlation", split="valid").seeds.mean()
+    assert "they correlate at .12, not .6" in text and f"{alike:.2f}" == "0.12"
     sets = M.gap({"sets": 5}, {"sets": 2}, "auc", "tab 1", "fresh")
     assert f"five sets are {said(sets)[1:]} ahead of two" in text
     assert "(p times 15 is below .01)" in text and 15 * 2 * stats.t.sf(sets.value / sets.error, sets.df) < 0.01
