@@ -268,6 +268,10 @@ def test_what_the_readme_says_of_the_made_world_follows_from_the_tables():
     )
     two, five = (M.side({"sets": sets}, "auc", "tab 1", "fresh") for sets in (2, 5))
     assert f"five against two stand at {differs(five, two)} there" in text
+    control = Tables("control", "world:conflict=0")
+    assert (
+        f"Crocodile stands at {differs(control.side('crocodile'), control.side('shared-bottom'))} from Shared" in text
+    )
 
 
 def test_what_the_readme_says_of_the_objective_follows_from_the_tables():
@@ -490,3 +494,29 @@ def test_what_lesson_07_says_of_the_made_world_follows_from_the_tables():
     assert f"the AUC is {said(few)[1:]} *higher*" in text
     searched = (T.side("crocodile without CovLoss") - none).gap()
     assert f"is {said(searched)[1:]} ahead of α = 0 here" in text
+
+
+def test_what_lesson_07_says_of_the_control_follows_from_the_tables():
+    text, K = (
+        " ".join((ROOT / "notebooks/07_ablations.ipynb").read_text().split()),
+        Tables("control", "world:conflict=0"),
+    )
+    means = K.metric("auc").mean()
+    gaps = {model: K.gap(model, "shared-bottom") for model in means.index.drop("shared-bottom")}
+
+    def short(value):
+        return f"{value:.4f}".replace("-", "−").replace("0.", ".", 1)
+
+    for model, words in (
+        ("crocodile", "leads by {} [{}, {}] over Shared-Bottom"),
+        ("me-mmoe", "by {} [{}, {}]; both stand"),
+    ):
+        gap = gaps[model]
+        assert words.format(*map(short, gap[:3])) in text
+        assert 11 * 2 * stats.t.sf(gap.value / gap.error, gap.df) < 0.05 and len(gaps) == 11
+    searched = Tables("main", "world").metric("auc").mean()
+    assert "(.0035 at most, lesson 06)" in text and round(searched.max() - searched["shared-bottom"], 4) == 0.0035
+    own = ["me-ple", "sdem", "single-domain"]
+    said = "ME-PLE ({}), SDEM ({}) and single-domain ({})".format(*(short(gaps[model].value) for model in own))
+    assert f"{said} have the three lowest means" in text and set(means.nsmallest(3).index) == set(own)
+    assert means.idxmax() == "crocodile" == K.metric("auc", "tab 6", "fresh").mean().idxmax()
