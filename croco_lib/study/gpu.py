@@ -1,4 +1,4 @@
-"""What a training step costs on a GPU, and what bounds it: `croco speed --gpu`. Never a condition of anything else."""
+"""What a training step costs on a GPU, and what bounds it: `croco speed --gpu`. Nothing else needs one."""
 
 import copy
 import time
