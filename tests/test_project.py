@@ -276,15 +276,15 @@ def test_every_command_that_a_page_shows_is_one():
     assert set(root.commands) <= shown
 
 
-def speed_figures():
-    """The committed figures of `croco speed`, and those beside a peer: {(table, row, column): value}."""
-    for name in ("speed.json", "speed.peer.json"):
-        figures = json.loads((ROOT / "data" / "results" / name).read_text(encoding="utf-8"))["figures"]
-        yield {(f["table"], f["row"], f["column"]): f["value"] for f in figures}
+def speed_figures(name="speed"):
+    """The committed figures of `croco speed`, of its peer or of a GPU: {(table, row, column): value}."""
+    figures = json.loads((ROOT / "data" / "results" / f"{name}.json").read_text(encoding="utf-8"))["figures"]
+    return {(f["table"], f["row"], f["column"]): f["value"] for f in figures}
 
 
 def test_the_readmes_figures_of_speed_are_the_committed_ones():
-    readme, (own, peer) = " ".join((ROOT / "README.md").read_text().split()), speed_figures()
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    own, peer = speed_figures(), speed_figures("speed.peer")
 
     def times(model):
         row = ("peer: how many times as fast as theirs", f"{model}, 1 thread")
@@ -304,7 +304,7 @@ def test_the_readmes_figures_of_speed_are_the_committed_ones():
 
 
 def test_what_was_aimed_at_stands_beside_what_the_figures_reach():
-    own, peer = speed_figures()
+    own, peer = speed_figures(), speed_figures("speed.peer")
 
     def beside(side):
         times = "peer: how many times as fast as theirs"
@@ -337,10 +337,7 @@ def test_what_was_aimed_at_stands_beside_what_the_figures_reach():
 
 
 def test_what_lesson_09_says_of_a_step_on_a_gpu_follows_from_it():
-    text, path = " ".join(prose_of("09_full_size.ipynb").split()), ROOT / "data" / "results" / "speed.gpu.json"
-    found = {
-        (f["table"], f["row"], f["column"]): f["value"] for f in json.loads(path.read_text(encoding="utf-8"))["figures"]
-    }
+    text, found = " ".join(prose_of("09_full_size.ipynb").split()), speed_figures("speed.gpu")
 
     def ms(model, row="as it is", shape="MovieLens-1M"):
         return found[f"{shape}, {model}", row, "step ms"]

@@ -16,6 +16,7 @@ from croco_lib.study import studies as room
 from croco_lib.study.rules import CONTRADICTED, HOLDS, NOISY, UNMEASURED
 from croco_lib.study.space import label_of, space
 from croco_lib.study.tables import Tables
+from croco_lib.study.verdicts import p_value
 
 DATA = ("kuairand-pure", "world", "movielens-1m")  # the columns of the README's table
 ROWS = {"a": 10_000, "b": 5_000, "c": 2_000, "d": 500}  # of the domains, in training
@@ -196,6 +197,16 @@ def test_many_checks_of_no_difference_are_seldom_a_contradiction():
     assert np.mean([s == "contradicted" for s in said]) < 0.04
 
 
+def in_readme(gap):
+    """A difference and its interval as the README writes them."""
+    return f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+
+
+def in_lesson(value, digits=4, sign=""):
+    """A number as the lessons write it: .0023, −.0041."""
+    return f"{value:{sign}.{digits}f}".replace("-", "−").replace("0.", ".", 1)
+
+
 def test_the_readme_says_what_the_tables_say():
     """A row a claim: its number and words, its verdict on each data set or, where it has none, elsewhere."""
     table = verdicts.judge()
@@ -222,9 +233,7 @@ def test_what_the_readme_says_of_the_real_days_follows_from_the_tables():
     assert lead.high < 0.0009 and "this leaves no room for a lead of 0.0009" in text
     alone = Tables("main", "kuairand-pure").gap("single-domain", "shared-bottom")
     assert f"stands at {alone.value:+.4f} [{alone.low:+.4f}, {alone.high:+.4f}] from Shared-Bottom" in text
-    assert (
-        12 * 2 * stats.t.sf(abs(alone.value) / alone.error, alone.df) < 0.05
-    )  # "after allowing for twelve comparisons"
+    assert 12 * p_value(alone) < 0.05  # "after allowing for twelve comparisons"
 
 
 def test_what_the_readme_says_of_the_made_world_follows_from_the_tables():
@@ -235,8 +244,7 @@ def test_what_the_readme_says_of_the_made_world_follows_from_the_tables():
     )
 
     def said(one, other, **where):
-        gap = T.gap(one, other, **where)
-        return f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+        return in_readme(T.gap(one, other, **where))
 
     scarce = dict(part="tab 6", split="fresh")
     in_tab_6 = T.metric("auc", **scarce).mean()
@@ -249,7 +257,7 @@ def test_what_the_readme_says_of_the_made_world_follows_from_the_tables():
     assert best == "hinet" and overall.idxmax() == without
     lead = T.gap(without, best)
     assert f"stands at {said(without, best)} from HiNet" in text
-    assert f"p times 12 is {12 * 2 * stats.t.sf(lead.value / lead.error, lead.df):.2f}" in text
+    assert f"p times 12 is {12 * p_value(lead):.2f}" in text
     assert f"as searched, it stands at {said('crocodile', best)}" in text
     assert f"Crocodile is {T.gap('crocodile', 'me-ple', **scarce).value:.3f} ahead of ME-PLE" in text
     assert f"Shared-Bottom is ahead of Crocodile by {said('shared-bottom', 'crocodile', **scarce)}" in text
@@ -258,7 +266,7 @@ def test_what_the_readme_says_of_the_made_world_follows_from_the_tables():
         assert T.metric("auc", tab, "fresh").mean().idxmax() == "shared-bottom"
 
     def differs(one, other):
-        return "{:+.4f} [{:+.4f}, {:+.4f}]".format(*(one - other).gap()[:3])
+        return in_readme((one - other).gap())
 
     M, A, none = Tables("sets", "world"), Tables("alpha", "world"), Tables("sample", "world").side({"alpha": 0.0})
     weights = {T.chosen_alpha(): T.side("crocodile"), **{a: A.side({"alpha": a}) for a in (0.1, 0.3, 1.0, 3.0)}}
@@ -280,8 +288,7 @@ def test_what_the_readme_says_of_the_objective_follows_from_the_tables():
     plain, literal = ({"objective": name} for name in ("sample", "domain"))
 
     def said(model):
-        gap = T.gap((model, plain), (model, literal))
-        return f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+        return in_readme(T.gap((model, plain), (model, literal)))
 
     assert f"that costs Shared-Bottom {said('shared-bottom')} of AUC and single-domain {said('single-domain')}" in text
     assert T.gap(("shared-bottom", plain), ("single-domain", plain)).low > 0
@@ -299,17 +306,14 @@ def test_what_the_readme_says_of_covloss_and_the_gates_follows_from_the_tables()
     assert f"is {covariance[0] / covariance[1]:.0f} times lower" in text
     assert f"mean |correlation| {correlation[1]:.2f}, not {correlation[0]:.2f}" in text
 
-    def said(gap):
-        return f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
-
-    assert f"the AUC differs by {said(T.gap(some, none))} from that without" in text
-    assert f"at α = 1 by {said(T.gap(much, none))}" in text
+    assert f"the AUC differs by {in_readme(T.gap(some, none))} from that without" in text
+    assert f"at α = 1 by {in_readme(T.gap(much, none))}" in text
     for a in (0.1, 1.0):  # "beside MMoE's gate, too, the mean AUCs are lower with CovLoss than without"
         gap = T.gap({"gate": "domain", "alpha": a}, {"gate": "domain", "alpha": 0.0})
         assert gap.value < 0 < gap.high
     chosen, heavier = Tables("main", "kuairand-pure").side("crocodile"), Tables("alpha", "kuairand-pure")
-    assert f"differs by {said((heavier.side({'alpha': 0.1}) - chosen).gap())} from that at the chosen α" in text
-    assert f"PEG minus MMoE's gate is {said(T.gap(none, {'gate': 'domain', 'alpha': 0.0}))}" in text
+    assert f"differs by {in_readme((heavier.side({'alpha': 0.1}) - chosen).gap())} from that at the chosen α" in text
+    assert f"PEG minus MMoE's gate is {in_readme(T.gap(none, {'gate': 'domain', 'alpha': 0.0}))}" in text
     pairs = [
         T.gap({"gate": one, "alpha": a}, {"gate": other, "alpha": a})
         for a in (0.0, 0.01, 0.1, 1.0)
@@ -360,7 +364,7 @@ def test_what_lesson_06_says_beside_its_cells_follows_from_the_tables():
     between = [np.corrcoef(a.draws, g.draws)[0, 1] for a, g in zip(*sides.values(), strict=True)]
     assert "correlate at .4 at most" in text and 0.35 < max(between) < 0.45
     in_tab_1 = T.gap("me-ple", "crocodile", "auc", "tab 1")
-    assert "ME-PLE's .0014" in text and 2 * stats.t.sf(abs(in_tab_1.value) / in_tab_1.error, in_tab_1.df) < 0.00145
+    assert "ME-PLE's .0014" in text and p_value(in_tab_1) < 0.00145
     search = T.runs[(T.runs.stage == "search") & (T.runs.model == "crocodile")]
     best = search.assign(auc=search.valid_auc.astype(float)).groupby("settings").auc.agg(["mean", "size"])
     first, second = best[best["size"] == 3]["mean"].nlargest(2)
@@ -374,33 +378,30 @@ def test_what_lesson_06_says_of_the_made_world_follows_from_the_tables():
     T, without = Tables("main", "world"), "crocodile without CovLoss"
     text = " ".join((ROOT / "notebooks/06_benchmark.ipynb").read_text().split())
 
-    def short(value, digits=4):
-        return f"{value:.{digits}f}".replace("-", "−").replace("0.", ".", 1)
-
     def said(gap):
-        return f"{short(gap.value)} [{short(gap.low)}, {'+' * (gap.low < 0)}{short(gap.high)}]"
+        return f"{in_lesson(gap.value)} [{in_lesson(gap.low)}, {'+' * (gap.low < 0)}{in_lesson(gap.high)}]"
 
     scarce, large = (T.metric("auc", part, "fresh").mean() for part in ("tab 6", "tab 1"))
     runs = T.metric("auc")["crocodile"].to_numpy()
     for part in (
-        f"tab 6, with {T.domains()['tab 6']:,.0f} training rows, single-domain ({short(scarce['single-domain'])})",
-        f"leads with {short(scarce['shared-bottom'])}",
+        f"tab 6, with {T.domains()['tab 6']:,.0f} training rows, single-domain ({in_lesson(scarce['single-domain'])})",
+        f"leads with {in_lesson(scarce['shared-bottom'])}",
         f"{said(T.gap(without, 'hinet'))} above HiNet",
         f"as its search chose it, stands at {said(T.gap('crocodile', 'hinet'))}",
         f"{said(T.gap('shared-bottom', 'crocodile', part='tab 6', split='fresh'))} ahead of",
-        "nine of the ten lie between {1} and {2}, and one at {0}".format(*map(short, np.sort(runs)[[0, 1, -1]])),
-        f"**Crocodile without CovLoss** ({short(large[without])}), ME-MMoE and ME-PLE, ahead of HiNet",
+        "nine of the ten lie between {1} and {2}, and one at {0}".format(*map(in_lesson, np.sort(runs)[[0, 1, -1]])),
+        f"**Crocodile without CovLoss** ({in_lesson(large[without])}), ME-MMoE and ME-PLE, ahead of HiNet",
         f"first is {said(T.gap(without, 'shared-bottom', part='tab 1', split='fresh'))} above Shared-Bottom",
         f"cost {said(T.gap(without, 'crocodile'))}, the gap between the two Crocodiles",
     ):
         assert part in text, part
     for tab in ("tab 0", "tab 2", "tab 4", "tab 6"):  # "it leads in tabs 0, 2 and 4 as well"
         assert T.metric("auc", tab, "fresh").mean().idxmax() == "shared-bottom"
-    assert f"STAR, with one table, has {short(scarce['star'])}" in text
+    assert f"STAR, with one table, has {in_lesson(scarce['star'])}" in text
     assert list(large.nlargest(5).index) == [without, "me-mmoe", "me-ple", "hinet", "shared-bottom"]
     assert all(round(scarce[model], 2) == 0.6 for model in ("me-ple", "sdem"))
     gaps = {model: T.gap(model, "hinet") for model in T.metric("auc").columns.drop("hinet")}
-    below = [m for m, g in gaps.items() if g.value < 0 and 24 * stats.t.sf(-g.value / g.error, g.df) < 0.05]
+    below = [m for m, g in gaps.items() if g.value < 0 and 12 * p_value(g) < 0.05]
     assert "Seven models stay below HiNet after the same allowance" in text and len(below) == 7 and "star" in below
     spread = T.metric("auc").std()
     assert "this model's runs scatter most" in text and spread.idxmax() == "crocodile"
@@ -416,16 +417,19 @@ def test_what_lesson_06_says_of_the_made_world_follows_from_the_tables():
         and alphas == [0.001, 0.01, 1.0]
     )
     assert tried["mean"].max() - tried["mean"].min() < 0.001
-    assert "differ by up to .011" in text and short((tried["max"] - tried["min"]).max(), 3) == ".011"
+    assert "differ by up to .011" in text and in_lesson((tried["max"] - tried["min"]).max(), 3) == ".011"
     di, ia = (
         T.over_start(metric, split=split).mean()
         for metric, split in (("diversity_index", "test"), ("abundance", "train"))
     )
     one, several = ["mmoe", "ple", "hinet"], ["me-ple", "me-mmoe", "sdem", "crocodile", without]
-    assert f"diversity index of {short(di[one].min(), 2)} to {short(di[one].max(), 2)} of that before training" in text
-    assert f"those with several {short(di[several].min(), 2)} to {short(di[several].max(), 2)}" in text
-    assert f"{short(ia[several].min(), 2)} to {short(ia[several].max(), 2)} against" in text
-    assert f"against {short(ia[one].min(), 2)} to {short(ia[one].max(), 2)}" in text
+    assert (
+        f"diversity index of {in_lesson(di[one].min(), 2)} to {in_lesson(di[one].max(), 2)} of that before training"
+        in text
+    )
+    assert f"those with several {in_lesson(di[several].min(), 2)} to {in_lesson(di[several].max(), 2)}" in text
+    assert f"{in_lesson(ia[several].min(), 2)} to {in_lesson(ia[several].max(), 2)} against" in text
+    assert f"against {in_lesson(ia[one].min(), 2)} to {in_lesson(ia[one].max(), 2)}" in text
     gauc = T.metric("gauc").mean()
     assert gauc.nsmallest(2).index[1] == "sdem" and gauc["crocodile"] < min(gauc[["hinet", "mmoe"]])
     inside = {
@@ -441,7 +445,8 @@ def test_what_lesson_06_says_of_the_made_world_follows_from_the_tables():
         for tab in ("tab 0", "tab 6")
     }
     assert (
-        "(ME-PLE keeps {} there and {} in tab 6, SDEM {} and {})".format(*(short(v, 2) for v in kept.values())) in text
+        "(ME-PLE keeps {} there and {} in tab 6, SDEM {} and {})".format(*(in_lesson(v, 2) for v in kept.values()))
+        in text
     )
 
 
@@ -450,7 +455,7 @@ def test_what_lesson_07_says_of_the_made_world_follows_from_the_tables():
     T, A, M, S = (Tables(name, "world") for name in ("main", "alpha", "sets", "sample"))
 
     def said(gap):
-        value, low, high = (f"{x:+.4f}".replace("-", "−").replace("0.", ".", 1) for x in gap[:3])
+        value, low, high = (in_lesson(x, sign="+") for x in gap[:3])
         return f"{value} [{low if gap.low < 0 else low[1:]}, {high if gap.low < 0 else high[1:]}]"
 
     none = S.side({"alpha": 0.0})
@@ -462,31 +467,26 @@ def test_what_lesson_07_says_of_the_made_world_follows_from_the_tables():
         0.1,
         0.3,
     } and "at .1 and .3 so does the whole interval" in text
-    p = [2 * stats.t.sf(abs(gaps[a].value) / gaps[a].error, gaps[a].df) for a in (0.1, 0.3)]
+    p = [p_value(gaps[a]) for a in (0.1, 0.3)]
     assert "each p, .006, times five is .03" in text and [round(x, 3) for x in p] == [0.006, 0.006]
-    clear = set()
-    for tab in T.domains().index:
-        gap = S.gap({"alpha": 0.1}, {"alpha": 0.0}, "auc", tab, "fresh")
-        assert gap.value < 0  # "has the lower mean everywhere"
-        clear |= {tab} if gap.high < 0 else set()
-    assert "in tabs 0 and 2 with the whole interval" in text and clear == {"tab 0", "tab 2"}
-    here = {
-        tab: S.gap({"alpha": 0.1}, {"alpha": 0.0}, "auc", tab, "fresh") for tab in ("tab 0", "tab 2", "tab 4", "tab 6")
-    }
-    stands = {tab for tab, g in here.items() if 10 * stats.t.sf(abs(g.value) / g.error, g.df) < 0.05}
+    by_tab = {tab: S.gap({"alpha": 0.1}, {"alpha": 0.0}, "auc", tab, "fresh") for tab in T.domains().index}
+    assert all(g.value < 0 for g in by_tab.values())  # "has the lower mean everywhere"
+    assert "in tabs 0 and 2 with the whole interval" in text
+    assert {tab for tab, g in by_tab.items() if g.high < 0} == {"tab 0", "tab 2"}
+    stands = {tab for tab, g in by_tab.items() if 5 * p_value(g) < 0.05}
     assert "after an allowance for five domains only tab 0 stands" in text and stands == {"tab 0"}
-    assert "the interval is .02 wide" in text and round(here["tab 6"].high - here["tab 6"].low, 2) == 0.02
+    assert "the interval is .02 wide" in text and round(by_tab["tab 6"].high - by_tab["tab 6"].low, 2) == 0.02
     assert "On the made world α = 1 and α = 3 leave room as well" in text
     assert {a for a, g in gaps.items() if g.high > 0.0007} == {1.0, 3.0}
     alike = T.side("crocodile without CovLoss", "correlation", split="valid").seeds.mean()
     assert "they correlate at .12, not .6" in text and f"{alike:.2f}" == "0.12"
     sets = M.gap({"sets": 5}, {"sets": 2}, "auc", "tab 1", "fresh")
     assert f"five sets are {said(sets)[1:]} ahead of two" in text
-    assert "(p times 15 is below .01)" in text and 15 * 2 * stats.t.sf(sets.value / sets.error, sets.df) < 0.01
+    assert "(p times 15 is below .01)" in text and sets.value > 0 and 15 * p_value(sets) < 0.01
     smaller = {tab: M.gap({"sets": 5}, {"sets": 2}, "auc", tab, "fresh") for tab in T.domains().index.drop("tab 1")}
     assert "in tab 4 with the whole interval, but not after such an allowance" in text
     assert all(g.value < 0 for g in smaller.values()) and {t for t, g in smaller.items() if g.high < 0} == {"tab 4"}
-    assert 15 * 2 * stats.t.sf(-smaller["tab 4"].value / smaller["tab 4"].error, smaller["tab 4"].df) > 0.05
+    assert 15 * p_value(smaller["tab 4"]) > 0.05
     for model, name in (("me-ple", "ME-PLE"), ("sdem", "of SDEM"), ("me-mmoe", "of ME-MMoE")):
         gap = (M.side({"sets": 2}) - T.side(model)).gap()
         assert f"{name} ({said(gap)})" in text
@@ -504,19 +504,16 @@ def test_what_lesson_07_says_of_the_control_follows_from_the_tables():
     means = K.metric("auc").mean()
     gaps = {model: K.gap(model, "shared-bottom") for model in means.index.drop("shared-bottom")}
 
-    def short(value):
-        return f"{value:.4f}".replace("-", "−").replace("0.", ".", 1)
-
     for model, words in (
         ("crocodile", "leads by {} [{}, {}] over Shared-Bottom"),
         ("me-mmoe", "by {} [{}, {}]; both stand"),
     ):
         gap = gaps[model]
-        assert words.format(*map(short, gap[:3])) in text
-        assert 11 * 2 * stats.t.sf(gap.value / gap.error, gap.df) < 0.05 and len(gaps) == 11
+        assert words.format(*map(in_lesson, gap[:3])) in text
+        assert gap.value > 0 and 11 * p_value(gap) < 0.05 and len(gaps) == 11
     searched = Tables("main", "world").metric("auc").mean()
     assert "(.0035 at most, lesson 06)" in text and round(searched.max() - searched["shared-bottom"], 4) == 0.0035
     own = ["me-ple", "sdem", "single-domain"]
-    said = "ME-PLE ({}), SDEM ({}) and single-domain ({})".format(*(short(gaps[model].value) for model in own))
+    said = "ME-PLE ({}), SDEM ({}) and single-domain ({})".format(*(in_lesson(gaps[model].value) for model in own))
     assert f"{said} have the three lowest means" in text and set(means.nsmallest(3).index) == set(own)
     assert means.idxmax() == "crocodile" == K.metric("auc", "tab 6", "fresh").mean().idxmax()

@@ -154,12 +154,12 @@ def speed(
     else:
         known("peer", peer, ("torch-rechub",))
         costs = measure_peer(load("movielens-1m")) if size == "full" else measure_peer(shaped(60_000), 3, 3)
-    on = {"gpu": torch.cuda.get_device_name()} if gpu and torch.cuda.is_available() else {}
     rows = []
     for row in costs:
         rows.append(row)
         typer.echo(f"{row[0]}: {row[1]} …", err=True)
     figures = pd.DataFrame(rows, columns=["table", "row", "column", "value"])
+    on = {"gpu": torch.cuda.get_device_name()} if gpu else {}
     if json_:
         typer.echo(
             json.dumps({"figures": figures.to_dict("records"), "size": size, "threads": threads, **on, **made_with()})

@@ -95,7 +95,6 @@ def as_graph(stepper: Stepper) -> Callable[[], None]:
 
 def ways(name: str, data: MultiDomainData, lazy: bool) -> dict[str, Callable[[], object]]:
     """A step of this model by each way that PyTorch offers."""
-
     model = build(name, data)
 
     def stepper(lazy: bool = lazy, compiled: bool = False, model: nn.Module = model) -> Stepper:

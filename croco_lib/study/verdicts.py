@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from ..errors import CrocoError
+from .intervals import Gap
 from .rules import CLAIMS, RULES_HASH, Check, cheap, verdict
 from .studies import RESULTS, file_of, studies
 from .tables import Tables
@@ -34,6 +36,11 @@ def judge(folder: Path = RESULTS) -> pd.DataFrame:
             head = (claim.number, claim.text, data, said)
             rows += [(*head, *check) for check in checks] or [(*head, "", *(np.nan,) * 4, 0, np.nan, "", 1.0)]
     return pd.DataFrame(rows, columns=["number", "claim", "data", "verdict", *Check._fields])
+
+
+def p_value(gap: Gap) -> float:
+    """How likely a difference at least as large, either way, is between equals: Student's t, two-sided."""
+    return float(2 * stats.t.sf(abs(gap.value) / gap.error, gap.df))
 
 
 def read_cost(folder: Path) -> pd.DataFrame:
