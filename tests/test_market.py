@@ -295,6 +295,26 @@ def test_every_training_of_the_arms_has_its_lifts(tmp_path, monkeypatch):
     assert true.lift.iloc[1] == pytest.approx(shown[1].true_ctr.sum() / shown[0].true_ctr.sum() - 1, rel=1e-5)
 
 
+def test_a_simulation_that_was_interrupted_goes_on_with_the_arms_it_has_trained(tmp_path, monkeypatch):
+    settings = {"epochs": 1, "lr": 0.01}
+    monkeypatch.setattr(simulation, "choose_arms", lambda: {"shared-bottom": settings, "crocodile": settings})
+    monkeypatch.setattr(simulation, "measure", lambda *given: iter([("online.csv", given[-2])]))
+    options = dict(data=dict(rows=5_000, users=200, items=100), count=2_000, trainings=1, say=lambda text: None)
+    simulation.simulate(tmp_path / "whole", **options)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(simulation, "predict_candidates", stop)
+        simulation.simulate(tmp_path / "cut", **options)
+    trained = tmp_path / "cut" / "runs" / "shared-bottom.0" / "best.safetensors"
+    written = trained.stat().st_mtime_ns
+    simulation.simulate(tmp_path / "cut", **options)
+    assert trained.stat().st_mtime_ns == written
+    assert (tmp_path / "cut" / "online.csv").read_bytes() == (tmp_path / "whole" / "online.csv").read_bytes()
+
+
 def test_every_table_of_the_simulation_can_be_made(place, model, small_world, monkeypatch):
     arms = {"shared-bottom": model, "crocodile": build("crocodile", small_world)}
     requests = market.draw_requests(place, 20_000, candidates=4, days=2)

@@ -48,10 +48,12 @@ def choose_arms(searched: Path = ROOT / "data" / "verdicts" / "main.world.runs.c
     return {m: json.loads(runs[runs.model == m].settings.iloc[0]) for m in (str(baselines.idxmax()), "crocodile")}
 
 
-def train_arm(name: str, settings: Mapping, data: MultiDomainData, seed: int = 0) -> nn.Module:
-    """The model with these settings, trained on `data` as a study trains it."""
+def train_arm(
+    name: str, settings: Mapping, data: MultiDomainData, seed: int = 0, folder: Path | None = None
+) -> nn.Module:
+    """The model with these settings, trained on `data` as a study trains it; `folder` as for `fit`."""
     job = make_job("world", name, seed, dict(settings), final=True)
-    return train_as(job, built(job, data), data).model
+    return train_as(job, built(job, data), data, folder).model
 
 
 def simulate(
@@ -66,7 +68,8 @@ def simulate(
 ) -> None:
     """Run it all; write online.csv (the lifts), online.X.csv (one for each further table) and online.json.
 
-    The lifts are those of every training; the further tables are of the first.
+    The lifts are those of every training; the further tables are of the first. `folder`/runs keeps the trained arms, so
+    what was interrupted goes on from there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     world, arms = load("world", **(data or {})), choose_arms()
@@ -74,9 +77,12 @@ def simulate(
     requests = draw_requests(market, count, candidates, days, seed)
 
     def arms_of(training: int) -> tuple[dict[str, nn.Module], dict[str, np.ndarray], dict[str, pd.DataFrame]]:
-        models = {m: train_arm(m, settings, world, training) for m, settings in arms.items()}
-        scores = {m: predict_candidates(model, market, requests) for m, model in models.items()}
-        say(f"training {training}: {' and '.join(models)} have served {count:,} requests")
+        models, scores = {}, {}
+        for m, settings in arms.items():
+            models[m] = train_arm(m, settings, world, training, folder / "runs" / f"{m}.{training}")
+            say(f"training {training}: {m} is trained")
+            scores[m] = predict_candidates(models[m], market, requests)
+            say(f"training {training}: {m} has served {count:,} requests")
         return models, scores, {m: serve(market, requests, p) for m, p in scores.items()}
 
     models, scores, shown = arms_of(seed)

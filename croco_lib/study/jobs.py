@@ -109,12 +109,12 @@ def built(job: dict, data: MultiDomainData) -> "nn.Module":
     return model
 
 
-def train_as(job: dict, model: "nn.Module", data: MultiDomainData) -> "Run":
-    """Train `model` as the job says, in silence."""
+def train_as(job: dict, model: "nn.Module", data: MultiDomainData, folder: Path | None = None) -> "Run":
+    """Train `model` as the job says, in silence; `folder` as for `fit`."""
     from ..training import fit
 
     every = max(1, round(len(data.train) / LOOKS / job["fit"]["batch_size"]))
-    return fit(model, data, seed=job["seed"], progress=False, eval_every=every, **job["fit"])
+    return fit(model, data, seed=job["seed"], folder=folder, progress=False, eval_every=every, **job["fit"])
 
 
 def embedding_parameters(data: str, model: str, settings: dict) -> int:
