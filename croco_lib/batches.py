@@ -37,7 +37,7 @@ def buffer_rows(rows: int, at: int, size: int, seed: int, epoch: int, block: int
 
     A split that fits one buffer is shuffled whole. A larger one is shuffled in blocks: the order of its blocks of
     `block` rows is random, and so is that of the rows within a buffer of many blocks. So reads from a disk stay
-    sequential, and no more than one buffer is in memory.
+    sequential, and no more than two buffers are in memory.
     """
     if rows <= size:
         return np.random.default_rng([seed, epoch]).permutation(rows)
@@ -72,8 +72,10 @@ def steps_per_epoch(rows: int, batch_size: int, processes: int) -> int:
 
     Raises CrocoError where no batch can.
     """
-    if batch_size < processes:
-        raise CrocoError(f"fit: batch_size must give each of the {processes} processes a row, not be {batch_size}.")
+    if min(batch_size, rows) < processes:
+        raise CrocoError(
+            f"fit: {rows} rows in batches of {batch_size} do not give each of {processes} processes a row."
+        )
     whole, rest = divmod(rows, batch_size)
     return whole + (rest >= processes)
 

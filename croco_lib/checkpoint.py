@@ -56,22 +56,24 @@ def settings_of(
     sizes = [field.size for field in data.fields]
     if getattr(model, "sizes", None) not in (None, sizes):  # a reader's own model may have none
         raise CrocoError(f"fit: this {name_of(model)} was built for other data than {data.name}; build it anew.")
+    if accelerator.mixed_precision == "fp16":  # its loss scale is no part of a checkpoint
+        raise CrocoError("fit: in fp16 a run could not be resumed exactly; use ACCELERATE_MIXED_PRECISION=bf16.")
     settings = dict(
         model=name_of(model),
-        options=getattr(model, "options", {}),
+        options=getattr(model, "options", None) or repr(model),  # a reader's own model is known by its layers
         weights_from_seed=getattr(model, "seed", None),
         data=data.name,
         fingerprint=data.fingerprint,
         batch_size=options.batch_size,
         lr=options.lr,
         weight_decay=options.weight_decay,
-        decayed="what a batch trains" if options.weight_decay else "nothing",
         objective=options.objective,
         eval_every=options.eval_every,
         lazy=lazy,
         seed=options.seed,
         mixed_precision=accelerator.mixed_precision,
         device=accelerator.device.type,
+        processes=accelerator.num_processes,
         threads=torch.get_num_threads(),
     )
     return json.loads(json.dumps(settings, default=lambda number: number.item()))  # NumPy's numbers as Python's
@@ -90,11 +92,9 @@ def resume(folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[
         return RunState()
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)  # torch.load knows no "cpu:1"
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise CrocoError(f"{path} is damaged; delete it to start again.") from error
-    old = json.loads(saved["settings"])
-    # Checkpoints from before these two were noted stand for what was done then.
-    old = {"mixed_precision": "no", "decayed": "all" if old["weight_decay"] else "nothing", **old}
+        old = json.loads(saved["settings"])
+    except (RuntimeError, EOFError, OSError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        raise CrocoError(f"{path} is damaged, or no checkpoint of `fit`; delete it to start again.") from error
     if changed := [k for k in {**old, **settings} if k not in MAY_CHANGE and settings.get(k) != old.get(k)]:
         raise CrocoError(
             f"{folder} holds a run with another {', '.join(changed)} "

@@ -93,6 +93,10 @@ def expert_scores(model: nn.Module, split: Split) -> tuple[np.ndarray, np.ndarra
 
 
 def _all_tables(model: Any) -> np.ndarray:
+    if not hasattr(getattr(model, "embedding", None), "weights"):
+        raise CrocoError(
+            f"{name_of(model)} has no embedding sets to look at (`model.embedding`, as `build` makes them)."
+        )
     return model.embedding.weights().detach().float().cpu().numpy()
 
 

@@ -137,7 +137,7 @@ class Towers(nn.Module):
 
 
 class DomainGate(nn.Module):
-    """One softmax gate per domain, one weight an expert: g = softmax(x W_s), [M, N, 1] (Ma et al., MMoE, KDD 2018)."""
+    """One softmax gate per domain, one weight an expert: g = softmax(x W_s + b_s), [M, N, 1] (MMoE, KDD 2018)."""
 
     def __init__(self, domains: int, inputs: int, experts: int):
         super().__init__()
@@ -150,12 +150,12 @@ class DomainGate(nn.Module):
 
 
 class PriorGate(nn.Module):
-    """PEG, the prior-informed element-wise gate: g = softmax over the M experts of (r W_g), [M, N, d].
+    """PEG, the prior-informed element-wise gate: g = softmax over the M experts of (r W_g + b), [M, N, d].
 
     r is the row's embedding of the prior fields (user, item, domain), in a table of its own. Crocodile,
     arXiv 2405.12706. The paper writes W_g with an index s, one for each domain, yet gives as its motive that a gate's
     parameters swell with the domains. So both are offered: with `domains` S each row is mapped by its own domain's
-    W_g^s; one W_g for all is the default [ours].
+    W_g^s; one W_g for all is the default, and b [ours].
     """
 
     columns: Tensor  # int [P]: where the prior fields stand among all fields

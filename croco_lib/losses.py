@@ -16,22 +16,8 @@ from torch.autograd.function import once_differentiable
 QUADRATIC_ROWS = 256  # rows of a batch that the two losses read whose cost grows with the square of them [ours]
 
 
-def cross_covariance(experts: Tensor) -> Tensor:
-    """The covariance of every output dimension of every expert with every other: [M, N, d] → [M·d, M·d].
-
-    Block (p, q) is (O^(p) − Ō^(p))ᵀ (O^(q) − Ō^(q)) / (N − 1). One row has no covariance, so all are 0.
-    """
-    M, N, d = experts.shape
-    # A covariance is a small difference of large sums, which half precision would lose: single precision at least.
-    with torch.autocast(experts.device.type, enabled=False):
-        experts = experts.float() if experts.dtype.itemsize < 4 else experts
-        centred = experts - experts.mean(1, keepdim=True)
-        flat = centred.transpose(0, 1).reshape(N, M * d)  # [N, M·d]
-        return flat.T @ flat / max(N - 1, 1)  # [M·d, M·d]
-
-
 class _CovLoss(torch.autograd.Function):
-    """CovLoss with its gradient written out: half of C forward and one product back, where autograd needs four.
+    """CovLoss with its gradient written out: half of C forward and one product back, where autograd needs three.
 
     With X [N, M·d] the centred outputs side by side, C = XᵀX / (N − 1) and G the sign of C in the blocks p > q and 0
     elsewhere, L = Σ_{p>q} |C_pq| / d² has ∂L/∂X = X (G + Gᵀ) / ((N − 1) d²). X's columns sum to 0, so the gradient's do
@@ -42,7 +28,8 @@ class _CovLoss(torch.autograd.Function):
     def forward(ctx, experts: Tensor) -> Tensor:
         """experts [M, N, d] → scalar."""
         M, N, d = experts.shape
-        with torch.autocast(experts.device.type, enabled=False):  # see `cross_covariance`
+        # A covariance is a small difference of large sums, which half precision would lose: single precision at least.
+        with torch.autocast(experts.device.type, enabled=False):
             X = torch.cat(tuple(experts), 1)  # [N, M·d], a copy, so the outputs stay as they are
             X = X.float() if X.dtype.itemsize < 4 else X
             X -= X.mean(0)
@@ -70,8 +57,9 @@ def covariance_loss(experts: Tensor) -> Tensor:
     """CovLoss, arXiv 2405.12706: L_cov = 1/d² · Σ_{p>q} ‖ (O^(p) − Ō^(p))ᵀ (O^(q) − Ō^(q)) ‖₁ / (N − 1).
 
     experts [M, N, d] → scalar. ‖·‖₁ is the sum of the absolute entries: it pulls small covariances to 0 as hard as
-    large ones, where squares would let the small ones be. The division by N − 1 is ours: it frees α of the batch size,
-    so our α is the paper's times N − 1. Only pairs of different experts count, p > q. For one row the loss is 0.
+    large ones, where squares would let the small ones be. The division by N − 1 is ours: it frees α of the batch size
+    (but for covariances that are chance, which fall as 1/√N), so our α is the paper's times N − 1. Only pairs of
+    different experts count, p > q. For one row the loss is 0.
     """
     return _CovLoss.apply(experts)
 

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 
 LAZY_FROM = 1 << 18  # ids: from here on a dense step over the tables costs more than all else
+# SparseAdam adds ε before it corrects the mean of squares, Adam after: with this ε their first steps are the same.
+LAZY_EPS = 1e-8 * (1 - 0.999) ** 0.5
 PIECE = 1 << 12  # rows of a table that the processor's cache holds
 
 
@@ -22,7 +24,7 @@ def adam(model: nn.Module, lazy: bool, lr: float) -> list[torch.optim.Optimizer]
     # Fused: one kernel updates all weights in a single pass over memory, and memory is what bounds Adam's step.
     optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(dense, lr=lr, fused=True)]
     if lazy:
-        optimizers.append(torch.optim.SparseAdam([table.weight for table in tables], lr=lr))
+        optimizers.append(torch.optim.SparseAdam([table.weight for table in tables], lr=lr, eps=LAZY_EPS))
         optimizers[-1].register_step_pre_hook(lambda *_: sum_repeats(tables))
     return optimizers
 

@@ -46,6 +46,8 @@ class TrainOptions:
                 continue
             if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
                 raise CrocoError(f"fit: {name} must be a whole number of {least} or more, not {value!r}.")
+        if self.lazy not in (None, True, False):
+            raise CrocoError(f"fit: lazy must be true, false or None, not {self.lazy!r}.")
         # From a rate of 10 on nothing was ever learnt; such a value is a slip of the hand.
         if not isinstance(self.lr, Real) or not 0 < self.lr < 10:
             raise CrocoError(f"fit: lr must be above 0 and below 10, not {self.lr!r}.")

@@ -128,7 +128,7 @@ class Layout:
         return (roles := [f.role for f in self.fields]).index(known("role", role, [r for r in roles if r]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # two are compared by their fingerprint
 class MultiDomainData(Layout):
     """A data set ready for training. `notes` says how it was made: rows read, dropped and why, split, unknown ids.
 
@@ -139,11 +139,11 @@ class MultiDomainData(Layout):
     name: str
     fields: tuple[Field, ...]
     domains: tuple[str, ...]
-    train: Split
-    valid: Split
-    test: Split
+    train: Split = field(repr=False)
+    valid: Split = field(repr=False)
+    test: Split = field(repr=False)
     notes: dict = field(default_factory=dict)
-    world: "World | None" = None
+    world: "World | None" = field(default=None, repr=False)
     stored: dict | None = field(default=None, repr=False)
 
     def __post_init__(self):
@@ -155,6 +155,8 @@ class MultiDomainData(Layout):
             if not np.isin(split.label, (0, 1)).all():
                 raise DataError(f"{self.name}: the {name} split has labels that are not 0 or 1.")
             for ids, beyond in ((split.features, sizes), (split.domain, size)):
+                if ids.shape != (len(split), *np.shape(beyond)) or ids.dtype.kind not in "iu":
+                    raise DataError(f"{self.name}: {name} needs whole numbers, [N, F] features and [N] domains.")
                 if len(ids) and (ids.min() < 0 or (ids.max(0) >= beyond).any()):
                     raise DataError(f"{self.name}: {name} has ids beyond the size of their field, or unlisted domains.")
         rows = np.stack([np.bincount(s.domain, minlength=size) for s in splits])

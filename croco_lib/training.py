@@ -36,8 +36,8 @@ ON_CPUS = "WORLD_SIZE" in os.environ and not torch.cuda.is_available()
 class Run:
     """A finished training. `model` holds the best weights; `history` is tidy: step, epoch, split, part, metric, value.
 
-    `part` is "all", a domain, or "set m". `settings` is everything that made the run; `rows_per_second` counts
-    training steps only, without evaluation; `stopped` says why it ended.
+    `part` is "all", a domain, or "set m". `settings` is everything that made the run, where the model was new.
+    `rows_per_second` counts training steps only, without evaluation; `stopped` says why it ended.
     """
 
     model: nn.Module
@@ -144,6 +144,10 @@ def _progress_bar(name: str, step: int, last: int, silent: bool) -> tqdm:
 
 
 def _finished(model: nn.Module, state: RunState, settings: dict, options: TrainOptions) -> Run:
+    if (done := state.history[-1][1]) > options.epochs:
+        raise CrocoError(
+            f"fit: the folder holds a run of {done:g} epochs; epochs={options.epochs} cannot make it shorter."
+        )
     impatient = state.waited >= options.patience
     stopped = f"no better for {options.patience} evaluations" if impatient else f"all {options.epochs} epochs done"
     rate = state.rows / max(state.trained, 1e-9)
@@ -175,7 +179,6 @@ def train(
     def backward(loss: Tensor) -> None:
         accelerator.backward(loss)
         if options.weight_decay:
-            accelerator.unscale_gradients()  # half precision scales the loss, and λ w is not scaled
             decay(model, options.weight_decay)
 
     def record(train_loss: float) -> None:

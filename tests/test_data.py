@@ -245,6 +245,18 @@ def test_time_split_is_ordered_and_keeps_moments_together(ties, dates):
     assert len(data.train) == (moment <= latest_train).sum()
 
 
+def test_times_may_be_decimals_and_ids_objects():
+    frame = pl.from_pandas(table(1000))
+    expected = load_table(frame, split="time", time="when")
+    decimal = frame.with_columns(pl.col("when").cast(pl.Decimal(12, 2)))
+    assert load_table(decimal, split="time", time="when").fingerprint == expected.fingerprint
+    beyond = frame.with_columns(pl.Series("who", [2**70 + v for v in frame["who"]], pl.Object))
+    assert (
+        load_table(beyond).notes["rows that repeat another, kept"]
+        == load_table(frame).notes["rows that repeat another, kept"]
+    )
+
+
 def test_time_split_tests_on_the_latest_rows():
     frame = table(1000).sort_values("when", ignore_index=True)
     frame["click"] = np.where(frame.when >= 900, 1, frame.click)
@@ -259,7 +271,8 @@ def test_time_split_tests_on_the_latest_rows():
         ({}, {"user": "whom"}, "Unknown column 'whom'. Did you mean 'who'"),
         ({}, {"fields": ["kinds"]}, "Did you mean 'kind'"),
         ({}, {"split": "time", "time": "wen"}, "Did you mean 'when'"),
-        ({}, {"split": "time"}, "a time split needs the column of times"),
+        ({}, {"split": "time"}, "give both or neither"),
+        ({}, {"time": "when"}, "give both or neither"),
         ({"when": [str(i) for i in range(400)]}, {"split": "time", "time": "when"}, "not numbers or dates"),
         ({"when": holed(range(400), 3, np.nan)}, {"split": "time", "time": "when"}, "'when' has 1 missing values"),
         (

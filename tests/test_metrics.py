@@ -205,6 +205,18 @@ def test_constant_dimension_correlates_with_nothing():
     assert correlation[0, 0] == pytest.approx(1)
 
 
+def test_correlation_does_not_depend_on_the_outputs_size_and_shows_what_is_not_a_number():
+    experts = np.random.default_rng(0).normal(size=(2, 50, 2))
+    expected = metrics.cross_correlation(experts)
+    assert metrics.cross_correlation(experts * 1e-8) == pytest.approx(expected)
+    experts[1, 7, 0] = np.nan
+    assert np.isnan(metrics.cross_correlation(experts))
+
+
+def test_no_rows_have_no_pairs():
+    assert np.isnan(metrics.pair_shares(np.empty(0, int), np.empty(0, int))[1])
+
+
 def test_one_expert_has_no_cross_correlation():
     assert np.isnan(metrics.cross_correlation(np.random.default_rng(0).normal(size=(1, 9, 2))))
 

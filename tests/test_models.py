@@ -1,5 +1,6 @@
 """Parts against plain loops, models against their equations, and the properties every model must have."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -155,6 +156,8 @@ def test_models_have_the_same_sizes_and_as_many_embedding_sets_as_they_should(sm
     assert build(name, small_world, dim=4).embedding.table.embedding_dim == 4 * SETS.get(name, 1)
     narrow = build(name, small_world, tower=(3,))
     assert 3 in [m.in_features for m in narrow.modules() if isinstance(m, torch.nn.Linear)]
+    again = pickle.loads(pickle.dumps(narrow))  # as another process gets it
+    assert all(torch.equal(a, b) for a, b in zip(narrow.parameters(), again.parameters(), strict=True))
 
 
 @each_model

@@ -88,12 +88,13 @@ PROVOKED = {
     "the table has no rows": file(HEAD),
     "not the numbers 0 and 1": column("click", ["yes", "no"] * 200),
     "must be 0 or 1": column("click", [0, 2] * 200),
+    "fields takes a list of columns": frame(fields="hour"),
     "domains takes a list of values or a mapping": frame(domains="all"),
     "do not fit column": frame(domains=["shop"]),
     "unknown domain": frame(domains=[0]),
-    "a time split needs the column of times": frame(split="time"),
+    "give both or neither": frame(split="time"),
     "not numbers or dates, so its order is not known": column("at", ["now"] * 400, split="time", time="at"),
-    "2^53 or more as floating-point numbers": column("who", [1e300, 2.0] * 200),
+    "or more as floating-point numbers": column("who", np.array([2**24, 2.0] * 200, np.float32)),
     "holds fractions": column("who", np.linspace(0, 1, 400)),
     "values that cannot be ids": frame(pl.from_pandas(table()).with_columns(who=pl.concat_list("who", "what"))),
     "writes a long number that it has rounded": file(HEAD + "1,a,2,1.08775E+14\n"),
@@ -105,6 +106,7 @@ PROVOKED = {
     "has no rows in the": column("place", [0] * 399 + [1]),
     "has only one class of label": column("click", [0] * 400),
     "labels that are not 0 or 1": broken(label=1),
+    "needs whole numbers, [N, F] features": broken(domain=0.5),
     "ids beyond the size of their field": broken(features=1000),
 }
 

@@ -177,34 +177,21 @@ def test_decay_adds_to_the_same_gradients_dense_and_lazy(small_world, name):
         assert not grads[0].unflatten(1, (6, -1))[:, 1:5].any()
 
 
-def test_a_dense_step_and_a_lazy_one_agree_on_what_they_read(small_world):
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_the_first_lazy_step_is_dense_adams(small_world, weight_decay):
+    """Also where a gradient is as small as ε: in a mean over a batch most are."""
     after = []
     for lazy in (False, True):
         model = build("mmoe", small_world)
+        before = model.embedding.table.weight.detach().clone()
         adam = optimizers.adam(model, lazy=lazy, lr=0.01)
         out = model(*(torch.from_numpy(a[:500]) for a in (small_world.train.features, small_world.train.domain)))
-        out.logits.square().sum().backward()
-        optimizers.decay(model, 0.1)
-        grad = model.embedding.table.weight.grad.to_dense().clone()
+        out.logits.square().mean().backward()
+        optimizers.decay(model, weight_decay)
         for optimizer in adam:
             optimizer.step()
         after.append(model.embedding.table.weight.detach())
-    clear = (grad == 0) | (grad.abs() > 1e-3)  # far from ε, which lazy Adam adds elsewhere
-    assert clear.float().mean() > 0.5 and torch.allclose(after[0][clear], after[1][clear], atol=1e-5)
-
-
-def test_a_run_that_decayed_everything_is_not_gone_on_with(small_world, tmp_path):
-    given = dict(epochs=1, batch_size=8_000, weight_decay=1e-5, progress=False, folder=tmp_path)
-    fit(build("mmoe", small_world), small_world, **given)
-    path = tmp_path / "checkpoint.pt"
-    saved = torch.load(path)
-    settings = json.loads(saved["settings"])
-    del settings["decayed"]
-    torch.save(saved | {"settings": json.dumps(settings)}, path)
-    with pytest.raises(CrocoError, match="another decayed"):
-        fit(build("mmoe", small_world), small_world, **given)
-    torch.save(saved | {"settings": json.dumps(settings | {"weight_decay": 0.0})}, path)
-    fit(build("mmoe", small_world), small_world, **given | {"weight_decay": 0.0})
+    assert torch.allclose(*after, rtol=0, atol=1e-6) and not torch.equal(after[0], before)
 
 
 @pytest.mark.slow

@@ -205,6 +205,7 @@ def test_a_line_number_is_the_files(tmp_path):
             "Export of 3 May\nclick,place,who,what\n1,a,2,3\n",
             "Remove what stands above the line that names the columns",
         ),
+        ("Export\nclick,place\n1,a\n", "Remove what stands above the line that names the columns"),
         ("click,place,who,what\n1,a,2,1.08775E+14\n", r"'what' holds '1.08775E\+14' in data row 1 .* spreadsheet"),
         ("click,place,who,what\n1,a,2,0.1234\n", "'what' holds fractions"),
     ],

@@ -216,6 +216,14 @@ def test_a_folder_of_another_start_or_a_damaged_one_is_refused(small_world, tmp_
     with pytest.raises(CrocoError, match="another weights_from_seed"):
         fit(build("shared-bottom", small_world, seed=7), small_world, folder=tmp_path, **settings)
     model = build("shared-bottom", small_world)
+    whole = (tmp_path / "checkpoint.pt").read_bytes()
+    for other in ({"model": 1}, [1, 2], b"hello world"):
+        torch.save(other, tmp_path / "checkpoint.pt") if other != b"hello world" else (
+            tmp_path / "checkpoint.pt"
+        ).write_bytes(other)
+        with pytest.raises(CrocoError, match="damaged, or no checkpoint of `fit`"):
+            fit(model, small_world, folder=tmp_path, **settings)
+    (tmp_path / "checkpoint.pt").write_bytes(whole)
     for name, act in (
         ("checkpoint.pt", lambda: fit(model, small_world, folder=tmp_path, **settings)),
         ("best.safetensors", lambda: load_weights(model, tmp_path)),
@@ -237,6 +245,7 @@ def test_a_folder_of_another_start_or_a_damaged_one_is_refused(small_world, tmp_
         dict(seed=-1),
         dict(weight_decay=-1),
         dict(lr="a"),
+        dict(lazy="false"),
         dict(lr=0),
     ],
 )
@@ -282,6 +291,12 @@ def test_the_shares_of_a_batch_have_the_objective_of_the_whole(small_world):
 @pytest.mark.parametrize(("rows", "processes", "steps"), [(100, 1, 10), (101, 1, 11), (101, 2, 10), (102, 2, 11)])
 def test_a_last_batch_that_gives_not_every_process_a_row_is_left_out(rows, processes, steps):
     assert batches.steps_per_epoch(rows, 10, processes) == steps
+
+
+def test_rows_too_few_for_a_batch_of_all_processes_are_refused():
+    for rows, size in ((1, 10), (10, 1)):
+        with pytest.raises(CrocoError, match=f"{rows} rows in batches of {size} do not give each of 2 processes a row"):
+            batches.steps_per_epoch(rows, size, 2)
 
 
 def test_the_feed_goes_on_in_the_next_epoch_and_at_any_step(small_world):
@@ -343,6 +358,13 @@ def test_a_run_goes_on_longer_with_other_threads_and_on_another_device(small_wor
     torch.save(saved | {"settings": json.dumps(other)}, tmp_path / "checkpoint.pt")
     longer = fit(build("shared-bottom", small_world), small_world, **given | {"epochs": 2})
     assert longer.history.step.max() == 2 * first.history.step.max()
+    with pytest.raises(CrocoError, match="a run of 2 epochs; epochs=1 cannot make it shorter"):
+        fit(build("shared-bottom", small_world), small_world, **given | {"epochs": 1})
+    saved = torch.load(tmp_path / "checkpoint.pt")
+    other = json.loads(saved["settings"]) | {"processes": 2}
+    torch.save(saved | {"settings": json.dumps(other)}, tmp_path / "checkpoint.pt")
+    with pytest.raises(CrocoError, match=r"another processes \(2, now 1\)"):
+        fit(build("shared-bottom", small_world), small_world, **given | {"epochs": 2})
     pd.testing.assert_frame_equal(longer.history.head(len(first.history)), first.history)
 
 
@@ -375,3 +397,5 @@ def test_a_readers_own_model_needs_no_embedding_sets(small_world):
 
     run = fit(Flat(), small_world, **FAST)
     assert not (run.history.metric == "information_abundance").any()
+    with pytest.raises(CrocoError, match="Flat has no embedding sets to look at"):
+        embedding_sets(run.model, small_world)

@@ -113,17 +113,17 @@ def code_domains(
 
 def choose_split(table: pl.DataFrame, split: str, time: str | None, seed: int, where: str | Path) -> np.ndarray:
     """0 (train), 1 (valid) or 2 (test) for each row, int8 [N]. Raises DataError where times cannot be put in order."""
-    if split == "random":
-        return split_random(len(table), seed)
+    if (split == "time") != (time is not None):
+        raise DataError(f"{where}: split='time' and time='…', the column of times, go together; give both or neither.")
     if time is None:
-        raise DataError(f"{where}: a time split needs the column of times: time='…'.")
+        return split_random(len(table), seed)
     no_gaps(table, [time], where)
     if not (table[time].dtype.is_numeric() or table[time].dtype.is_temporal()):
         raise DataError(
             f"{where}: the time {time!r} is {table[time].dtype}, not numbers or dates, so its order is "
             f"not known. With polars: pl.col({time!r}).str.to_datetime()."
         )
-    return split_time(table[time].to_physical().to_numpy())
+    return split_time(table[time].rank("dense").to_numpy())
 
 
 def from_frame(
@@ -146,17 +146,17 @@ def from_frame(
     """MultiDomainData from a table (pandas, polars, or the path of a CSV or Parquet file) with one row an impression.
 
     `label` holds 0 or 1. The model reads `user`, `item`, `domain` and the further categorical `fields`; name no column
-    there that is known only after the click. `domains` lists the allowed domains, or maps them to names
-    (default: those found).
+    there that is known only after the click. `domains` lists those that are allowed, or maps them to names.
     `split`: "random" (80/10/10, by `seed`) or "time" (by the column `time`: the latest 10 % are the test).
     A value seen fewer than `min_count` times in train, or only after it, gets the unknown id 0.
     `missing`: "error", or "unknown" to give gaps in `fields` the unknown id; they are counted in `notes`.
-
     `separator` of a CSV where it is not found by itself.
 
     Raises DataError where the table cannot be used, saying which column and row.
     """
     where = Path(frame) if isinstance(frame, (str, Path)) else name
+    if isinstance(fields, str):
+        raise DataError(f"{where}: fields takes a list of columns: fields=[{fields!r}].")
     columns = list(dict.fromkeys([user, item, domain, *fields]))
     table = as_table(frame, where, columns, separator)
     check_options(split, missing, min_count, seed, where)
@@ -176,7 +176,7 @@ def from_frame(
     person = ids[user].rank("dense").to_numpy().astype(np.int64) - 1
     rows = [np.flatnonzero(part == p) for p in range(len(SPLITS))]
     splits = [Split(features[r], coded_domain[r].astype(np.int64) - 1, clicked[r], person[r], names) for r in rows]
-    repeated = len(table) - table.select(*dict.fromkeys([label, *columns, *filter(None, [time])])).n_unique()
+    repeated = len(table) - table.with_columns(*ids.values()).select({label, *columns, time} - {None}).n_unique()
     notes = {
         "rows": len(table),
         "rows that repeat another, kept": repeated,

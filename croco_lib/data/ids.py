@@ -22,9 +22,10 @@ def as_ids(values: pl.Series, where: str | Path) -> pl.Series:
     if values.dtype == pl.UInt64:
         return values
     values = values.fill_nan(None) if values.dtype.is_float() else values
-    if values.dtype.is_float() and (values.is_finite() & (values.abs() >= 2**53)).any():
+    bits = 11 if values.dtype == pl.Float16 else 24 if values.dtype == pl.Float32 else 53  # of a whole number
+    if values.dtype.is_float() and (values.is_finite() & (values.abs() >= 2.0**bits)).any():
         raise DataError(
-            f"{where}: column {values.name!r} holds ids of 2^53 or more as floating-point numbers, where "
+            f"{where}: column {values.name!r} holds ids of 2^{bits} or more as floating-point numbers, where "
             "neighbours can no longer be told apart. Read it as whole numbers or as text."
         )
     if values.dtype.is_float() and not (values.is_finite() & (values == values.floor())).all():

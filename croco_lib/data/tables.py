@@ -60,8 +60,7 @@ def dialect(path: Path, separator: str | None = None) -> tuple[str, str, list[st
     """(encoding, separator, column names) of a CSV file, packed with gzip or not, from its first lines.
 
     The separator, where it is not given, is the one of SEPARATORS that cuts the first line into most columns.
-    Raises DataError for an empty file and for a first line with fewer columns than the second, as a title above the
-    header has.
+    Raises DataError for an empty file and for a first line of one column above one of several, as a title is.
     """
     with open_bytes(path) as file:
         head = file.read(1 << 18)
@@ -84,7 +83,7 @@ def dialect(path: Path, separator: str | None = None) -> tuple[str, str, list[st
     names = cut[separator]
     if len(names) == 1 and len(lines) > 1:
         below = {s: len(next(csv.reader(lines[1:2], delimiter=s))) for s in SEPARATORS}
-        if (columns := max(below.values())) > 2:
+        if (columns := max(below.values())) > 2 or below[","] > 1:
             raise DataError(
                 f"{path}: the first line, {lines[0].strip()[:60]!r}, is one column, the next "
                 f"has {columns}. Remove what stands above the line that names the columns."
@@ -103,7 +102,10 @@ def parts_of(path: Path) -> tuple[list[Path], bool]:
 
 def line_of(path: Path, row: int) -> int:
     """The line of the file at which data row `row` (from 0) begins; blank lines and quoted line breaks are counted."""
-    encoding, separator, _ = dialect(path)
+    try:
+        encoding, separator, _ = dialect(path)
+    except DataError:  # with a separator of the caller's own the header may look like a title
+        return row + 2
     with open_bytes(path) as file:
         text = io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="")
         records, begins, seen = csv.reader(text, delimiter=separator), 1, -2
@@ -129,7 +131,7 @@ def read_table(
     separator: str | None = None,
     columns: Sequence[str] = (),
 ) -> pl.DataFrame:
-    """A CSV or Parquet file as a table. Columns named in `integers` must hold whole numbers, in `numbers` any.
+    """A CSV or Parquet file as a table. Of a CSV, columns in `integers` must hold whole numbers, in `numbers` any.
 
     Columns named in `text` (true: all) stay as they are written in a CSV, so that 007 is not 7. Where `columns` are
     given, a CSV must have them, and is read for them alone. It may be packed with gzip, separated by comma, tab,

@@ -47,7 +47,8 @@ RANGES = {  # what `make_world` takes, both ends included
 
 @dataclass(frozen=True)
 class World:
-    """The truth: `users` [K, U, r] and `items` [K, I, r] facets, `weights` [S, K], `bias` and click `rates` [S].
+    """The truth: `users` [K, U, r] and `items` [K, I, r] facets, `weights` [S, K] (strength · w_s), `bias` and click
+    `rates` [S].
 
     Row j of `users` and `items` is id j + 1 in the coded data. `user_ids` [U, 3] and `item_ids` [I, 3] are the coded
     fields of each; `user_p` [S, U] and `item_p` [S, I] say how often a domain shows them.

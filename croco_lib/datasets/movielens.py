@@ -124,7 +124,7 @@ def load(split: str = "random", min_count: int = 5, seed: int = 0) -> MultiDomai
         fields=FIELDS,
         domains=DOMAINS,
         split=split,
-        time="time",
+        time="time" if split == "time" else None,
         min_count=min_count,
         seed=seed,
         name=NAME,

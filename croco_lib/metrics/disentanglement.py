@@ -19,8 +19,8 @@ def correlation_matrix(experts: np.ndarray) -> np.ndarray:
     """Correlation of all output dimensions of all experts: [M, N, d] → [M·d, M·d]; 0 where a dimension is constant."""
     C = covariance_matrix(experts)
     std = np.sqrt(np.diag(C))
-    scale = np.outer(std, std)
-    return np.divide(C, scale, out=np.zeros_like(C), where=scale > 1e-12)
+    varies = ~(std <= 1e-12)  # a NaN is to be seen, so it counts as varying
+    return np.divide(C, np.outer(std, std), out=np.zeros_like(C), where=np.outer(varies, varies))
 
 
 def cross_blocks(matrix: np.ndarray, experts: int) -> np.ndarray:

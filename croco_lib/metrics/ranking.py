@@ -143,4 +143,4 @@ def pair_shares(label: np.ndarray, domain: np.ndarray) -> tuple[np.ndarray, floa
     negative = np.bincount(domain, weights=1.0 - label)
     pairs = positive.sum() * negative.sum()
     within = positive * negative / pairs if pairs else np.full(len(positive), np.nan)
-    return within, float(1 - within.sum())
+    return within, float(1 - within.sum()) if pairs else float("nan")

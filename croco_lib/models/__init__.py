@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from numbers import Integral, Real
+from operator import index
 
 import torch
 
@@ -74,6 +75,6 @@ def build(name: str, data: Layout, *, seed: int = 0, **options) -> MultiDomainMo
         if fault := _fault(value, defaults[option]):
             raise CrocoError(f"{name}: {option} {fault}, not {value!r}.")
     with torch.random.fork_rng(devices=[]):  # so that building a model leaves the reader's own random numbers alone
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(index(seed))  # a GPU keeps its own
         model = MODELS[name](data, **options)
     return model.made_as(name, {**defaults, **options}, seed, [field.size for field in data.fields])

@@ -47,7 +47,7 @@ class Crocodile(MultiDomainModel):
         )
         self.towers = Towers(S, expert[-1], tower)
         self.alpha, self.sample = alpha, sample
-        self.regulariser = REGULARISERS[known("regulariser", regulariser, REGULARISERS)]
+        self.regulariser = known("regulariser", regulariser, REGULARISERS)
 
     def forward(self, features: Tensor, domain: Tensor) -> Output:
         x = self.embedding(features)  # [M, N, F·e]
@@ -55,5 +55,5 @@ class Crocodile(MultiDomainModel):
         g = self.gate(features, domain) if self.by_prior else self.gate(x.mean(0), domain)  # [M, N, d] or [M, N, 1]
         penalty: Tensor | float = 0.0
         if self.alpha and self.training:  # in evaluation nobody reads the penalty
-            penalty = self.alpha * self.regulariser(O[:, : self.sample], g[:, : self.sample])
+            penalty = self.alpha * REGULARISERS[self.regulariser](O[:, : self.sample], g[:, : self.sample])
         return Output(self.towers(mix(g, O), domain), O, g, penalty)

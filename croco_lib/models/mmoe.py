@@ -11,20 +11,16 @@ from .base import MultiDomainModel, Output
 
 
 class MMoE(MultiDomainModel):
-    """With `multi_embedding` each of the `experts` reads an embedding set of its own, else all read one."""
+    """All `experts` read one embedding set."""
+
+    multi_embedding = False
 
     def __init__(
-        self,
-        data: MultiDomainData,
-        experts: int = 5,
-        dim: int = 16,
-        expert: tuple = (64, 32),
-        tower: tuple = (16,),
-        multi_embedding: bool = False,
+        self, data: MultiDomainData, experts: int = 5, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)
     ):
         super().__init__()
         inputs = len(data.fields) * dim
-        self.embedding = MultiEmbedding(data.fields, experts if multi_embedding else 1, dim)
+        self.embedding = MultiEmbedding(data.fields, experts if self.multi_embedding else 1, dim)
         self.experts = Experts(experts, inputs, expert)
         self.gate = DomainGate(len(data.domains), inputs, experts)
         self.towers = Towers(len(data.domains), expert[-1], tower)
@@ -39,7 +35,4 @@ class MMoE(MultiDomainModel):
 class MEMMoE(MMoE):
     """ME-MMoE: MMoE whose experts each have their own embedding set. All sets are shared by all domains."""
 
-    def __init__(
-        self, data: MultiDomainData, experts: int = 5, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)
-    ):
-        super().__init__(data, experts, dim, expert, tower, multi_embedding=True)
+    multi_embedding = True

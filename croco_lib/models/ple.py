@@ -36,7 +36,9 @@ class Level(nn.Module):
 
 
 class PLE(MultiDomainModel):
-    """`per_stream` experts in each stream, `levels` of them one above the other."""
+    """`per_stream` experts in each stream, `levels` of them one above the other; all read one embedding set."""
+
+    multi_embedding = False
 
     def __init__(
         self,
@@ -46,18 +48,17 @@ class PLE(MultiDomainModel):
         dim: int = 16,
         expert: tuple = (64, 32),
         tower: tuple = (16,),
-        multi_embedding: bool = False,
     ):
         super().__init__()
         S, inputs = len(data.domains), len(data.fields) * dim
-        self.embedding = MultiEmbedding(data.fields, (S + 1) * per_stream if multi_embedding else 1, dim)
+        self.embedding = MultiEmbedding(data.fields, (S + 1) * per_stream if self.multi_embedding else 1, dim)
         # The last level needs no gate for the shared stream: no tower reads it.
         self.levels = nn.ModuleList(
             Level(S, per_stream, expert[-1] if i else inputs, expert, S if i == levels - 1 else S + 1)
             for i in range(levels)
         )
         self.towers = Towers(S, expert[-1], tower)
-        self.per_stream, self.streams = per_stream, S + 1
+        self.per_stream, self.streams, self.own_sets = per_stream, S + 1, per_stream * self.multi_embedding
 
     def forward(self, features: Tensor, domain: Tensor) -> Output:
         x = self.embedding(features)  # [M or 1, N, F·e]
@@ -75,14 +76,4 @@ class PLE(MultiDomainModel):
 class MEPLE(PLE):
     """ME-PLE: PLE whose experts each have their own embedding set, so a domain's own set learns from it alone."""
 
-    def __init__(
-        self,
-        data: MultiDomainData,
-        per_stream: int = 1,
-        levels: int = 1,
-        dim: int = 16,
-        expert: tuple = (64, 32),
-        tower: tuple = (16,),
-    ):
-        super().__init__(data, per_stream, levels, dim, expert, tower, multi_embedding=True)
-        self.own_sets = per_stream
+    multi_embedding = True

@@ -1,8 +1,8 @@
 """Single-domain training, the floor: embedding set, expert and tower of its own for every domain, nothing shared.
 
-One network a domain, trained side by side. Each gets the gradient that it would get alone, up to a constant factor to
-which Adam is blind (its weight decay is not: it weighs more beside a small domain's small gradient); the step that is
-kept is chosen for all at once.
+One network a domain, trained side by side. Each gets the gradient that it would get alone, up to a factor to which
+Adam is nearly blind, its share of the batch (weight decay is not blind to it: it weighs more beside a small domain's
+small gradient). The step that is kept is chosen for all at once.
 """
 
 import torch

@@ -44,6 +44,7 @@ def settings_of(
             "--shard goes with neither --lazy nor --weight-decay: TorchRec trains the tables, in its own way."
         )
     settings = checkpoint.settings_of(model, data, options, lazy, accelerator)
+    del settings["processes"]  # the shards can be given to any number; the batches and CovLoss then come out otherwise
     settings["tables"] = f"sharded, {OPTIMIZER} of {LR_RATIO} times the lr"
     first, *others = gathered(settings)
     for rank, other in enumerate(others, 1):
