@@ -169,6 +169,9 @@ def test_tidy_drops_views_progress_bars_and_state():
     cell = tidy(notebook).cells[0]
     assert [set(o.data) for o in cell.outputs] == [{"image/png", "text/plain"}]
     assert cell.metadata == {"tags": ["t"]} and "widgets" not in notebook.metadata
+    pieces = [nbformat.v4.new_output("stream", name=name, text="a") for name in ("stdout", "stderr", "stdout")]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=pieces)])
+    assert [o.text for o in tidy(notebook).cells[0].outputs] == ["aa"]  # whenever the kernel happened to flush
 
 
 def test_lessons_begin_with_the_same_cell_that_installs_what_is_missing():

@@ -19,6 +19,7 @@ from latex2mathml.converter import convert
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
+from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 from traitlets import default
 
 from ..errors import ROOT, CrocoError, in_checkout
@@ -57,6 +58,7 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 output.metadata = {}
             kept.append(output)
         cell.outputs = kept
+        CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)  # a busy kernel sends one text in several pieces
     return notebook
 
 
