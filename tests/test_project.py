@@ -388,7 +388,9 @@ def test_what_lesson_10_says_of_the_committed_simulation_follows_from_it():
     assert f"reaches {pd.read_csv(results / 'online.latency.csv').p99_ms.max():.0f} ms" in text
     earned = pd.read_csv(results / "online.gmv.csv").pivot(index="predictions", columns="model")
     platt = earned.loc["Platt by domain"] - earned.loc["as trained"]
-    assert "Platt scaling raises revenue in both arms; GMV falls slightly in one and rises slightly in the other" in text
+    assert (
+        "Platt scaling raises revenue in both arms; GMV falls slightly in one and rises slightly in the other" in text
+    )
     assert (platt["revenue"] > 0).all() and platt["gmv"].min() < 0 < platt["gmv"].max()
     lifts = pd.read_csv(results / "online.csv").query("domain == 'all'")
     true = lifts[lifts.measured != "A/B test"].pivot(index="training", columns="metric", values="lift")
@@ -397,7 +399,9 @@ def test_what_lesson_10_says_of_the_committed_simulation_follows_from_it():
     assert true.ctr.idxmin() == 0 and (true[["revenue", "gmv"]] < 0).all(axis=None)
     seen = lifts[lifts.measured == "A/B test"].query("metric == 'ctr'").set_index("training")
     a, low, high = (f"{100 * seen[name].iloc[0]:+.1f}".replace("-", "−") for name in ("lift", "low", "high"))
-    assert f"A/B test saw {a} % where the true lift was {fewer} %, and its interval reaches from {low} to {high} %" in text
+    assert (
+        f"A/B test saw {a} % where the true lift was {fewer} %, and its interval reaches from {low} to {high} %" in text
+    )
     assert (seen.low < 0).all() and (seen.high > 0).all()  # it could tell none of these from nothing
     assert (seen.baseline == "hinet").all() and json.loads((results / "online.json").read_text())["trainings"] == 3
 

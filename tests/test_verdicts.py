@@ -517,3 +517,43 @@ def test_what_lesson_07_says_of_the_control_follows_from_the_tables():
     said = "ME-PLE ({}), SDEM ({}) and single-domain ({})".format(*(in_lesson(gaps[model].value) for model in own))
     assert f"{said} have the three lowest means" in text and set(means.nsmallest(3).index) == set(own)
     assert means.idxmax() == "crocodile" == K.metric("auc", "tab 6", "fresh").mean().idxmax()
+
+
+def test_what_lessons_05_and_07_say_of_the_made_worlds_gates_follows_from_the_tables():
+    texts = {n: " ".join(next((ROOT / "notebooks").glob(f"{n}_*.ipynb")).read_text().split()) for n in ("05", "07")}
+    readme, G = " ".join((ROOT / "README.md").read_text().split()), Tables("gates", "world")
+    gates, alphas, small = ("peg", "peg-domain", "expert", "domain"), (0.01, 0.1, 1.0), ("tab 2", "tab 4", "tab 6")
+
+    def gap(one, other, *where):
+        return G.gap(*({"gate": gate, "alpha": alpha} for gate, alpha in (one, other)), "auc", *where)
+
+    leads = {g: {d: gap(("peg", 0.0), (g, 0.0), d, "fresh") for d in G.domains().index} for g in gates[1:]}
+    mmoe, expert = ([in_lesson(leads[g][d].value) for d in small] for g in ("domain", "expert"))
+    said = "PEG is ahead of MMoE's gate by {} in tab 2, {} in tab 4 and {} in tab 6, and of the gate that weighs each"
+    assert said.format(*mmoe) + " expert as a whole by {}, {} and {}".format(*expert) in texts["07"]
+    rounded = [f"{leads[g][d].value:.3f}" for g in ("domain", "expert") for d in small]
+    assert "by {}, {} and {} of AUC, and of `expert` by {}, {} and {};".format(*rounded) in texts["05"]
+    assert all(leads[g]["tab 1"].low < 0 < leads[g]["tab 1"].high for g in ("domain", "expert"))
+    stand = [(g, d) for g in gates[1:] for d in leads[g] if 18 * p_value(leads[g][d]) < 0.05]
+    assert stand == [("expert", "tab 4"), ("expert", "tab 6"), ("domain", "tab 2"), ("domain", "tab 6")]
+    over_all = gap(("peg", 0.0), ("domain", 0.0))
+    assert "is {} [{}, {}], which does not".format(*map(in_lesson, over_all[:3])) in texts["07"]
+    assert over_all.low > 0 and 18 * p_value(over_all) > 0.05
+    assert all(gap(("peg", 0.0), ("peg-domain", 0.0), d, "fresh").low < 0 < leads["peg-domain"][d].high for d in small)
+
+    worth = {(g, a): gap((g, a), (g, 0.0)) for g in gates for a in alphas}
+    assert not [one for one in worth.values() if one.low > 0]
+    assert {pair for pair, one in worth.items() if one.high < 0} == {(g, 1.0) for g in gates[1:]}
+    assert [pair for pair, one in worth.items() if 12 * p_value(one) < 0.05] == [("peg-domain", 1.0)]
+    helped = [gap(("domain", 0.1), ("domain", 0.0), *where) for where in ((), ("tab 6", "fresh"))]
+    for words, one in zip(("by {} [{}, {}] over the test rows", "by {} [{}, {}] in tab 6"), helped, strict=True):
+        assert words.format(*map(in_lesson, one[:3])) in texts["07"].replace('\\n", "', " ")
+    assert helped[1].low > 0 and 60 * p_value(helped[1]) > 0.05
+    assert f"the interval reaches to {in_lesson(worth['peg', 0.1].high)}" in texts["07"]
+    means = G.metric("correlation", split="valid", by="variant").mean()
+    assert (
+        means.filter(like="alpha: 0.0,").between(0.08, 0.09).all() and ".08 at the step that validation" in texts["07"]
+    )
+
+    for domain in small:
+        assert in_readme(leads["domain"][domain]) in readme
