@@ -96,10 +96,8 @@ def resume(folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[
     except (RuntimeError, EOFError, OSError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise CrocoError(f"{path} is damaged, or no checkpoint of `fit`; delete it to start again.") from error
     if changed := [k for k in {**old, **settings} if k not in MAY_CHANGE and settings.get(k) != old.get(k)]:
-        raise CrocoError(
-            f"{folder} holds a run with another {', '.join(changed)} "
-            f"({old.get(changed[0])!r}, now {settings.get(changed[0])!r}). Give another folder."
-        )
+        pairs = ", ".join(f"{key} ({old.get(key)!r}, now {settings.get(key)!r})" for key in changed)
+        raise CrocoError(f"{folder} holds a run with another {pairs}. Give another folder.")
     model.load_state_dict(saved["model"])
     for optimizer, values in zip(optimizers, saved["optimizers"], strict=True):
         optimizer.load_state_dict(values)

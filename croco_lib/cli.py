@@ -24,6 +24,7 @@ app = typer.Typer(
     help="Crocodile, step by step: multi-domain click models from raw data to tables.",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -49,7 +50,7 @@ def _load(data: str, label, domain, user, item, fields, option):
     columns = dict(label=label, domain=domain, user=user, item=item)
     if data in DATASETS and (idle := [f"--{k}" for k, v in {**columns, "fields": fields}.items() if v is not None]):
         raise CrocoError(f"{', '.join(idle)}: for a file only; the data set {data} has columns of its own.")
-    if data in DATASETS or not (is_table(data) or Path(data).is_dir()):
+    if data in DATASETS or not (is_table(data) or Path(data).exists()):
         return load(data, **options)
     if absent := [f"--{name}" for name, column in columns.items() if column is None]:
         raise DataError(
@@ -145,6 +146,11 @@ def _print_run(run, table, data) -> None:
         f"# {run.settings['model']}, seed {run.settings['seed']}: {run.stopped}, best at step {run.best_step}, "
         f"{run.seconds:.1f} s, {run.rows_per_second:,.0f} training rows a second"
     )
+    if run.best_step == 0:
+        typer.echo(
+            "! best at step 0: these are the figures of the untrained model. "
+            "Try more --patience, a smaller --batch-size, or another --lr."
+        )
     wide = table.pivot(index="domain", columns="metric", values="value").loc[["all", *data.domains]]
     wide.insert(0, "rows", table.drop_duplicates("domain").set_index("domain").rows)
     typer.echo(wide.to_string(float_format="{:.5f}".format, na_rep="–"))

@@ -157,6 +157,14 @@ def test_a_table_too_small_is_one_line(croco, clicks, tmp_path):
     assert "the valid split is empty" in err
 
 
+def test_an_untrained_best_is_said_and_a_file_of_any_name_is_a_file(croco, clicks, tmp_path):
+    """A rate at which nothing is learnt; and -h is help."""
+    clicks.to_csv(tmp_path / "clicks.log", index=False)
+    code, out, err = croco("fit", "mmoe", "--data", tmp_path / "clicks.log", *COLUMNS, "--lr", "9", "--epochs", "1")
+    assert code == 0 and "! best at step 0: these are the figures of the untrained model" in out, err
+    assert croco("fit", "-h")[0] == 0
+
+
 def test_a_failed_fetch_says_what_to_do(croco, monkeypatch):
     def refuse(*_, **__):
         raise OSError("the network is down")
@@ -179,6 +187,9 @@ def test_export_and_score_a_run(croco, tmp_path):
     pd.DataFrame({"user": [1, 99_999], "item": [5, 6], "domain": ["tab 1", "tab 6"]}).to_csv(tmp_path / "t.csv")
     code, out, err = croco("score", tmp_path / "model", tmp_path / "t.csv", "-o", tmp_path / "s.csv")
     assert code == 0 and "# user: 1 unknown, 0 missing\n# group: 0 unknown, 2 missing" in out, err
+    assert (
+        "! group:" in err and "t.csv has no such column; every score is made without it" in err and "! user" not in err
+    )
     assert pd.read_csv(tmp_path / "s.csv").score.between(0, 1).all()
     code, _, err = croco("score", tmp_path, tmp_path / "t.csv")
     assert code == 1 and "holds no model.onnx" in err

@@ -281,7 +281,7 @@ def test_time_split_tests_on_the_latest_rows():
             "must be 0 or 1, but data row 6 has 2; 1 rows",
         ),
         ({"click": holed([0.0, 1.0] * 200, 5, np.nan)}, {}, "column 'click' has 1 missing values .* data row 6"),
-        ({"click": ["no", "yes"] * 200}, {}, "the label 'click' is String, not the numbers 0 and 1"),
+        ({"click": ["no", "yes"] * 200}, {}, r"the label 'click' is String \(no, yes\), not the numbers 0 and 1"),
         (
             {"who": holed([1.0, 2.0] * 200, 9, np.nan)},
             {"missing": "unknown"},

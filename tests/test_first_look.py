@@ -79,8 +79,9 @@ def test_a_sample_stands_for_a_large_file(file, monkeypatch):
 
 
 def test_a_spoiled_column_is_named(tmp_path):
-    clicks().assign(sku="1.08775E+14").to_csv(tmp_path / "a.csv", index=False)
-    assert any("sku: 6070 values like 1.2E+14" in w for w in first_look(tmp_path / "a.csv")["warnings"])
+    for spoiled in ("1.08775E+14", "1.2000000000000724e+18"):
+        clicks().assign(sku=spoiled).to_csv(tmp_path / "a.csv", index=False)
+        assert any("sku: 6070 values like 1.2E+14" in w for w in first_look(tmp_path / "a.csv")["warnings"])
 
 
 def test_what_is_known_only_after_the_click_is_found(tmp_path):
@@ -125,6 +126,61 @@ def test_what_is_not_found_is_asked_for(tmp_path):
     (tmp_path / "b.csv").write_text("a,b\n")
     with pytest.raises(DataError, match="no rows"):
         first_look(tmp_path / "b.csv")
+
+
+def people(**changed):
+    """A plain log, some of its columns changed, added or (None) left out."""
+    frame = clicks()[["member", "sku", "ts", "place", "hour", "click"]].iloc[:6000].assign(**changed)
+    return frame.drop(columns=[name for name, values in changed.items() if values is None])
+
+
+def looked(folder, **changed):
+    people(**changed).to_csv(folder / "a.csv", index=False)
+    return first_look(folder / "a.csv")
+
+
+def test_a_label_of_words_is_asked_for_and_never_a_field(tmp_path):
+    flag = np.random.default_rng(0).integers(0, 2, 6000)
+    about = looked(tmp_path, is_clicked=np.where(clicks().click[:6000], "yes", "no"), click=None, is_member=flag)
+    assert "label" not in about["roles"] and "--label LABEL" in about["next"] and "is_clicked" not in about["next"]
+    assert "is_clicked: named like a label, but it does not hold 0 and 1. Make it these first." in about["warnings"]
+    assert "is_member" in about["next"].partition("--fields")[2]
+    assert looked(tmp_path, click=None, is_member=flag)["roles"]["label"] == "is_member"  # where it is the only one
+
+
+def test_the_surest_name_is_taken_not_the_first(tmp_path):
+    frame = people(member=None, sku=None, ts=None)
+    rng = np.random.default_rng(0)
+    for name, count in (("user_segment", 9), ("product_category", 9), ("update_channel", 9), ("ts", 5000)):
+        frame[name] = rng.integers(0, count, len(frame))
+    frame = frame.assign(user_id=rng.integers(0, 300, len(frame)), item_id=rng.integers(0, 90, len(frame)))
+    frame.to_csv(tmp_path / "b.csv", index=False)
+    roles = first_look(tmp_path / "b.csv")["roles"]
+    assert (roles["user"], roles["item"], roles["time"]) == ("user_id", "item_id", "ts")
+
+
+def test_kinds_are_those_of_the_values_however_they_are_written(tmp_path):
+    rng = np.random.default_rng(0)
+    about = looked(
+        tmp_path,
+        price=[f"{v:.4f}".replace(".", ",") for v in rng.random(6000)],
+        campaign=rng.choice(2**62 + rng.integers(0, 2**50, 40), 6000),
+        slot=rng.integers(0, 9, 6000).astype(float),
+    )
+    kinds = {name: about["columns"][name]["kind"] for name in ("price", "campaign", "slot")}
+    assert kinds == {"price": "numbers", "campaign": "whole numbers", "slot": "whole numbers"}
+    assert "campaign" in about["next"] and "slot" in about["next"] and "price" not in about["next"]
+
+
+def test_gaps_and_spellings_are_told_and_the_command_lets_gaps_pass(tmp_path):
+    place, hour, member = (people()[c].astype(object).to_numpy(copy=True) for c in ("place", "hour", "member"))
+    place[:200], hour[:50], member[:7] = [str(v).upper() + " " for v in place[:200]], None, None
+    about = looked(tmp_path, place=place, hour=hour, member=member)
+    said = "\n".join(about["warnings"])
+    assert "domains that differ only in capitals or blanks" in said
+    assert "member: 7 gaps, which `croco fit` refuses in the user" in said
+    assert about["next"].endswith("--option missing=unknown")
+    assert "missing=unknown" not in looked(tmp_path)["next"] and "capitals" not in "".join(looked(tmp_path)["warnings"])
 
 
 def test_the_command_and_the_line_to_go_on_with(file, monkeypatch, capsys):

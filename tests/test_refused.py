@@ -69,6 +69,7 @@ def broken(**changes):
 ROUNDED = [int(v) * 1000 for v in np.random.default_rng(0).integers(10**14, 10**15, 400)]
 PROVOKED = {
     "is not UTF-8, and other lines are": file(HEAD.encode() + "1,é,3,4\n".encode() + b"1,\xe9,3,4\n"),
+    "not text (it begins with": file(b"ARROW1\0\0" + bytes(99)),
     "the file is empty": file(""),
     "packed with gzip, and damaged or cut short": file(gzip.compress((HEAD + LINE).encode())[:-9], "a.csv.gz"),
     "a separator is one character": lambda folder: file(HEAD)(folder, lambda p: read_table(p, separator="##")),
@@ -93,6 +94,9 @@ PROVOKED = {
     "do not fit column": frame(domains=["shop"]),
     "unknown domain": frame(domains=[0]),
     "give both or neither": frame(split="time"),
+    "is a time of day, without its date": column(
+        "at", pd.to_datetime(np.arange(400), unit="m").time, split="time", time="at"
+    ),
     "not numbers or dates, so its order is not known": column("at", ["now"] * 400, split="time", time="at"),
     "or more as floating-point numbers": column("who", np.array([2**24, 2.0] * 200, np.float32)),
     "holds fractions": column("who", np.linspace(0, 1, 400)),

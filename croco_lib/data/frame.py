@@ -74,7 +74,8 @@ def check_columns(
 def check_label(label: pl.Series, where: str | Path) -> np.ndarray:
     """The label as float32 [N]. Raises DataError, with the first row, where it is not 0 or 1."""
     if not (label.dtype.is_numeric() or label.dtype == pl.Boolean):
-        raise DataError(f"{where}: the label {label.name!r} is {label.dtype}, not the numbers 0 and 1.")
+        held = ", ".join(list(dict.fromkeys(map(str, label.drop_nulls().head(1_000))))[:5])
+        raise DataError(f"{where}: the label {label.name!r} is {label.dtype} ({held}), not the numbers 0 and 1.")
     number = label.cast(pl.Float64)
     if (bad := (number != 0) & (number != 1)).any():
         row = bad.arg_max() or 0
@@ -118,6 +119,8 @@ def choose_split(table: pl.DataFrame, split: str, time: str | None, seed: int, w
     if time is None:
         return split_random(len(table), seed)
     no_gaps(table, [time], where)
+    if table[time].dtype in (pl.Time, pl.Duration):
+        raise DataError(f"{where}: the time {time!r} is a time of day, without its date. Join the two in one column.")
     if not (table[time].dtype.is_numeric() or table[time].dtype.is_temporal()):
         raise DataError(
             f"{where}: the time {time!r} is {table[time].dtype}, not numbers or dates, so its order is "

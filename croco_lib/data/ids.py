@@ -10,7 +10,8 @@ from .tables import row_at
 WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"  # a whole number as it is usually written, within 64 bits
 ROUNDED = 20  # different long ids that all end in zeros: by chance one time in 10^20
 MEASURED = r"^-?[0-9]*\.[0-9]{4,}$"  # a number that was measured or computed, not a code
-SPOILED = r"^-?[0-9]([.,][0-9]+)?E\+[0-9]+$"  # what a spreadsheet makes of a long number: 1.08775E+14, 1,08775E+14
+# What a spreadsheet or a floating-point column makes of a long number: 1.08775E+14, 1,08775E+14, 1.2000000000000724e+18
+SPOILED = r"^-?[0-9]([.,][0-9]+)?[eE]\+[0-9]+$"
 
 
 def as_ids(values: pl.Series, where: str | Path) -> pl.Series:

@@ -70,6 +70,8 @@ def dialect(path: Path, separator: str | None = None) -> tuple[str, str, list[st
     except UnicodeDecodeError as error:
         if encoding == "utf-8" and error.start < len(head) - 4:  # not a letter that the end of the piece cuts in two
             encoding = single_byte(path)
+    if encoding == "utf-8" and b"\0" in head:
+        raise DataError(f"{path}: not text (it begins with {head[:6]!r}). Give a CSV, or Parquet in a file so named.")
     text = head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace")
     lines = [line for line in text.splitlines(keepends=True) if line.strip()]
     if not lines:

@@ -41,9 +41,16 @@ def warnings_of(about: dict) -> Iterator[str]:
         yield f"domains too small to measure well: {', '.join(small[:10])}{' …' if len(small) > 10 else ''}."
     if (users := about.get("users_with_both_labels", MIN_USERS)) < MIN_USERS:
         yield f"only {users} users have both labels, in {about['rows_sampled']} rows: gAUC says little here."
+    domains = about.get("domains", {})
+    if len({domain.strip().casefold() for domain in domains}) < len(domains):
+        yield "domains that differ only in capitals or blanks are domains of their own. Write them alike first."
+    for name in about["named_label"]:
+        yield f"{name}: named like a label, but it does not hold 0 and 1. Make it these first."
     for role in ("label", "domain", "user", "item"):
-        if role not in about["roles"]:
+        if (name := about["roles"].get(role)) is None:
             yield f"no column looks like the {role}; name it with --{role}."
+        elif gaps := about["columns"][name]["gaps"]:
+            yield f"{name}: {gaps} gaps, which `croco fit` refuses in the {role}. Leave those rows out."
 
 
 def _late(about: dict) -> list[str]:
@@ -59,6 +66,7 @@ def next_command(about: dict) -> str:
         n
         for n, c in about["columns"].items()
         if n not in roles.values()
+        and n not in about["named_label"]
         and told.get(n, 0) <= LEAK
         and n not in late
         and not c["scientific"]
@@ -69,4 +77,6 @@ def next_command(about: dict) -> str:
     words = ["croco", "fit", "crocodile", "--data", about["file"]]
     for role in ("label", "domain", "user", "item"):
         words += [f"--{role}", roles.get(role, role.upper())]
-    return shlex.join(words + (["--fields", ",".join(fields)] if fields else []))
+    words += ["--fields", ",".join(fields)] if fields else []
+    gaps = any(about["columns"][name]["gaps"] for name in fields)
+    return shlex.join(words + (["--option", "missing=unknown"] if gaps else []))

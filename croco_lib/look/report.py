@@ -1,7 +1,7 @@
 """A first look at a table of clicks, before any model: what its columns are, and what is wrong with it. [ours]"""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 from tqdm.auto import tqdm
 
-from ..data.ids import SPOILED, WHOLE
+from ..data.ids import SPOILED
 from ..data.tables import BLOCK, dialect, need, open_bytes, parts_of
 from ..errors import DataError, known
 from .advice import next_command, warnings_of
@@ -25,9 +25,10 @@ DISTINCT = 1_000_000  # … and up to which their number is known
 ROLES = {  # patterns of what a column of this role is usually called, the surest first
     "label": r"^is_click(ed)?$ ^click(ed|s)?$ ^label$ ^y$ ^target$ click",
     "domain": r"domain scenario scene ^tab$ place channel surface site market country",
-    "user": r"user ^uid$ member customer visitor account client",
-    "item": r"item video product article movie sku goods content ^ad(_?id)?$ ^iid$ listing song track",
-    "time": r"timestamp time date ^ts$",
+    "user": r"user_?id ^uid$ user member customer visitor account client",
+    "item": r"(item|video|product|article|movie|content)_?id ^iid$ ^sku$ item video product article movie sku goods "
+    r"content ^ad(_?id)?$ listing song track",
+    "time": r"timestamp ^ts$ (^|_)time (^|_)date time",
 }
 LABELS = {"0", "1", "true", "false", "0.0", "1.0"}
 
@@ -47,8 +48,9 @@ class Column:
     def add(self, text: pl.Series) -> None:
         self.gaps += text.null_count()
         text = text.drop_nulls()
-        self.whole += int(text.str.contains(WHOLE).sum())
-        self.numbers += len(text) - text.cast(pl.Float64, strict=False).null_count()
+        self.whole += int(text.str.contains(r"^-?[0-9]+(\.0+)?$").sum())  # also hashes of 64 bits, and ids read as 3.0
+        points = text.str.replace(r"^(-?[0-9]+),([0-9]+)$", "$1.$2")  # a comma for the decimal point
+        self.numbers += len(text) - points.cast(pl.Float64, strict=False).null_count()
         self.leading_zeros += int(text.str.contains(r"^0\d+$").sum())
         self.scientific += int(text.str.contains(SPOILED).sum())
         if self.counts is not None:
@@ -120,9 +122,16 @@ def guess(columns: dict[str, Column], rows: int, given: dict[str, str]) -> dict[
     for role, pattern in ROLES.items():
         free = [n for n, c in columns.items() if n not in found.values() and suits(role, c)]
         named = [n for p in pattern.split() for n in free if re.search(p, n.lower())]
-        if role not in found and (named or role == "label" and len(free) == 1):
+        # A flag of 0 and 1 is not the label where another column bears its name: that one holds yes and no, say.
+        only = role == "label" and len(free) == 1 and not called_a_label(columns)
+        if role not in found and (named or only):
             found[role] = (named or free)[0]
     return found
+
+
+def called_a_label(columns: Iterable[str]) -> list[str]:
+    """The columns whose names say that they are the label, whatever they hold."""
+    return [name for name in columns if any(re.search(p, name.lower()) for p in ROLES["label"].split())]
 
 
 def thinned(frames: Iterator[pl.DataFrame], columns: dict[str, Column], hashes: list) -> tuple[int, pl.DataFrame]:
@@ -171,6 +180,7 @@ def first_look(path: str | Path, progress: bool = False, **given: str) -> dict:
             for name, c in columns.items()
         },
         roles=roles,
+        named_label=[] if "label" in roles else called_a_label(columns),
     )
     if parts_of(path)[1]:
         about["encoding"], about["separator"], _ = dialect(parts_of(path)[0][0])

@@ -62,6 +62,11 @@ def score(
     typer.echo(f"{len(p)} rows scored, in {out}, column {name}")
     for row in counts[(counts.unknown > 0) | (counts.missing > 0)].itertuples():
         typer.echo(f"# {row.field}: {row.unknown} unknown, {row.missing} missing")
+        if row.unknown + row.missing == len(p):
+            why = (
+                "has no such column" if row.field not in table.columns else "holds no value of it that the model knows"
+            )
+            typer.echo(f"! {row.field}: {file} {why}; every score is made without it.", err=True)
 
 
 COMMANDS = (online, export, score)
