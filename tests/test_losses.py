@@ -40,8 +40,8 @@ def test_covariance_loss_gradient_against_finite_differences():
 
 def by_autograd(O):
     """The same from the covariance of every dimension with every other, its gradient left to autograd."""
-    M, _, d = O.shape
-    C = torch.cov(O.transpose(0, 1).flatten(1).T).reshape(M, d, M, d)
+    M, N, d = O.shape
+    C = torch.cov(O.transpose(0, 1).flatten(1).T, correction=min(1, N - 1)).reshape(M, d, M, d)
     return sum(C[p, :, q].abs().sum() for p in range(M) for q in range(p)) / d**2
 
 

@@ -95,7 +95,7 @@ def plain_kuairand(folder, **options):
         item="video_id",
         fields=kuairand.FEATURES,
         domains={tab: f"tab {tab}" for tab in kuairand.TABS},
-        time="time_ms",
+        time="time_ms" if "split" in options else None,
         missing="unknown",
         name="kuairand-pure",
         **options,
