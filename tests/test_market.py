@@ -280,10 +280,16 @@ def test_an_arm_is_trained_as_a_study_trains_it(small_world):
     assert all(torch.equal(a, b) for a, b in zip(arm.parameters(), same.parameters(), strict=True))
 
 
-def test_every_training_of_the_arms_has_its_lifts(tmp_path, monkeypatch):
+@pytest.fixture
+def settings(monkeypatch):
+    """Those of two arms of one epoch, of whose simulation only the lifts are written."""
     settings = {"epochs": 1, "lr": 0.01}
     monkeypatch.setattr(simulation, "choose_arms", lambda: {"shared-bottom": settings, "crocodile": settings})
     monkeypatch.setattr(simulation, "measure", lambda *given: iter([("online.csv", given[-2])]))
+    return settings
+
+
+def test_every_training_of_the_arms_has_its_lifts(tmp_path, settings):
     world = dict(rows=5_000, users=200, items=100)
     simulation.simulate(tmp_path, world, count=2_000, seed=4, trainings=2, say=lambda text: None)
     true = pd.read_csv(tmp_path / "online.csv").query("domain == 'all' and metric == 'ctr' and measured != 'A/B test'")
@@ -295,10 +301,7 @@ def test_every_training_of_the_arms_has_its_lifts(tmp_path, monkeypatch):
     assert true.lift.iloc[1] == pytest.approx(shown[1].true_ctr.sum() / shown[0].true_ctr.sum() - 1, rel=1e-5)
 
 
-def test_a_simulation_that_was_interrupted_goes_on_with_the_arms_it_has_trained(tmp_path, monkeypatch):
-    settings = {"epochs": 1, "lr": 0.01}
-    monkeypatch.setattr(simulation, "choose_arms", lambda: {"shared-bottom": settings, "crocodile": settings})
-    monkeypatch.setattr(simulation, "measure", lambda *given: iter([("online.csv", given[-2])]))
+def test_a_simulation_that_was_interrupted_goes_on_with_the_arms_it_has_trained(tmp_path, settings, monkeypatch):
     options = dict(data=dict(rows=5_000, users=200, items=100), count=2_000, trainings=1, say=lambda text: None)
     simulation.simulate(tmp_path / "whole", **options)
 

@@ -3,6 +3,7 @@
 import inspect
 import json
 from dataclasses import FrozenInstanceError, asdict, fields, replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -216,14 +217,17 @@ def test_a_folder_of_another_start_or_a_damaged_one_is_refused(small_world, tmp_
     with pytest.raises(CrocoError, match="another weights_from_seed \\(0, now 7\\)"):
         fit(build("shared-bottom", small_world, seed=7), small_world, folder=tmp_path, **settings)
     model = build("shared-bottom", small_world)
-    whole = (tmp_path / "checkpoint.pt").read_bytes()
-    for other in ({"model": 1}, [1, 2], b"hello world"):
-        torch.save(other, tmp_path / "checkpoint.pt") if other != b"hello world" else (
-            tmp_path / "checkpoint.pt"
-        ).write_bytes(other)
+    path = tmp_path / "checkpoint.pt"
+    whole = path.read_bytes()
+    for write in (
+        partial(torch.save, {"model": 1}),
+        partial(torch.save, [1, 2]),
+        lambda p: p.write_text("hello world"),
+    ):
+        write(path)
         with pytest.raises(CrocoError, match="damaged, or no checkpoint of `fit`"):
             fit(model, small_world, folder=tmp_path, **settings)
-    (tmp_path / "checkpoint.pt").write_bytes(whole)
+    path.write_bytes(whole)
     for name, act in (
         ("checkpoint.pt", lambda: fit(model, small_world, folder=tmp_path, **settings)),
         ("best.safetensors", lambda: load_weights(model, tmp_path)),

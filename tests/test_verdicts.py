@@ -197,6 +197,15 @@ def test_many_checks_of_no_difference_are_seldom_a_contradiction():
     assert np.mean([s == "contradicted" for s in said]) < 0.04
 
 
+def prose_of(name):
+    """A page, or the markdown of a lesson, in one line."""
+    page = ROOT / name
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        text = "\n".join("".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "markdown")
+    return " ".join(text.split())
+
+
 def in_readme(gap):
     """A difference and its interval as the README writes them."""
     return f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
@@ -219,7 +228,7 @@ def test_the_readme_says_what_the_tables_say():
 
 
 def test_what_the_readme_says_of_the_real_days_follows_from_the_tables():
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = prose_of("README.md")
     table = verdicts.judge().query("data == 'kuairand-pure'")
     lead = table[table.number == 4].iloc[0]
     assert lead.what.startswith("auc of crocodile minus shared-bottom's") and lead.outcome == NOISY
@@ -238,7 +247,7 @@ def test_what_the_readme_says_of_the_real_days_follows_from_the_tables():
 
 def test_what_the_readme_says_of_the_made_world_follows_from_the_tables():
     text, T, without = (
-        " ".join((ROOT / "README.md").read_text().split()),
+        prose_of("README.md"),
         Tables("main", "world"),
         "crocodile without CovLoss",
     )
@@ -283,7 +292,7 @@ def test_what_the_readme_says_of_the_made_world_follows_from_the_tables():
 
 
 def test_what_the_readme_says_of_the_objective_follows_from_the_tables():
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = prose_of("README.md")
     T = Tables("objective", "kuairand-pure")
     plain, literal = ({"objective": name} for name in ("sample", "domain"))
 
@@ -296,7 +305,7 @@ def test_what_the_readme_says_of_the_objective_follows_from_the_tables():
 
 
 def test_what_the_readme_says_of_covloss_and_the_gates_follows_from_the_tables():
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = prose_of("README.md")
     T = Tables("gates", "kuairand-pure")
     none, some, much = ({"gate": "peg", "alpha": a} for a in (0.0, 0.1, 1.0))
     covariance, correlation = (
@@ -327,7 +336,7 @@ def test_what_the_readme_says_of_covloss_and_the_gates_follows_from_the_tables()
 
 
 def test_what_the_readme_says_of_the_regularisers_follows_from_the_tables():
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = prose_of("README.md")
     R, none = Tables("regularisers", "kuairand-pure"), Tables("main", "kuairand-pure").side("crocodile without CovLoss")
     final = R.runs[R.runs.stage == "final"].drop_duplicates("variant").set_index("variant")
     weight = json.loads(final.settings["regulariser: cov"])["alpha"]
@@ -341,7 +350,7 @@ def test_what_the_readme_says_of_the_regularisers_follows_from_the_tables():
 
 
 def test_what_the_readme_says_of_the_cost_follows_from_the_table():
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = prose_of("README.md")
     table = verdicts.read_cost(room.RESULTS)
     share = {rows: table[f"ms, {rows} rows"] / table["ms, experts"] for rows in ("all", "32")}
     default, widest = share["all"].groupby(table["shape"], sort=False).median()
@@ -354,7 +363,7 @@ def test_what_the_readme_says_of_the_cost_follows_from_the_table():
 
 def test_what_lesson_06_says_beside_its_cells_follows_from_the_tables():
     T, O = Tables("main", "kuairand-pure"), Tables("objective", "kuairand-pure")
-    text = " ".join((ROOT / "notebooks/06_benchmark.ipynb").read_text().split())
+    text = prose_of("notebooks/06_benchmark.ipynb")
     plain = {"objective": "sample"}
     at_defaults = O.gap(("shared-bottom", plain), ("crocodile", plain))
     assert "Shared-Bottom minus Crocodile is −.0004 [−.0016, +.0009]" in text
@@ -376,7 +385,7 @@ def test_what_lesson_06_says_beside_its_cells_follows_from_the_tables():
 
 def test_what_lesson_06_says_of_the_made_world_follows_from_the_tables():
     T, without = Tables("main", "world"), "crocodile without CovLoss"
-    text = " ".join((ROOT / "notebooks/06_benchmark.ipynb").read_text().split())
+    text = prose_of("notebooks/06_benchmark.ipynb")
 
     def said(gap):
         return f"{in_lesson(gap.value)} [{in_lesson(gap.low)}, {'+' * (gap.low < 0)}{in_lesson(gap.high)}]"
@@ -451,7 +460,7 @@ def test_what_lesson_06_says_of_the_made_world_follows_from_the_tables():
 
 
 def test_what_lesson_07_says_of_the_made_world_follows_from_the_tables():
-    text = " ".join((ROOT / "notebooks/07_ablations.ipynb").read_text().split())
+    text = prose_of("notebooks/07_ablations.ipynb")
     T, A, M, S = (Tables(name, "world") for name in ("main", "alpha", "sets", "sample"))
 
     def said(gap):
@@ -498,7 +507,7 @@ def test_what_lesson_07_says_of_the_made_world_follows_from_the_tables():
 
 def test_what_lesson_07_says_of_the_control_follows_from_the_tables():
     text, K = (
-        " ".join((ROOT / "notebooks/07_ablations.ipynb").read_text().split()),
+        prose_of("notebooks/07_ablations.ipynb"),
         Tables("control", "world:conflict=0"),
     )
     means = K.metric("auc").mean()
@@ -520,8 +529,8 @@ def test_what_lesson_07_says_of_the_control_follows_from_the_tables():
 
 
 def test_what_lessons_05_and_07_say_of_the_made_worlds_gates_follows_from_the_tables():
-    texts = {n: " ".join(next((ROOT / "notebooks").glob(f"{n}_*.ipynb")).read_text().split()) for n in ("05", "07")}
-    readme, G = " ".join((ROOT / "README.md").read_text().split()), Tables("gates", "world")
+    texts = {n[:2]: prose_of(f"notebooks/{n}.ipynb") for n in ("05_gates_and_domains", "07_ablations")}
+    readme, G = prose_of("README.md"), Tables("gates", "world")
     gates, alphas, small = ("peg", "peg-domain", "expert", "domain"), (0.01, 0.1, 1.0), ("tab 2", "tab 4", "tab 6")
 
     def gap(one, other, *where):
@@ -547,7 +556,7 @@ def test_what_lessons_05_and_07_say_of_the_made_worlds_gates_follows_from_the_ta
     assert [pair for pair, one in worth.items() if 12 * p_value(one) < 0.05] == [("peg-domain", 1.0)]
     helped = [gap(("domain", 0.1), ("domain", 0.0), *where) for where in ((), ("tab 6", "fresh"))]
     for words, one in zip(("by {} [{}, {}] over the test rows", "by {} [{}, {}] in tab 6"), helped, strict=True):
-        assert words.format(*map(in_lesson, one[:3])) in texts["07"].replace('\\n", "', " ")
+        assert words.format(*map(in_lesson, one[:3])) in texts["07"]
     assert helped[1].low > 0 and 60 * p_value(helped[1]) > 0.05
     assert f"the interval reaches to {in_lesson(worth['peg', 0.1].high)}" in texts["07"]
     means = G.metric("correlation", split="valid", by="variant").mean()

@@ -107,6 +107,12 @@ def text_batches(path: Path, progress: bool) -> Iterator[pl.DataFrame]:
         bar.close()
 
 
+def called(role: str, columns: Iterable[str]) -> list[str]:
+    """The columns whose names say that they play this role, whatever they hold, the surest first."""
+    names = [n for pattern in ROLES[role].split() for n in columns if re.search(pattern, n.lower())]
+    return list(dict.fromkeys(names))
+
+
 def guess(columns: dict[str, Column], rows: int, given: dict[str, str]) -> dict[str, str]:
     """Which column is the label, the domain, the user, the item and the time, by kind and name; `given` ones stand."""
     found = {role: known("column", name, columns) for role, name in given.items()}
@@ -119,19 +125,14 @@ def guess(columns: dict[str, Column], rows: int, given: dict[str, str]) -> dict[
             return count is not None and 2 <= count <= 50
         return c.gaps < rows and (role == "time" or count is None or count > 2)
 
-    for role, pattern in ROLES.items():
+    for role in ROLES:
         free = [n for n, c in columns.items() if n not in found.values() and suits(role, c)]
-        named = [n for p in pattern.split() for n in free if re.search(p, n.lower())]
+        named = called(role, free)
         # A flag of 0 and 1 is not the label where another column bears its name: that one holds yes and no, say.
-        only = role == "label" and len(free) == 1 and not called_a_label(columns)
+        only = role == "label" and len(free) == 1 and not called(role, columns)
         if role not in found and (named or only):
             found[role] = (named or free)[0]
     return found
-
-
-def called_a_label(columns: Iterable[str]) -> list[str]:
-    """The columns whose names say that they are the label, whatever they hold."""
-    return [name for name in columns if any(re.search(p, name.lower()) for p in ROLES["label"].split())]
 
 
 def thinned(frames: Iterator[pl.DataFrame], columns: dict[str, Column], hashes: list) -> tuple[int, pl.DataFrame]:
@@ -180,7 +181,7 @@ def first_look(path: str | Path, progress: bool = False, **given: str) -> dict:
             for name, c in columns.items()
         },
         roles=roles,
-        named_label=[] if "label" in roles else called_a_label(columns),
+        named_label=[] if "label" in roles else called("label", columns),
     )
     if parts_of(path)[1]:
         about["encoding"], about["separator"], _ = dialect(parts_of(path)[0][0])
