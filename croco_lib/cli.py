@@ -12,7 +12,7 @@ import typer
 
 from .console import VERSIONS, made_with, parse_pairs
 from .datasets import commands as datasets
-from .errors import CrocoError, DataError, known
+from .errors import CrocoError, known
 from .lessons import commands as lessons
 from .look import commands as look
 from .online import commands as online
@@ -40,29 +40,6 @@ def _version(
         raise typer.Exit
 
 
-def _load(data: str, label, domain, user, item, fields, option):
-    """A data set by name, or a CSV or Parquet file with its columns named."""
-    from .data.frame import from_frame
-    from .data.tables import is_table
-    from .datasets.registry import DATASETS, load
-
-    options = parse_pairs(option, "--option")
-    columns = dict(label=label, domain=domain, user=user, item=item)
-    if data in DATASETS and (idle := [f"--{k}" for k, v in {**columns, "fields": fields}.items() if v is not None]):
-        raise CrocoError(f"{', '.join(idle)}: for a file only; the data set {data} has columns of its own.")
-    if data in DATASETS or not (is_table(data) or Path(data).exists()):
-        return load(data, **options)
-    if absent := [f"--{name}" for name, column in columns.items() if column is None]:
-        raise DataError(
-            f"{data} is a table of your own, so {', '.join(absent)} must name its columns "
-            f"(a data set by name is one of: {', '.join(DATASETS)})."
-        )
-    for name in options:
-        known("option of a file", name, ("domains", "split", "time", "min_count", "missing", "seed", "separator"))
-    listed = [f.strip() for f in fields.split(",") if f.strip()] if fields else []
-    return from_frame(data, **columns, fields=listed, name=Path(data).stem, **options)
-
-
 @app.command()
 def fit(
     model: Annotated[str, typer.Argument(help="A model's name, e.g. crocodile or ple; a wrong one lists all.")],
@@ -84,32 +61,32 @@ def fit(
     lazy: Annotated[bool | None, typer.Option(help="Lazy Adam for the tables (default: for many ids).")] = None,
     shard: Annotated[bool, typer.Option("--shard", help="Spread the tables over the processes, by TorchRec.")] = False,
     folder: Annotated[Path | None, typer.Option(help="Keep checkpoints here; an interrupted run goes on.")] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads; the same number gives the same figures.")] = 2,
-    label: Annotated[str | None, typer.Option(help="For a file: the column of 0 or 1.")] = None,
-    domain: Annotated[str | None, typer.Option(help="For a file: the column of domains.")] = None,
-    user: Annotated[str | None, typer.Option(help="For a file: the column of users.")] = None,
-    item: Annotated[str | None, typer.Option(help="For a file: the column of items.")] = None,
-    fields: Annotated[str | None, typer.Option(help="For a file: further columns, comma-separated.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; the same number gives the same figures.")] = 2,
+    label: datasets.LabelColumn = None,
+    domain: datasets.DomainColumn = None,
+    user: datasets.UserColumn = None,
+    item: datasets.ItemColumn = None,
+    fields: datasets.FurtherColumns = None,
     set_: Annotated[list[str], typer.Option("--set", help="KEY=VALUE for the model, e.g. dim=8.")] = [],  # noqa: B006
-    option: Annotated[list[str], typer.Option(help="KEY=VALUE for the data, e.g. conflict=0, split=time.")] = [],  # noqa: B006
+    option: datasets.DataOptions = [],  # noqa: B006
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Train one model and print its test metrics, a line a domain."""
     import torch
     from accelerate import PartialState
 
+    from .datasets.registry import load
     from .evaluation import evaluate
     from .models import options_of
     from .online.serving import save_schema
 
-    if threads < 1:
-        raise CrocoError(f"--threads must be 1 or more, not {threads}.")
     torch.set_num_threads(threads)
     named = [f"{k}={v}" for k, v in (("alpha", alpha), ("sets", sets)) if v is not None]
     chosen, allowed = parse_pairs([*named, *set_], "--set"), options_of(model)
     for key in chosen:  # a wrong model or option is named before the data is read
         known(f"option of {model}", key, allowed)
-    read = partial(_load, data, label, domain, user, item, fields, option)
+    columns = dict(label=label, domain=domain, user=user, item=item, fields=fields)
+    read = partial(load, data, **datasets.options_given(data, columns, option))
     options = TrainOptions(epochs, batch_size, lr, weight_decay, objective, patience, eval_every, lazy, seed)
     loaded, run = _train(shard, read, model, chosen, options, folder, not json_ and sys.stderr.isatty())
     table = evaluate(run.model, loaded.test)

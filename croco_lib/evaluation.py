@@ -51,6 +51,8 @@ def predict(model: nn.Module, split: Split) -> np.ndarray:
 
 def evaluate(model: nn.Module, split: Split) -> pd.DataFrame:
     """AUC, gAUC and log loss, overall and per domain: a tidy frame with domain, metric, value, rows, note."""
+    if not isinstance(split, Split):
+        raise CrocoError(f"evaluate takes rows, such as data.test, not {type(split).__name__}.")
     return metrics.evaluate_scores(split.label, predict(model, split), split.domain, split.user, split.domains)
 
 

@@ -126,7 +126,6 @@ def test_fit_reads_a_file(croco, clicks, tmp_path, kind):
         (["fit", "mmoe", "--option", "rows"], "--option takes KEY=VALUE, not 'rows'"),
         (["fit", "mmoe", "--option", "rows=many"], "an option has the wrong type"),
         (["fit", "mmoe", "--option", "seed=-1"], "seed must lie between"),
-        (["fit", "mmoe", "--threads", "0"], "--threads must be 1 or more"),
         (["fit", "mmoe", "--data", "a.csv", "--domain", "d", "--user", "u"], "--label, --item must name its columns"),
         (["fit", "mmoe", "--data", "no-such.csv", *COLUMNS], "no-such.csv: there is no such file"),
         (["fit", "mmoe", "--data", "no-such.csv", *COLUMNS, "--option", "splt=time"], "Did you mean 'split'"),
@@ -147,6 +146,28 @@ def test_the_package_runs_as_a_module():
     assert run.returncode == 1
     assert run.stderr.startswith("croco: Unknown model")
     assert run.stderr.count("\n") == 1
+
+
+def test_a_benchmark_reads_a_file_as_fit_does(croco, clicks, tmp_path):
+    path = tmp_path / "my clicks, 1.csv"  # what stands in a path must not matter
+    clicks.to_csv(path, index=False)
+    words = ["benchmark", "--folder", tmp_path / "b", "--workers", 1, "--data", path, "--seeds", 2]
+    words += ["--models", "shared-bottom,ple", "--grid", "epochs=1"]
+    code, out, err = croco(*words, *COLUMNS)
+    assert code == 0 and f"test auc on {path}, each against the best" in out, err
+    (file,) = (tmp_path / "b").glob("own.my-clicks--1.csv.*.runs.csv")
+    runs, columns = pd.read_csv(file), dict(label="click", domain="place", user="who", item="what", fields=["kind"])
+    assert set(runs.fingerprint) == {croco_lib.from_frame(path, **columns).fingerprint} and len(runs) == 4
+    for wrong, message in (
+        (["--label", "click"], "table of your own, so --domain, --user, --item must name"),
+        ([*COLUMNS, "--option", "min_cout=2"], "Did you mean 'min_count'"),
+        ([*COLUMNS, "--domain", "plase"], "Did you mean 'place'"),
+    ):
+        code, _, err = croco(*words, *wrong)
+        assert code == 1 and message in err and "Traceback" not in err, err
+    clicks.iloc[:-1].to_csv(path, index=False)
+    code, _, err = croco(*words, *COLUMNS)
+    assert code == 1 and "has changed since it was read for the runs in" in err, err
 
 
 def test_a_table_too_small_is_one_line(croco, clicks, tmp_path):

@@ -183,6 +183,16 @@ def test_gaps_and_spellings_are_told_and_the_command_lets_gaps_pass(tmp_path):
     assert "missing=unknown" not in looked(tmp_path)["next"] and "capitals" not in "".join(looked(tmp_path)["warnings"])
 
 
+def test_a_user_that_stands_for_all_who_are_not_known_is_told(tmp_path):
+    rng = np.random.default_rng(0)
+    users = rng.integers(0, 2000, 6000)
+    said = "\n".join(looked(tmp_path, member=np.where(rng.random(6000) < 0.12, 0, users))["warnings"])
+    assert "member: 12% of the rows are of '0'; does it stand for all who are not known?" in said
+    assert not looked(tmp_path, member=users)["giant"]
+    assert not looked(tmp_path)["giant"]  # sixty users: each has many rows
+    assert not looked(tmp_path, member=np.where(rng.random(6000) < 0.3, 0, users % 30))["giant"]  # a busy one of few
+
+
 def test_the_command_and_the_line_to_go_on_with(file, monkeypatch, capsys):
     def croco(*words):
         monkeypatch.setattr("sys.argv", ["croco", *map(str, words)])

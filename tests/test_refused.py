@@ -75,6 +75,7 @@ PROVOKED = {
     "a separator is one character": lambda folder: file(HEAD)(folder, lambda p: read_table(p, separator="##")),
     "Remove what stands above the line that names the columns": file("Export of May\n" + HEAD + LINE),
     "there is no such file": lambda folder: from_frame(folder / "b.csv", **ROLES),
+    "this is a folder, and holds no Parquet files": lambda folder: from_frame(folder, **ROLES),
     "not text in": file((HEAD + LINE).encode("utf-16") + b"1"),
     "Mend or remove this line": file(HEAD + LINE + "1,2\n"),
     "two columns have the same name": file("click,place,who,who\n" + LINE),

@@ -564,7 +564,10 @@ def test_a_benchmark_of_ones_own_prints_its_tables(tmp_path):
         (["--grid", "alpha"], "KEY=V1;V2"),
         (["--folder", str(room.RESULTS)], "committed studies"),
         (["--data", "world:search_share=0.1"], "no option of a data set"),
-        (["--search", "3000"], "holds 2,160 settings"),
+        (["--search", "3000", "--name", "other"], "holds 2,160 settings"),
+        (["--models", "ple,mmoe", "--grid", "sets=2"], "Unknown knob of ple, mmoe 'sets'"),
+        (["--models", "mmoe"], r"own\..*runs\.csv holds 4 runs that are not asked for now.*another --name"),
+        ([*given, "--seeds", "3", "--label", "click"], "--label: for a file only"),
     ):
         with pytest.raises(CrocoError, match=message):
             CliRunner().invoke(cli.app, words + wrong, catch_exceptions=False)

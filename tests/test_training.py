@@ -348,6 +348,10 @@ def test_what_cannot_be_measured_saved_or_chosen_says_why(small_world, tmp_path)
         (lambda: oracle(replace(small_world.test, truth=None)), "true click probability of these rows is not known"),
         (lambda: serving.save_schema(shaped(1_000), tmp_path), "are not known, so no raw row could be scored"),
         (lambda: fit(build("mmoe", small_world), replace(small_world, valid=one_class), **FAST), "AUC is not defined"),
+        (
+            lambda: evaluate(build("mmoe", small_world), small_world),
+            "takes rows, such as data.test, not MultiDomainData",
+        ),
     ):
         with pytest.raises(CrocoError, match=words):
             act()

@@ -98,7 +98,8 @@ def parts_of(path: Path) -> tuple[list[Path], bool]:
     if path.is_dir() and (parts := sorted(path.glob("*.parquet"))):
         return parts, False
     if not path.is_file():
-        raise DataError(f"{path}: {'this is a folder, not a file' if path.is_dir() else 'there is no such file'}.")
+        folder = "this is a folder, and holds no Parquet files. Join its CSV files in one"
+        raise DataError(f"{path}: {folder if path.is_dir() else 'there is no such file'}.")
     return [path], not path.name.lower().endswith(".parquet")
 
 

@@ -6,7 +6,22 @@ from typing import Annotated
 import typer
 
 from ..console import parse_pairs
-from ..errors import CrocoError
+from ..errors import CrocoError, DataError
+
+# How a command that reads any data set is told which: its options, and the columns of a table of one's own.
+LabelColumn = Annotated[str | None, typer.Option("--label", help="Of a file: the column of 0 or 1.")]
+DomainColumn = Annotated[str | None, typer.Option("--domain", help="Of a file: the column of domains.")]
+UserColumn = Annotated[str | None, typer.Option("--user", help="Of a file: the column of users.")]
+ItemColumn = Annotated[str | None, typer.Option("--item", help="Of a file: the column of items.")]
+FurtherColumns = Annotated[str | None, typer.Option("--fields", help="Of a file: further columns, comma-separated.")]
+DataOptions = Annotated[
+    list[str],
+    typer.Option(
+        "--option",
+        help="KEY=VALUE for the data, e.g. conflict=0 for the world; a file has split, time, min_count, missing, "
+        "domains, seed, separator.",
+    ),
+]
 
 app = typer.Typer(help="Which data is here, what is missing; fetch it, prepare it.", invoke_without_command=True)
 
@@ -30,6 +45,28 @@ def here(context: typer.Context) -> None:
             typer.echo(f"{name}: missing. {how_to_get(name)}")
         for folder in finished(name) if name in PREPARE else ():
             typer.echo(f"    prepared, in {folder}")
+
+
+def options_given(data: str, columns: dict[str, str | None], pairs: list[str]) -> dict:
+    """What `load` takes beside the name or path `data`: `columns` are those of a file, `pairs` KEY=VALUE.
+
+    Raises CrocoError for columns of a data set by name, DataError for a file without those that it needs.
+    """
+    from .registry import DATASETS, is_own
+
+    named = {key: column for key, column in columns.items() if column is not None}
+    if not is_own(data):
+        if named and data.partition(":")[0] in DATASETS:
+            flags = ", ".join(f"--{key}" for key in named)
+            raise CrocoError(f"{flags}: for a file only; the data set {data} has columns of its own.")
+        return parse_pairs(pairs, "--option")
+    if absent := [f"--{key}" for key in columns if key not in named and key != "fields"]:
+        raise DataError(
+            f"{data} is a table of your own, so {', '.join(absent)} must name its columns "
+            f"(a data set by name is one of: {', '.join(DATASETS)})."
+        )
+    fields = [field.strip() for field in named.pop("fields", "").split(",") if field.strip()]
+    return {**named, "fields": fields, **parse_pairs(pairs, "--option")}
 
 
 @app.command("get")

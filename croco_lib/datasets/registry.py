@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from ..data.frame import from_frame
+from ..data.tables import is_table, parts_of
 from ..errors import CrocoError, DataError, known
 from ..schema import MultiDomainData
 from . import aliccp, kuairand, made, movielens
@@ -41,17 +43,26 @@ __all__ = [
     "download",
     "find",
     "how_to_get",
+    "is_own",
     "load",
     "prepare",
     "present",
 ]
 
 
-def load(name: str, /, **options) -> MultiDomainData:
-    """The data set of this name. Options: see the functions in `DATASETS`, e.g. `kuairand.load`.
+def is_own(name: str) -> bool:
+    """Whether this is the path of a table of one's own, and no data set's name."""
+    return name not in DATASETS and (is_table(name) or Path(name).exists())
 
-    Raises CrocoError for an unknown name or option, DataError where files are missing or malformed.
+
+def load(name: str, /, **options) -> MultiDomainData:
+    """The data set of this name, or the CSV or Parquet file at this path.
+
+    Options: see the functions in `DATASETS`, e.g. `kuairand.load`; those of a file are `from_frame`'s. Raises
+    CrocoError for an unknown name or option, DataError where files are missing or malformed.
     """
+    if is_own(name):
+        return _call(partial(from_frame, name), name, {"name": Path(name).stem, **options})
     return _call(DATASETS[known("data set", name, DATASETS)], name, options)
 
 
@@ -67,7 +78,10 @@ def find(name: str) -> Path | None:
 
 
 def present(name: str) -> None:
-    """Raise CrocoError for an unknown data set, DataError for one that is neither here nor prepared."""
+    """Raise CrocoError for an unknown data set, DataError for one, or a file, that is neither here nor prepared."""
+    if is_own(name):
+        parts_of(Path(name))
+        return
     known("data set", name, DATASETS)
     if name in RAW and find(name) is None and not (name in PREPARE and finished(name)):
         raise DataError(how_to_get(name))

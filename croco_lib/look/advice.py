@@ -41,6 +41,11 @@ def warnings_of(about: dict) -> Iterator[str]:
         yield f"domains too small to measure well: {', '.join(small[:10])}{' …' if len(small) > 10 else ''}."
     if (users := about.get("users_with_both_labels", MIN_USERS)) < MIN_USERS:
         yield f"only {users} users have both labels, in {about['rows_sampled']} rows: gAUC says little here."
+    for value, share in about["giant"].items():
+        yield (
+            f"{about['roles']['user']}: {share:.0%} of the rows are of {value!r}; does it stand for all who are not "
+            "known? A model and gAUC take it for one person. Leave those rows out, or give each visit an id."
+        )
     domains = about.get("domains", {})
     if len({domain.strip().casefold() for domain in domains}) < len(domains):
         yield "domains that differ only in capitals or blanks are domains of their own. Write them alike first."

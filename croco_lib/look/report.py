@@ -17,7 +17,7 @@ from ..data.ids import SPOILED
 from ..data.tables import BLOCK, dialect, need, open_bytes, parts_of
 from ..errors import DataError, known
 from .advice import next_command, warnings_of
-from .suspects import above_zero, alone, near_twins
+from .suspects import above_zero, alone, giant, near_twins
 
 SAMPLE = 200_000  # rows on which leaks and users are looked at
 COUNTED = 200  # different values up to which each is counted
@@ -153,9 +153,9 @@ def first_look(path: str | Path, progress: bool = False, **given: str) -> dict:
     """What a CSV or Parquet file holds, read once in bounded memory (8 bytes a row, and the different ids).
 
     `given` names the columns of roles (label, domain, user, item, time) that the guess would miss. Returns one plain
-    dict: file, rows, repeated rows, columns (kind, gaps, distinct, …), roles, near twins, what each column tells alone
-    and where it is above 0, domains, users, warnings, and the `croco fit` line to go on with. Raises DataError for a
-    file that cannot be read.
+    dict: file, rows, repeated rows, columns (kind, gaps, distinct, …), roles, near twins, a giant user, what each
+    column tells alone and where it is above 0, domains, users, warnings, and the `croco fit` line to go on with. Raises
+    DataError for a file that cannot be read.
     """
     path = Path(path)
     columns: dict[str, Column] = {}
@@ -186,6 +186,7 @@ def first_look(path: str | Path, progress: bool = False, **given: str) -> dict:
     if parts_of(path)[1]:
         about["encoding"], about["separator"], _ = dialect(parts_of(path)[0][0])
     about["near_twins"] = near_twins(sample, roles)
+    about["giant"] = giant(sample[roles["user"]]) if "user" in roles else {}
     binary = "label" in roles and columns[roles["label"]].kind(rows) == "0 or 1"
     about |= _with_label(sample, columns, roles, rows) if binary else {}
     about["warnings"] = list(warnings_of(about))

@@ -6,6 +6,7 @@ import polars as pl
 from ..metrics import grouped_auc
 
 CLASSES = 100  # quantiles into which a column of many numbers is cut before it is judged alone
+PART, GIANT = 0.01, 50  # a user of this part of all rows, and of so many times an equal share, is suspected to be none
 SURE_ROWS = 30  # rows above 0 from which their click rate says something
 
 
@@ -49,6 +50,16 @@ def above_zero(values: pl.Series, label: np.ndarray) -> float:
     if numbers.null_count() > values.null_count() or there.sum() < SURE_ROWS:
         return 0.0
     return float(label[there].mean())
+
+
+def giant(users: pl.Series) -> dict[str, float]:
+    """The user of most rows and its share of them, where that is GIANT times an equal share and a PART of all rows."""
+    table = users.drop_nulls().value_counts(sort=True, name="n")
+    if table.is_empty():
+        return {}
+    value, n = table.row(0)
+    share = n / len(users)
+    return {value: round(share, 4)} if share >= max(PART, GIANT / len(table)) else {}
 
 
 def near_twins(sample: pl.DataFrame, roles: dict[str, str]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..console import made_with, split_pairs
+from ..datasets import commands as datasets
 from ..errors import ROOT, CrocoError, known, parse_value, write_whole
 
 
@@ -53,7 +54,7 @@ def _say_what_failed(name: str, data: str, folder: Path) -> None:
 
 
 def benchmark(
-    data: Annotated[str, typer.Option(help="NAME or NAME:key=value,key=value")],
+    data: Annotated[str, typer.Option(help="A data set's name, NAME:key=value,key=value, or a CSV or Parquet file")],
     models: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
     seeds: Annotated[int, typer.Option(min=2, help="Runs of each, seeds 0, 1, …")] = 6,
     search: Annotated[int, typer.Option(min=0, help="Settings tried for each model; 0: its defaults.")] = 0,
@@ -61,24 +62,37 @@ def benchmark(
     name: Annotated[str, typer.Option(help="What to call the tables.")] = "own",
     folder: Annotated[Path, typer.Option(help="For runs and tables; it goes on there.")] = Path("runs/benchmark"),
     workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
+    label: datasets.LabelColumn = None,
+    domain: datasets.DomainColumn = None,
+    user: datasets.UserColumn = None,
+    item: datasets.ItemColumn = None,
+    fields: datasets.FurtherColumns = None,
+    option: datasets.DataOptions = [],  # noqa: B006
 ) -> None:
     """Compare models, or one model's settings, on a data set: runs, seeds and intervals as for the claims."""
     from ..models import MODELS
+    from .own import check_knobs, check_table, refuse_to_lose
+    from .spec import spec_of
     from .studies import RESULTS, find_data, run_study
     from .tables import Tables
 
     if folder.resolve() == RESULTS:
         raise CrocoError(f"{folder} holds the committed studies; give your own tables another --folder.")
-    find_data(data)
+    columns = dict(label=label, domain=domain, user=user, item=item, fields=fields)
+    spec = spec_of(data, datasets.options_given(data, columns, option))
+    find_data(spec)
     pairs = split_pairs(grid, "--grid", "KEY=V1;V2")
     values = {key: [_fixed(parse_value(v)) for v in text.split(";")] for key, text in pairs}
     listed = list(MODELS) if models == "all" else [known("model", m, MODELS) for m in models.split(",")]
+    check_knobs(listed, values)
     own = dict(models=listed, seeds=seeds, grid=values, **({"search": search} if search else {}))
+    check_table(spec, folder / "runs")
+    refuse_to_lose(name, spec, folder, own)
     folder.mkdir(parents=True, exist_ok=True)
-    run_study(name, own, data, folder, workers)
-    _say_what_failed(name, data, folder)
+    run_study(name, own, spec, folder, workers)
+    _say_what_failed(name, spec, folder)
     for metric in ("auc", "gauc"):
-        table = Tables(name, data, folder, own=True).against_best(metric)
+        table = Tables(name, spec, folder, own=True).against_best(metric)
         if not table.empty:  # else not measured
             typer.echo(f"\ntest {metric} on {data}, each against the best; 95 % intervals over seeds and test users")
             typer.echo(table.to_string(index=False, float_format="{:.4f}".format))

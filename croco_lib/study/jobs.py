@@ -15,10 +15,11 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..console import VERSIONS
-from ..errors import CrocoError, parse_value, write_text, write_whole
+from ..errors import CrocoError, write_text, write_whole
 from ..options import TrainOptions
 from ..schema import SPLITS, MultiDomainData, Split
 from .space import registered
+from .spec import parse_data
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,17 +30,6 @@ FIT = ("lr", "weight_decay", "batch_size", "epochs", "patience", "objective")
 DEFAULTS = TrainOptions(batch_size=2048, patience=6)  # of every model, where a search has chosen nothing else
 LOOKS = 4  # validations an epoch, whatever the batch size: the best step comes early, and patience is 1.5 epochs
 FRESH_ROWS = 20_000  # new rows a domain of the made world, so that its smallest is measured as well as its largest
-
-
-def parse_data(spec: str) -> tuple[str, dict]:
-    """ "world:conflict=0,tail=2" → ("world", {"conflict": 0, "tail": 2})."""
-    name, _, options = spec.partition(":")
-    pairs = [pair.partition("=") for pair in options.split(",") if pair]
-    if bad := [key for key, sign, _ in pairs if not sign]:
-        raise CrocoError(f"data is NAME or NAME:key=value,key=value; {bad[0]!r} has no value.")
-    if len({key for key, *_ in pairs}) < len(pairs):
-        raise CrocoError(f"{spec} gives an option twice.")
-    return name, {key: parse_value(text) for key, _, text in pairs}
 
 
 def make_job(data: str, model: str, seed: int, settings: dict, final: bool, inside: bool = False) -> dict:

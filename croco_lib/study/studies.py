@@ -4,6 +4,7 @@
 its last run is done.
 """
 
+import hashlib
 import json
 import tomllib
 from functools import partial
@@ -14,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from ..errors import ROOT, CrocoError, in_checkout, known, write_whole
-from .jobs import dim_of, key_of, make_job, parse_data, read, run_jobs
+from .jobs import dim_of, key_of, make_job, read, run_jobs
 from .resampling import resampled_users
 from .space import label_of, trials
+from .spec import parse_data
 
 RESULTS = ROOT / "data" / "verdicts"
 TUNING_SEEDS = (1_000, 1_001, 1_002)  # of the trials; the final seeds count from 0
@@ -51,7 +53,13 @@ def studies(path: Path = RESULTS / "studies.toml") -> dict[str, dict]:
 
 
 def file_of(study: str, data: str, kind: str, folder: Path = RESULTS) -> Path:
-    """main.kuairand-pure.runs.csv; what a file name cannot hold of the data's options becomes a dash."""
+    """main.kuairand-pure.runs.csv; what a file name cannot hold of the data's options becomes a dash.
+
+    A table of one's own is named by its file and a hash of its path and options.
+    """
+    path, is_own, _ = data.partition(":{")
+    if is_own:
+        data = f"{Path(path).name}.{hashlib.sha256(data.encode()).hexdigest()[:8]}"
     return folder / f"{study}.{''.join(c if c.isalnum() or c in '-._' else '-' for c in data)}.{kind}.csv"
 
 

@@ -1,0 +1,27 @@
+"""A data set and its options as one text, which names them in jobs and tables."""
+
+import json
+
+from ..errors import CrocoError, parse_value
+
+
+def spec_of(name: str, options: dict) -> str:
+    """What `parse_data` takes apart again: the name of a data set, or the path of a file, with its options."""
+    return f"{name}:{json.dumps(options, sort_keys=True, ensure_ascii=False)}" if options else name
+
+
+def parse_data(spec: str) -> tuple[str, dict]:
+    """ "world:conflict=0,tail=2" → ("world", {"conflict": 0, "tail": 2}); the options may also be one JSON object.
+
+    Raises CrocoError for an option without a value or given twice.
+    """
+    name, is_json, rest = spec.partition(":{")
+    if is_json:
+        return name, json.loads("{" + rest)
+    name, _, options = spec.partition(":")
+    pairs = [pair.partition("=") for pair in options.split(",") if pair]
+    if bad := [key for key, sign, _ in pairs if not sign]:
+        raise CrocoError(f"data is NAME or NAME:key=value,key=value; {bad[0]!r} has no value.")
+    if len({key for key, *_ in pairs}) < len(pairs):
+        raise CrocoError(f"{spec} gives an option twice.")
+    return name, {key: parse_value(text) for key, _, text in pairs}
