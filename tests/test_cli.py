@@ -204,7 +204,7 @@ def test_export_and_score_a_run(croco, tmp_path):
     )
     assert code == 0, err
     code, out, err = croco("export", tmp_path / "run", "-o", tmp_path / "model")
-    assert code == 0 and "model.onnx" in out, err
+    assert code == 0 and "model.onnx" in out and err == "", err
     pd.DataFrame({"user": [1, 99_999], "item": [5, 6], "domain": ["tab 1", "tab 6"]}).to_csv(tmp_path / "t.csv")
     code, out, err = croco("score", tmp_path / "model", tmp_path / "t.csv", "-o", tmp_path / "s.csv")
     assert code == 0 and "# user: 1 unknown, 0 missing\n# group: 0 unknown, 2 missing" in out, err

@@ -5,7 +5,9 @@ vocabulary.parquet; `score` reads raw values and looks them up as training did.
 """
 
 import json
+import logging
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +87,8 @@ def load_schema(folder: str | Path) -> Schema:
     folder = Path(folder)
     if not (folder / "schema.json").is_file() or not (folder / "vocabulary.parquet").is_file():
         raise CrocoError(
-            f"{folder} holds no schema.json and vocabulary.parquet. `croco fit … --folder {folder}` leaves them there."
+            f"{folder} holds no schema.json and vocabulary.parquet. `croco fit … --folder {folder}` leaves "
+            "them there; after `fit` in Python, croco_lib.online.serving.save_schema(data, folder) does."
         )
     about = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
     if about["many"]:
@@ -115,7 +118,9 @@ def export(model, schema: MultiDomainData | Schema, folder: str | Path) -> Path:
     save_schema(schema, folder)
     example = (torch.zeros(3, len(schema.fields), dtype=torch.int32), torch.zeros(3, dtype=torch.int64))
     rows = torch.export.Dim("rows", min=1)
-    with torch.no_grad():
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision, which nothing here needs
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, of how torch itself is written
         program = torch.export.export(
             Probability().eval().cpu(),
             example,

@@ -109,6 +109,9 @@ def claims(
     json_: Annotated[bool, typer.Option("--json", help="Every check as one JSON list.")] = False,
 ) -> None:
     """Judge the paper's claims by the committed tables: reproduced, contradicted, too noisy to say, or not testable."""
+    from rich.console import Console
+    from rich.table import Table
+
     from .rules import CLAIMS
     from .tables import Tables
     from .verdicts import judge, runs_of, scorecard
@@ -119,7 +122,11 @@ def claims(
     if json_:
         typer.echo(table.to_json(orient="records", force_ascii=False))
         return
-    typer.echo(scorecard(table).to_string(index=False, max_colwidth=60))
+    card = scorecard(table)
+    shown = Table(*card.columns)
+    for row in card.itertuples(index=False):
+        shown.add_row(*map(str, row))
+    Console().print(shown)
     for claim in CLAIMS if full else ():
         typer.echo(f"\n{claim.number}. {claim.text}\n   the paper: {claim.reported}\n   our rule: {claim.rule}")
         for c in table[(table.number == claim.number) & (table.what != "")].itertuples():

@@ -58,7 +58,8 @@ def runs_of(study: str, data: str, folder: Path) -> bool:
 
 
 def scorecard(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a claim, a column a data set: the verdict in words."""
+    """A row a claim, a column a data set: the verdict in words. One that is of no data set stands in every column."""
     card = table.drop_duplicates(["number", "data"]).pivot(index=["number", "claim"], columns="data", values="verdict")
-    order = [d for d in table.data.unique() if d in card]
-    return card[order].fillna("").reset_index().rename(columns={"": "elsewhere"})
+    of_none = card["cost"].fillna(card[""])
+    data_sets = [data for data in table.data.unique() if data not in ("cost", "")]
+    return card[data_sets].apply(lambda said: said.fillna(of_none)).reset_index()
