@@ -56,6 +56,15 @@ def test_the_command_line_answers_without_torch_or_pandas():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_data_loads_and_models_train_without_what_one_measure_needs():
+    script = (
+        "import sys, croco_lib; from croco_lib import build, fit, load, evaluate\n"
+        "slow = {'sklearn', 'scipy.optimize', 'scipy.stats', 'matplotlib'} & set(sys.modules)\n"
+        "assert not slow, f'{slow}: half of the time in which a lesson, or `croco data prepare`, starts'"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_the_library_needs_no_extra():
     """What only lessons or serving need is imported by them alone."""
     extra = {

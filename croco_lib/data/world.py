@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq
 from scipy.special import expit
 
 from ..errors import CrocoError
@@ -149,6 +148,8 @@ def draw_world(
     strength: float,
 ) -> World:
     """The truth behind a world: its facets, the domains' weights, who comes and what is shown, and the biases."""
+    from scipy.optimize import brentq  # here, for reading a log needs none of it
+
     S = len(TABS)
     U, V, group, author, category = draw_facets(rng, users, items, facets)
     angle = conflict * np.pi / 2

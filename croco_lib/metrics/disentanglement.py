@@ -2,9 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import linear_sum_assignment
-from sklearn.linear_model import LinearRegression
-from sklearn.model_selection import cross_val_score
 
 from ..errors import CrocoError
 
@@ -120,6 +117,10 @@ def recovery(sets: np.ndarray, facets: np.ndarray) -> tuple[pd.DataFrame, float]
     cross-validated, not below 0; matched: whether the best one-to-one matching pairs the two) and a score: the mean r2
     of the matched pairs minus the mean of the rest.
     """
+    from scipy.optimize import linear_sum_assignment  # here, for all else in this package loads in half the time
+    from sklearn.linear_model import LinearRegression
+    from sklearn.model_selection import cross_val_score
+
     r2 = np.array(
         [
             [max(0.0, cross_val_score(LinearRegression(), E, facet, cv=5, scoring="r2").mean()) for facet in facets]
