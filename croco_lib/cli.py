@@ -117,8 +117,8 @@ def _train(shard: bool, read, model: str, chosen: dict, options: TrainOptions, f
 
 def _print_run(run, table, data) -> None:
     """How the data was made and the run ended, then the metrics, a line a domain, and why one is missing."""
-    for key, value in data.notes.items():
-        typer.echo(f"# {key}: {value}")
+    for line in datasets.lines_of(data.notes):
+        typer.echo(f"# {line}")
     typer.echo(
         f"# {run.settings['model']}, seed {run.settings['seed']}: {run.stopped}, best at step {run.best_step}, "
         f"{run.seconds:.1f} s, {run.rows_per_second:,.0f} training rows a second"

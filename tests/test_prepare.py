@@ -679,7 +679,7 @@ def test_croco_data_prepare_tells_what_it_did(raw, monkeypatch, capsys):
             cli.main()
         assert not end.value.code
     out = capsys.readouterr().out
-    assert "# rows dropped: {'click 0 and conversion 1': " in out
+    assert "# rows dropped: click 0 and conversion 1 " in out
     (folder,) = store.finished("ali-ccp")
     manifest = json.loads((folder / "manifest.json").read_text())
     assert f"fingerprint {manifest['fingerprint']}" in out

@@ -1,6 +1,7 @@
 """The commands of this wing: `croco data`, `croco data get`, `croco data prepare`."""
 
 import time
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import typer
@@ -69,6 +70,17 @@ def options_given(data: str, columns: dict[str, str | None], pairs: list[str]) -
     return {**named, "fields": fields, **parse_pairs(pairs, "--option")}
 
 
+def lines_of(notes: Mapping) -> Iterator[str]:
+    """The notes on how data was made, a line each: a mapping's pairs, or "none" where there are none or all are 0."""
+    for key, value in notes.items():
+        if not isinstance(value, Mapping):
+            yield f"{key}: {', '.join(map(str, value)) or 'none' if isinstance(value, list) else value}"
+        elif any(isinstance(inner, Mapping) for inner in value.values()):
+            yield from lines_of({f"{key}, {part}": inner for part, inner in value.items()})
+        else:
+            yield f"{key}: {', '.join(f'{k} {v}' for k, v in value.items()) if any(value.values()) else 'none'}"
+
+
 @app.command("get")
 def get(name: str) -> None:
     """Fetch a data set from its publisher."""
@@ -107,6 +119,6 @@ def prepare_columns(
     start = time.perf_counter()
     folder = prepare(name, **reading, **options)
     made = load(name, **options)
-    for key, value in made.notes.items():
-        typer.echo(f"# {key}: {value}")
+    for line in lines_of(made.notes):
+        typer.echo(f"# {line}")
     typer.echo(f"{name}: prepared in {folder}, {time.perf_counter() - start:.0f} s, fingerprint {made.fingerprint}")
