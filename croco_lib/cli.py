@@ -179,7 +179,7 @@ def main() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         app()
-    except (ModuleNotFoundError, CrocoError) as error:
+    except (ModuleNotFoundError, CrocoError, OSError) as error:  # the system's own name the file
         said = str(error)
         if isinstance(error, ModuleNotFoundError):
             said = f"{error.name} is not installed. {extra_of(error.name or '')}"

@@ -168,6 +168,28 @@ def test_a_benchmark_reads_a_file_as_fit_does(croco, clicks, tmp_path):
     clicks.iloc[:-1].to_csv(path, index=False)
     code, _, err = croco(*words, *COLUMNS)
     assert code == 1 and "has changed since it was read for the runs in" in err, err
+    damaged = next((tmp_path / "b/runs").glob("*.json"))
+    damaged.write_text("{")
+    code, _, err = croco(*words, *COLUMNS)
+    assert code == 1 and f"{damaged} is damaged; delete it" in err, err
+
+
+def test_names_with_blanks_and_a_folder_that_is_a_file(croco, clicks, tmp_path):
+    (tmp_path / "a.csv").write_text(clicks.to_csv(index=False).replace(",", ", "))
+    words = ["fit", "mmoe", "--data", tmp_path / "a.csv", "--epochs", 1, "--threads", 1]
+    columns = [f" {word}" if not word.startswith("--") and word != "click" else word for word in COLUMNS]
+    code, _, err = croco(*words, *columns)
+    assert code == 0, err
+    code, _, err = croco(*words, *columns, "--folder", tmp_path / "a.csv" / "run")
+    assert code == 1 and err.startswith("croco: ") and "a.csv" in err and "Traceback" not in err, err
+
+
+def test_a_run_whose_users_are_all_rare_is_saved_with_its_schema(croco, clicks, tmp_path):
+    clicks.assign(who=range(len(clicks))).to_csv(tmp_path / "a.csv", index=False)
+    words = ["fit", "mmoe", "--data", tmp_path / "a.csv", *COLUMNS, "--epochs", 1, "--threads", 1]
+    code, out, err = croco(*words, "--folder", tmp_path / "run")
+    assert code == 0 and "logloss" in out, err
+    assert serving.load_schema(tmp_path / "run").fields[0].size == 1
 
 
 def test_a_table_too_small_is_one_line(croco, clicks, tmp_path):

@@ -5,6 +5,7 @@ import shlex
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 
 from croco_lib import DataError, cli
@@ -191,6 +192,25 @@ def test_a_user_that_stands_for_all_who_are_not_known_is_told(tmp_path):
     assert not looked(tmp_path, member=users)["giant"]
     assert not looked(tmp_path)["giant"]  # sixty users: each has many rows
     assert not looked(tmp_path, member=np.where(rng.random(6000) < 0.3, 0, users % 30))["giant"]  # a busy one of few
+
+
+def test_nan_in_parquet_is_a_gap_and_parts_may_order_their_columns_otherwise(tmp_path):
+    label = people().click.astype(float).to_numpy(copy=True)
+    label[:10] = np.nan
+    frame = pl.from_pandas(people(click=label), nan_to_null=False)
+    frame.head(3000).write_parquet(tmp_path / "part-0.parquet")
+    frame.tail(3000).select(frame.columns[::-1]).write_parquet(tmp_path / "part-1.parquet")
+    about = first_look(tmp_path)
+    assert about["rows"] == 6000 and about["columns"]["click"]["gaps"] == 10 and about["roles"]["label"] == "click"
+    frame.head(9).with_columns(extra=pl.lit(b"\xff")).write_parquet(tmp_path / "part-0.parquet")
+    with pytest.raises(DataError, match=str(tmp_path)):
+        first_look(tmp_path)
+
+
+def test_so_few_clicks_that_no_column_can_be_judged_leave_the_fields_in_the_command(tmp_path):
+    about = looked(tmp_path, click=(np.arange(6000) == 5).astype(int))
+    assert set(about["alone"].values()) == {0.5} and about["next"].endswith("--fields hour")
+    json.dumps(about, allow_nan=False)
 
 
 def test_the_command_and_the_line_to_go_on_with(file, monkeypatch, capsys):

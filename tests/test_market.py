@@ -167,11 +167,11 @@ def test_sound_days_raise_no_more_alarms_than_stated(good_days):
     assert 0 < np.mean(alarms) < 0.05 + 2 * np.sqrt(0.05 * 0.95 / len(alarms))
 
 
-@pytest.mark.parametrize("fault", faults.FAULTS)
+@pytest.mark.parametrize("fault", [fault for fault in faults.FAULTS if fault != "feed missing"])  # that has no rows
 def test_each_fault_is_caught(good_days, place, model, fault):
     days, history, decided = good_days
     broken = faults.FAULTS[fault](days[20][0], np.random.default_rng(0), place.data)
-    assert not len(broken) or faults.failed_tests(faults.daily_statistics(model, broken, decided), history[0][10:20])
+    assert faults.failed_tests(faults.daily_statistics(model, broken, decided), history[0][10:20])
 
 
 def test_fields_that_an_id_decides_are_found(place):

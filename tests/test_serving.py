@@ -83,6 +83,15 @@ def test_schema_comes_back(small_world, tmp_path):
         serving.load_schema(tmp_path / "other")
 
 
+def test_an_export_that_was_cut_short_scores_nothing(small_world, tmp_path, monkeypatch):
+    serving.export(build("shared-bottom", small_world, dim=4), small_world, tmp_path)
+    monkeypatch.setattr(torch.export, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        serving.export(build("shared-bottom", small_world, dim=8), small_world, tmp_path)
+    with pytest.raises(CrocoError):
+        serving.score(tmp_path, raw(small_world, small_world.test, 3))
+
+
 def test_a_run_is_exported_with_its_best_weights(small_world, tmp_path):
     run = fit(
         build("shared-bottom", small_world, dim=4), small_world, epochs=1, folder=tmp_path / "run", progress=False

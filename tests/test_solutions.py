@@ -58,6 +58,20 @@ def text(cell):
     return "".join(output.get("text", "") for output in cell.outputs)
 
 
+def exercises(path, pattern):
+    """What `pattern` finds in the notebook's prose: {"01.1": the exercise's words}."""
+    prose = "\n\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown")
+    found = re.findall(pattern + r"(.*?)(?:\n\n|\Z)", prose, re.DOTALL)
+    return {number: " ".join(re.sub(r"^> ?", "", words, flags=re.MULTILINE).split()) for number, words in found}
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_solutions_quote_the_exercises_as_the_lessons_put_them(path):
+    asked = exercises(path, r"\*\*(\d\d\.\d) \(\w+\)\.\*\* ")
+    assert len(asked) >= 3
+    assert exercises(path.parent / "solutions" / path.name, r"## (\d\d\.\d) \(\w+\)\n\n(?=>)") == asked
+
+
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_exercises_are_open_and_their_solutions_right(path, monkeypatch, tmp_path):
     monkeypatch.setenv("CROCO_PROFILE", "tiny")

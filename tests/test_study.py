@@ -554,7 +554,9 @@ def test_a_benchmark_of_ones_own_prints_its_tables(tmp_path):
     assert set(best.run) == {"crocodile, alpha: 0, epochs: 1", "crocodile, alpha: 0.1, epochs: 1"}
     assert best.difference[0] == 0 and best["mean"].is_monotonic_decreasing
     one, other = ("crocodile", {"alpha": 0, "epochs": 1}), {"alpha": 0.1, "epochs": 1}
-    assert abs(T.gap(one, other).value) == pytest.approx(-best.difference[1])
+    gap = T.gap(one, other)
+    assert abs(gap.value) == pytest.approx(-best.difference[1])
+    assert best.high[1] - best.low[1] == pytest.approx(gap.high - gap.low)  # of one pair: no allowance
     lines = out.output.splitlines()
     for run, mean in zip(best.run, best["mean"], strict=True):
         assert any(run in line and f"{mean:.4f}" in line for line in lines)
@@ -566,6 +568,7 @@ def test_a_benchmark_of_ones_own_prints_its_tables(tmp_path):
         (["--folder", str(room.RESULTS)], "committed studies"),
         (["--data", "world:search_share=0.1"], "no option of a data set"),
         (["--search", "3000", "--name", "other"], "holds 2,160 settings"),
+        (["--name", "a/b"], "cannot hold a slash"),
         (["--models", "ple,mmoe", "--grid", "sets=2"], "Unknown knob of ple, mmoe 'sets'"),
         (["--models", "mmoe"], r"own\..*runs\.csv holds 4 runs that are not asked for now.*another --name"),
         ([*given, "--seeds", "3", "--label", "click"], "--label: for a file only"),

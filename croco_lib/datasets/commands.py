@@ -40,7 +40,7 @@ def here(context: typer.Context) -> None:
             typer.echo(f"{name}: made on the spot, nothing to fetch")
         elif folder := find(name):
             typer.echo(f"{name}: here, in {folder}")
-            for path in sorted((*folder.glob("*.csv"), *folder.glob("*.dat"))):
+            for path in sorted(p for kind in ("csv", "dat", "csv.gz", "dat.gz") for p in folder.glob(f"*.{kind}")):
                 typer.echo(f"    {path.name}  {path.stat().st_size / 1e6:.1f} MB")
         else:
             typer.echo(f"{name}: missing. {how_to_get(name)}")
@@ -66,7 +66,7 @@ def options_given(data: str, columns: dict[str, str | None], pairs: list[str]) -
             f"{data} is a table of your own, so {', '.join(absent)} must name its columns "
             f"(a data set by name is one of: {', '.join(DATASETS)})."
         )
-    fields = [field.strip() for field in named.pop("fields", "").split(",") if field.strip()]
+    fields = [field for field in named.pop("fields", "").split(",") if field]
     return {**named, "fields": fields, **parse_pairs(pairs, "--option")}
 
 

@@ -34,6 +34,7 @@ def forest(
         ax.plot(row.difference, y, "o" if row.high > row.low else "D", color=colour)
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(range(len(table)), table[by].iloc[::-1])
+    ax.set_ylim(-0.6, len(table) - 0.4)  # so that no line lies on the frame
     ax.grid(axis="y", visible=False)
     ax.locator_params(axis="x", nbins=5)
     ax.tick_params(axis="x", labelsize=8)

@@ -22,7 +22,7 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 from traitlets import default
 
-from ..errors import ROOT, CrocoError, in_checkout
+from ..errors import ROOT, CrocoError, in_checkout, write_text
 
 FOLDER = ROOT / "notebooks"
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -185,7 +185,7 @@ def run_all(only: str, save: bool, html: Path | None, profile: str, at_once: int
     for path, notebook, seconds in running(delayed(run_timed)(path) for path in chosen):
         fresh[path] = notebook
         if save:
-            nbformat.write(notebook, path)
+            write_text(path, nbformat.writes(notebook).rstrip("\n") + "\n")  # whole, if it is killed meanwhile
         yield path.name, seconds
     if html:
         site(html, fresh)

@@ -114,18 +114,17 @@ def projections(tables: np.ndarray, names: list[str], colour: list | None = None
     """
     flat = [principal(E) for E in tables]  # M times [V, 3]
     unit = tables / np.maximum(np.linalg.norm(tables, axis=2, keepdims=True), 1e-12)
-    row_of = {name: i for i, name in enumerate(names)}
 
     def draw(chosen, nearest_in, dimensions) -> Figure:
-        near = unit[nearest_in - 1] @ unit[nearest_in - 1, row_of[chosen]]  # [V]
-        near[row_of[chosen]] = -np.inf
+        near = unit[nearest_in - 1] @ unit[nearest_in - 1, chosen]  # [V]
+        near[chosen] = -np.inf
         lit = np.argsort(-near)[:neighbours]
-        return linked(flat, row_of[chosen], lit, names, colour, dimensions, nearest_in)
+        return linked(flat, chosen, lit, names, colour, dimensions, nearest_in)
 
     return explore(
         draw,
         [{}, dict(nearest_in=len(tables))],
-        chosen=W.Dropdown(options=names),
+        chosen=W.Dropdown(options=[(name, i) for i, name in enumerate(names)]),
         nearest_in=W.IntSlider(1, 1, len(tables), description="nearest in set"),
         dimensions=W.ToggleButtons(options=[2, 3]),
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
@@ -74,6 +75,7 @@ class Column:
 def text_batches(path: Path, progress: bool) -> Iterator[pl.DataFrame]:
     """The table in pieces, every value as text; lists and structs are left out. Raises DataError."""
     parts, is_csv = parts_of(path)
+    plain: list[str] = []  # the columns of the first part: others may order them otherwise
     bar = tqdm(
         total=sum(p.stat().st_size for p in parts), desc=path.name, unit="B", unit_scale=True, disable=not progress
     )
@@ -96,13 +98,15 @@ def text_batches(path: Path, progress: bool) -> Iterator[pl.DataFrame]:
                         bar.update(raw.tell() - bar.n)
             else:
                 for batch in pa_parquet.ParquetFile(part).iter_batches(1 << 16):
-                    frame = pl.DataFrame(pa.table(batch))
-                    yield frame.select(pl.col(c).cast(pl.String) for c, t in frame.schema.items() if not t.is_nested())
+                    frame = pl.DataFrame(pa.table(batch)).with_columns(cs.float().fill_nan(None))
+                    plain = plain or [c for c, t in frame.schema.items() if not t.is_nested()]
+                    yield frame.select(pl.col(plain).cast(pl.String))
                 bar.update(part.stat().st_size)
     except UnicodeError as error:
         raise DataError(f"{path}: not text in the encoding that it begins with ({error}). Save it as UTF-8.") from error
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: {str(error).splitlines()[0]}. `croco fit` says at which line.") from error
+    except (pa.ArrowInvalid, pl.exceptions.PolarsError) as error:
+        mend = "Save it as UTF-8." if "UTF8" in str(error) else "`croco fit` says at which line."
+        raise DataError(f"{path}: {str(error).splitlines()[0]}. {mend}") from error
     finally:
         bar.close()
 

@@ -36,7 +36,8 @@ def _alone(values: pl.Series, label: np.ndarray) -> float:
         .fill_null(mean)
         .to_numpy()
     )
-    return float(grouped_auc(label[~half].astype(int), score, np.zeros(len(score), int))[0][0])
+    auc = float(grouped_auc(label[~half].astype(int), score, np.zeros(len(score), int), 1)[0][0])
+    return 0.5 if np.isnan(auc) else auc  # where one label alone is there, nothing is told
 
 
 def above_zero(values: pl.Series, label: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from ..schema import Split
 def reliability(label, p, domain, domains: tuple[str, ...], bins: int = 10) -> pd.DataFrame:
     """Mean prediction and click rate in equally full bins, by domain: domain, predicted, observed, ece.
 
-    ece, the expected calibration error: the mean gap between the two.
+    ece, the expected calibration error: the mean gap between the two, each bin counting alike (ties make some fuller).
     """
     frames = []
     for s, name in enumerate(domains):

@@ -49,7 +49,8 @@ def save_vocabularies(vocabularies: Mapping[str, np.ndarray], path: Path, where:
                     "field": [name] * len(values),
                     "id": np.arange(1, len(values) + 1),
                     "value": as_ids(pl.Series("value", values), where).cast(pl.String),
-                }
+                },
+                schema_overrides={"field": pl.String},  # also where no value was met often enough
             )
             for name, values in vocabularies.items()
         ).write_parquet,
@@ -115,6 +116,8 @@ def export(model, schema: MultiDomainData | Schema, folder: str | Path) -> Path:
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    for old in ("model.onnx", "model.pt2"):  # of another run: with this schema they would score wrong, in silence
+        (folder / old).unlink(missing_ok=True)
     save_schema(schema, folder)
     example = (torch.zeros(3, len(schema.fields), dtype=torch.int32), torch.zeros(3, dtype=torch.int64))
     rows = torch.export.Dim("rows", min=1)
@@ -134,7 +137,7 @@ def export(model, schema: MultiDomainData | Schema, folder: str | Path) -> Path:
             folder / "model.onnx",
             input_names=["features", "domain"],
             output_names=["probability"],
-            external_data=False,
+            external_data=sum(p.numel() for p in model.parameters()) > 1 << 28,  # a file of ONNX holds 2 GB
             verbose=False,
         )
     write_text(folder / "README.md", README)

@@ -72,6 +72,7 @@ def simulate(
     what was interrupted goes on from there.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "online.json").unlink(missing_ok=True)  # written last: without it the tables may be of two simulations
     world, arms = load("world", **(data or {})), choose_arms()
     market = make_market(world, seed)
     requests = draw_requests(market, count, candidates, days, seed)

@@ -71,13 +71,15 @@ def benchmark(
 ) -> None:
     """Compare models, or one model's settings, on a data set: runs, seeds and intervals as for the claims."""
     from ..models import MODELS
-    from .own import check_knobs, check_table, refuse_to_lose
+    from .own import check_data, check_knobs, refuse_to_lose
     from .spec import spec_of
     from .studies import RESULTS, find_data, run_study
     from .tables import Tables
 
     if folder.resolve() == RESULTS:
         raise CrocoError(f"{folder} holds the committed studies; give your own tables another --folder.")
+    if Path(name).name != name:
+        raise CrocoError(f"--name {name!r} begins the names of files, so it cannot hold a slash.")
     columns = dict(label=label, domain=domain, user=user, item=item, fields=fields)
     spec = spec_of(data, datasets.options_given(data, columns, option))
     find_data(spec)
@@ -86,7 +88,7 @@ def benchmark(
     listed = list(MODELS) if models == "all" else [known("model", m, MODELS) for m in models.split(",")]
     check_knobs(listed, values)
     own = dict(models=listed, seeds=seeds, grid=values, **({"search": search} if search else {}))
-    check_table(spec, folder / "runs")
+    check_data(spec, folder / "runs")
     refuse_to_lose(name, spec, folder, own)
     folder.mkdir(parents=True, exist_ok=True)
     run_study(name, own, spec, folder, workers)
@@ -94,7 +96,10 @@ def benchmark(
     for metric in ("auc", "gauc"):
         table = Tables(name, spec, folder, own=True).against_best(metric)
         if not table.empty:  # else not measured
-            typer.echo(f"\ntest {metric} on {data}, each against the best; 95 % intervals over seeds and test users")
+            typer.echo(
+                f"\ntest {metric} on {data}, each against the best; intervals over seeds and test users, "
+                "at 95 % for all pairs together, since the same values choose the best"
+            )
             typer.echo(table.to_string(index=False, float_format="{:.4f}".format))
 
 

@@ -56,7 +56,7 @@ def _draw_plane(ax: Axes, plane: pd.DataFrame) -> None:
     ax.axvline(1, color="0.6", linestyle=":")
     for (model, at), level in zip(plane.iterrows(), levels, strict=True):
         colour = MODELS[model]
-        ax.plot([at.DI, room[1]], [at.IA, level], color=colour, linewidth=0.6, alpha=0.6)
+        ax.plot([at.DI, room[1]], [at.IA, level], color="0.8", linewidth=0.6, zorder=1)
         ax.plot(
             at.DI,
             at.IA,
@@ -98,11 +98,13 @@ def literal_reading(T: Tables) -> Figure:
         ax=left,
     )
     left.axvline(0, color="black", linewidth=0.8)
-    left.set(xlabel="AUC by the plain mean − AUC by domain means", ylabel="", title="All rows, a dot a seed")
+    left.set(xlabel="AUC by the plain mean − AUC by the literal reading", ylabel="", title="All rows, one dot per seed")
     left.set_ylim(len(order) - 0.5, -0.5)  # as high a line a model as in the table beside it
     points = (100 * gain.groupby(["model", "part"]).mean()).round(1).unstack().loc[order, domains] + 0.0  # no -0.0
     top = points.abs().to_numpy().max()
     sns.heatmap(points, annot=True, fmt=".1f", cmap=SIGNED, vmin=-top, vmax=top, cbar=False, ax=right)
-    right.set(xlabel="largest domain first", ylabel="", title="By domain: points of AUC lost by domain means")
+    right.set(
+        xlabel="largest domain first", ylabel="", title="Points of AUC lost by the literal reading (below 0: gained)"
+    )
     right.tick_params(left=False, labelleft=False)
     return figure

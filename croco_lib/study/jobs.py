@@ -6,6 +6,7 @@ Each finished job is a file, written whole, so studies that were killed go on, a
 import hashlib
 import json
 import time
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -199,13 +200,18 @@ def _to_file(job: dict, folder: Path) -> None:
     write_text(folder / f"{key_of(job)}.json", json.dumps(result))
 
 
+def read_outcome(path: Path) -> dict:
+    """What the file of a finished job says. Raises CrocoError where it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        raise CrocoError(f"{path} is damaged; delete it, and the study makes it again.") from None
+
+
 def read(job: dict, folder: Path) -> dict:
     """The finished job's outcome; empty where it has not been run. Raises CrocoError for a damaged file."""
     path = folder / f"{key_of(job)}.json"
-    try:
-        outcome = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except json.JSONDecodeError:
-        raise CrocoError(f"{path} is damaged; delete it, and the study makes it again.") from None
+    outcome = read_outcome(path) if path.is_file() else {}
     # The logits of a final run may have been left behind where its outcome was copied from; then it is run again.
     lost = job["final"] and outcome.get("status") == "done" and not path.with_suffix(".npz").is_file()
     return {} if lost else outcome
@@ -228,6 +234,12 @@ def run_jobs(
     done = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch=workers)(
         delayed(_to_file)(job, folder) for job in open_
     )
-    for _ in done:
-        bar.update()
-    bar.close()
+    try:
+        for _ in done:
+            bar.update()
+    except BrokenProcessPool as error:  # joblib's own is one
+        raise CrocoError(
+            f"{label}: a process was killed, likely for lack of memory. What is done is kept; take fewer --workers."
+        ) from error
+    finally:
+        bar.close()

@@ -1,14 +1,13 @@
 """A comparison of one's own, checked before its first run: what it asks for, and what lies in its folder already."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
-from ..datasets.registry import is_own, load
+from ..datasets.registry import load
 from ..errors import CrocoError, known
 from ..models import options_of
-from .jobs import FIT
+from .jobs import FIT, read_outcome
 from .space import label_of
 from .spec import parse_data
 from .studies import file_of, variants_of
@@ -21,14 +20,12 @@ def check_knobs(models: list[str], grid: dict) -> None:
         known(f"knob of {', '.join(models)}", knob, knobs)
 
 
-def check_table(spec: str, folder: Path) -> None:
-    """Read a table of one's own before any run does. Raises DataError where it cannot be used, CrocoError where runs
-    in the folder have read it as it was before a change."""
+def check_data(spec: str, folder: Path) -> None:
+    """Read the data before any run does. Raises DataError where it cannot be used, CrocoError where runs in the folder
+    have read it as it was before a change."""
     path, options = parse_data(spec)
-    if not is_own(path):
-        return
     now = load(path, **options).fingerprint
-    runs = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.json")]
+    runs = [read_outcome(file) for file in folder.glob("*.json")]
     if {run["fingerprint"] for run in runs if run["job"]["data"] == spec and run["status"] == "done"} - {now}:
         raise CrocoError(f"{path} has changed since it was read for the runs in {folder}. Give another --folder.")
 

@@ -34,7 +34,7 @@ def resampled_users(data: str, made: list[tuple], folder: Path) -> pd.DataFrame:
             continue
         user = np.unique(held.user, return_inverse=True)[1]
         count = int(user.max()) + 1
-        draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), DRAWS)  # [draws, users]
+        draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), DRAWS).astype(np.int16)
         parts = {"all": slice(None), **{name: held.domain == s for s, name in enumerate(loaded.domains)}}
         for (model, variant), paths in files.items():
             logits = {seed: np.load(path)[split] for seed, path in sorted(paths.items())}

@@ -92,7 +92,8 @@ class Runner:
         self.run([job for jobs in again.values() for job in jobs], f"{label}, finalists")
         mean = {i: np.mean([self.valid(job) for job in jobs]) for i, jobs in again.items()}
         if not np.isfinite(best := max(mean.values())):
-            error = read(first[0], self.runs).get("error")
+            tried = [read(job, self.runs) for job in [*first, *sum(again.values(), [])]]
+            error = next((run["error"] for run in tried if run.get("error")), None)
             raise CrocoError(f"Every trial of {model} on {data} failed: {error}")
         return settings[next(i for i in order if mean[i] == best)], first + sum(again.values(), [])
 

@@ -202,16 +202,18 @@ class Tables:
         return (self.side(one, metric, part, split) - self.side(other, metric, part, split)).gap()
 
     def against_best(self, metric: str) -> pd.DataFrame:
-        """Every model in every variant, best mean on top: mean, and the difference from the best with its interval."""
+        """Every model in every variant, best mean on top: mean, difference from the best, an interval for all pairs."""
         done = (self.runs.stage == "final") & (self.runs.status == "done")
-        pairs = self.runs.loc[done, ["model", "variant"]].drop_duplicates()
         sides = {
             ", ".join(filter(None, (p.model, p.variant))): self._side({"model": p.model, "variant": p.variant}, metric)
-            for p in pairs.itertuples()
+            for p in self.runs[done].drop_duplicates(["model", "variant"]).itertuples()
         }
         sides = {name: side for name, side in sides.items() if side.seeds.notna().any()}
         order = sorted(sides, key=lambda name: -sides[name].seeds.mean())
-        rows = [(name, sides[name].seeds.mean(), *(sides[name] - sides[order[0]]).gap()[:3]) for name in order]
+        # The same values choose the best, so Bonferroni's correction counts all pairs.
+        level = 1 - 0.05 / max(1, len(order) * (len(order) - 1) // 2)
+        gaps = {name: (sides[name] - sides[order[0]]).gap() for name in order}
+        rows = [(name, sides[name].seeds.mean(), g.value, *g.interval(level)) for name, g in gaps.items()]
         return pd.DataFrame(rows, columns=["run", "mean", "difference", "low", "high"])
 
     def beside(self, study: str) -> "Tables":
