@@ -47,16 +47,17 @@ def opening(T: Tables) -> Figure:
 
 
 def _draw_plane(ax: Axes, plane: pd.DataFrame) -> None:
-    """The models in the plane DI × IA, lowest IA first, each name at the right edge."""
-    room = (min(plane.DI.min(), 1) - 0.05, max(plane.DI.max(), 1) + 0.07)
+    """The models in the plane DI × IA, lowest IA first, each name beside its point."""
+    room = (min(plane.DI.min(), 1) - 0.05, max(plane.DI.max(), 1) + 0.15)
+    aside = 0.02 * (room[1] - room[0])
     apart = 0.06 * np.ptp(plane.IA)
-    levels: list[float] = []  # each name beside its point, but never on the name below
+    levels: list[float] = []  # as high as its point, but never on the name below
     for at in plane.IA:
         levels.append(max(at, levels[-1] + apart) if levels else at)
     ax.axvline(1, color="0.6", linestyle=":")
     for (model, at), level in zip(plane.iterrows(), levels, strict=True):
         colour = MODELS[model]
-        ax.plot([at.DI, room[1]], [at.IA, level], color="0.8", linewidth=0.6, zorder=1)
+        ax.plot([at.DI, at.DI + aside], [at.IA, level], color="0.6", linewidth=0.6, zorder=1)
         ax.plot(
             at.DI,
             at.IA,
@@ -65,9 +66,8 @@ def _draw_plane(ax: Axes, plane: pd.DataFrame) -> None:
             color=colour,
             markeredgecolor="white",
         )
-        ax.text(
-            room[1], level, f" {model}", va="center", fontsize=8, fontweight="bold" if model == "crocodile" else None
-        )
+        weight = "bold" if model == "crocodile" else None
+        ax.text(at.DI + aside, level, f" {model}", va="center", fontsize=8, fontweight=weight)
     ax.set_xlim(room)
     ax.set(
         xlabel="diversity index over that before training (dotted: unchanged)",
