@@ -1,3 +1,7 @@
+import os
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -17,6 +21,7 @@ from croco_lib.datasets import kuairand
 from croco_lib.datasets import kuairand_files as raw
 from croco_lib.datasets import raw as places
 from croco_lib.datasets.registry import find
+from croco_lib.errors import ROOT
 from croco_lib.metrics import evaluate_scores
 from croco_lib.schema import SPLITS
 
@@ -704,7 +709,7 @@ def test_kuairand_is_found_where_the_archive_unpacks(tmp_path, monkeypatch):
     place = tmp_path / "kuairand-1k" / "KuaiRand-1K" / "data"
     place.mkdir(parents=True)
     monkeypatch.setenv("CROCO_DATA", str(tmp_path))
-    monkeypatch.setattr(places, "ROOT", tmp_path / "away" / "project")
+    monkeypatch.setattr(places, "BASE", tmp_path / "away" / "project")
     assert raw.find("kuairand-1k") is None
     with pytest.raises(DataError, match="kuairand-1k is not here. .*data/raw/kuairand-1k/.*CROCO_DATA"):
         croco_lib.load("kuairand-1k")
@@ -750,7 +755,7 @@ def refuse(*_, **__):
 
 
 def test_a_failed_download_says_what_to_fetch_and_where_to_put_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(places, "ROOT", tmp_path)
+    monkeypatch.setattr(places, "BASE", tmp_path)
     monkeypatch.setattr("pooch.retrieve", refuse)
     with pytest.raises(DataError, match="the network is down\n") as error:
         kuairand.download("kuairand-pure")
@@ -764,10 +769,26 @@ def test_a_failed_download_says_what_to_fetch_and_where_to_put_it(monkeypatch, t
         assert words in str(error.value)
 
 
+def test_an_installed_package_keeps_its_data_where_the_user_stands(tmp_path):
+    shutil.copytree(ROOT / "croco_lib", tmp_path / "site-packages" / "croco_lib")
+    (tmp_path / "here").mkdir()
+    script = "from croco_lib.datasets import raw, store; print(raw.roots()[0], store.home('x'))"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CROCO_")}
+    told = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path / "here",
+        env={**environment, "PYTHONPATH": str(tmp_path / "site-packages")},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert told.split() == [str(tmp_path / "here/data/raw"), str(tmp_path / "here/data/prepared/x")]
+
+
 def test_a_download_asks_for_the_published_archive_and_md5(monkeypatch, tmp_path):
     asked = {}
     monkeypatch.delenv("CROCO_DATA", raising=False)
-    monkeypatch.setattr(places, "ROOT", tmp_path)
+    monkeypatch.setattr(places, "BASE", tmp_path)
     monkeypatch.setattr("pooch.retrieve", lambda url, **rest: asked.update(rest, url=url))
     assert kuairand.download("kuairand-1k") == tmp_path / "data" / "raw" / "kuairand-1k" == asked["path"]
     assert asked["url"] == "https://zenodo.org/records/10439422/files/KuaiRand-1K.tar.gz?download=1"

@@ -167,7 +167,7 @@ def test_the_archive_is_fetched_checked_and_unpacked(folder, tmp_path, monkeypat
 
     retrieve = pooch.retrieve
     monkeypatch.setattr("pooch.retrieve", lambda *args, **rest: retrieve(*args, **rest, downloader=fetcher))
-    monkeypatch.setattr(raw, "ROOT", tmp_path / "project")
+    monkeypatch.setattr(raw, "BASE", tmp_path / "project")
     monkeypatch.delenv("CROCO_DATA")
     if right:
         monkeypatch.setattr(movielens, "MD5", pooch.file_hash(str(packed), alg="md5"))

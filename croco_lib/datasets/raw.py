@@ -9,11 +9,14 @@ from pathlib import Path
 from ..data.tables import dialect, open_bytes
 from ..errors import ROOT, DataError, write_whole
 
+# Where the folder `data` is: in the checkout; where the package is installed without one, where the user stands.
+BASE = ROOT if (ROOT / "pyproject.toml").is_file() else Path.cwd()
+
 
 def roots() -> list[Path]:
     """Where raw data may lie: in $CROCO_DATA where it is set; else data/raw and a folder beside the project."""
     given = os.environ.get("CROCO_DATA")
-    return [Path(given)] if given else [ROOT / "data" / "raw", ROOT.parent / "shared" / "data"]
+    return [Path(given)] if given else [BASE / "data" / "raw", BASE.parent / "shared" / "data"]
 
 
 def fetch(name: str, archive: str, url: str, md5: str, otherwise: str) -> Path:

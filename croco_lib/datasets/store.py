@@ -14,8 +14,9 @@ from typing import BinaryIO
 import numpy as np
 from filelock import FileLock
 
-from ..errors import ROOT, CrocoError, DataError
+from ..errors import CrocoError, DataError
 from ..schema import SPLITS, Bag, Field, MultiDomainData, Split
+from .raw import BASE
 
 DTYPES = {"features": np.int32, "domain": np.int64, "label": np.float32, "user": np.int64}
 BAG_DTYPES = {"offsets": np.int64, "ids": np.int32, "weights": np.float32}
@@ -27,7 +28,7 @@ class NotPrepared(DataError):
 
 def home(name: str) -> Path:
     """Where a data set's prepared folders and parts are kept: under $CROCO_PREPARED, else data/prepared."""
-    return Path(os.environ.get("CROCO_PREPARED", ROOT / "data" / "prepared")) / name
+    return Path(os.environ.get("CROCO_PREPARED", BASE / "data" / "prepared")) / name
 
 
 def folder_of(name: str, options: dict) -> Path:
