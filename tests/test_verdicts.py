@@ -520,7 +520,7 @@ def test_what_lesson_07_says_of_the_control_follows_from_the_tables():
         assert words.format(*map(in_lesson, gap[:3])) in text
         assert gap.value > 0 and 11 * p_value(gap) < 0.05 and len(gaps) == 11
     searched = Tables("main", "world").metric("auc").mean()
-    assert "(.0035 at most, lesson 06)" in text and round(searched.max() - searched["shared-bottom"], 4) == 0.0035
+    assert "(.0035 at most, lesson 06;" in text and round(searched.max() - searched["shared-bottom"], 4) == 0.0035
     own = ["me-ple", "sdem", "single-domain"]
     said = "ME-PLE ({}), SDEM ({}) and single-domain ({})".format(*(in_lesson(gaps[model].value) for model in own))
     assert f"{said} have the three lowest means" in text and set(means.nsmallest(3).index) == set(own)
@@ -551,6 +551,7 @@ def test_what_lessons_05_and_07_say_of_the_made_worlds_gates_follows_from_the_ta
 
     worth = {(g, a): gap((g, a), (g, 0.0)) for g in gates for a in alphas}
     assert not [one for one in worth.values() if one.low > 0]
+    assert "so do six of the twelve comparisons" in texts["07"] and sum(one.high > 0.0007 for one in worth.values()) == 6
     assert {pair for pair, one in worth.items() if one.high < 0} == {(g, 1.0) for g in gates[1:]}
     assert [pair for pair, one in worth.items() if 12 * p_value(one) < 0.05] == [("peg-domain", 1.0)]
     helped = [gap(("domain", 0.1), ("domain", 0.0), *where) for where in ((), ("tab 6", "fresh"))]
