@@ -288,6 +288,9 @@ def test_what_the_readme_says_of_the_made_world_follows_from_the_tables():
     assert (
         f"Crocodile stands at {differs(control.side('crocodile'), control.side('shared-bottom'))} from Shared" in text
     )
+    equal = Tables("capacity", "world")
+    said = [in_readme(equal.gap(model, "shared-bottom")) for model in ("hinet", "adasparse", "crocodile")]
+    assert "stand at {} and {} from Shared-Bottom, Crocodile at {}.".format(*said) in text
 
 
 def test_what_the_readme_says_of_the_objective_follows_from_the_tables():
@@ -527,6 +530,41 @@ def test_what_lesson_07_says_of_the_control_follows_from_the_tables():
     assert means.idxmax() == "crocodile" == K.metric("auc", "tab 6", "fresh").mean().idxmax()
 
 
+def test_what_lesson_07_says_of_equal_sizes_follows_from_the_tables():
+    text, E, C = (
+        prose_of("notebooks/07_ablations.ipynb"),
+        Tables("capacity", "world"),
+        Tables("capacity", "kuairand-pure"),
+    )
+    others = E.metric("auc").columns.drop("shared-bottom")
+    there, here = ({model: T.gap(model, "shared-bottom") for model in others} for T in (E, C))
+
+    def said(gap):
+        return "{} [{}, {}]".format(*map(in_lesson, gap[:3]))
+
+    assert f"HiNet by {said(there['hinet'])} and AdaSparse by {said(there['adasparse'])}, both after" in text
+    assert {m for m, g in there.items() if g.value > 0 and 12 * p_value(g) < 0.05} == {"hinet", "adasparse"}
+    assert f"Crocodile's {said(there['crocodile'])} and ME-MMoE's {in_lesson(there['me-mmoe'].value)}, cannot" in text
+    several = ("crocodile", "crocodile without CovLoss", "me-mmoe")
+    assert all(there[model].low < 0 < there[model].value for model in several)
+    millions = (E.runs.query("stage == 'final'").groupby("model").parameters.first() / 1e6).round(1)
+    assert "HiNet and AdaSparse have 1.2 million parameters, Crocodile and Shared-Bottom .7" in text
+    assert millions[["hinet", "adasparse", "crocodile", "shared-bottom"]].tolist() == [1.2, 1.2, 0.7, 0.7]
+    tab_1 = {model: E.gap(model, "shared-bottom", "auc", "tab 1", "fresh") for model in (*several[1:], "adasparse")}
+    assert f"without CovLoss by {said(tab_1[several[1]])}, ME-MMoE by {said(tab_1['me-mmoe'])}, and this" in text
+    assert all(60 * p_value(gap) < 0.05 for gap in tab_1.values())
+    assert f"of one table, is ahead by {in_lesson(tab_1['adasparse'].value)} as well" in text
+    for tab in ("tab 0", "tab 2", "tab 4", "tab 6"):  # "the means of all three lie below Shared-Bottom's"
+        assert all(E.gap(model, "shared-bottom", "auc", tab, "fresh").value < 0 for model in tab_1)
+    assert f"ME-PLE stands at {in_lesson(there['me-ple'].value)}, SDEM at {in_lesson(there['sdem'].value)}" in text
+    assert not any(gap.low > 0 for gap in here.values())  # "On the real days no model is seen above Shared-Bottom"
+    below = [f"{name} ({in_lesson(here[m].value)})" for name, m in (("ME-PLE", "me-ple"), ("single-domain",) * 2)]
+    assert f"{below[0]} and {below[1]} lie below it" in text
+    assert {m for m, g in here.items() if 12 * p_value(g) < 0.05} == {"me-ple", "single-domain"}
+    dims = [json.loads(one)["dim"] for one in {*E.runs.settings, *C.runs.settings}]
+    assert set(dims) == {92, 95, 15, 16, 18, 19} and "92 numbers (real days) or 95 (made world)" in text
+
+
 def test_what_lessons_05_and_07_say_of_the_made_worlds_gates_follows_from_the_tables():
     texts = {n[:2]: prose_of(f"notebooks/{n}.ipynb") for n in ("05_gates_and_domains", "07_ablations")}
     readme, G = prose_of("README.md"), Tables("gates", "world")
@@ -551,7 +589,9 @@ def test_what_lessons_05_and_07_say_of_the_made_worlds_gates_follows_from_the_ta
 
     worth = {(g, a): gap((g, a), (g, 0.0)) for g in gates for a in alphas}
     assert not [one for one in worth.values() if one.low > 0]
-    assert "so do six of the twelve comparisons" in texts["07"] and sum(one.high > 0.0007 for one in worth.values()) == 6
+    assert (
+        "so do six of the twelve comparisons" in texts["07"] and sum(one.high > 0.0007 for one in worth.values()) == 6
+    )
     assert {pair for pair, one in worth.items() if one.high < 0} == {(g, 1.0) for g in gates[1:]}
     assert [pair for pair, one in worth.items() if 12 * p_value(one) < 0.05] == [("peg-domain", 1.0)]
     helped = [gap(("domain", 0.1), ("domain", 0.0), *where) for where in ((), ("tab 6", "fresh"))]
