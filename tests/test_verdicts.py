@@ -567,6 +567,29 @@ def test_what_lessons_06_and_07_say_of_the_made_worlds_parts_follows_from_the_ta
     assert len(runs) == 10 and round(runs.iloc[1:].mean() - runs.iloc[0], 2) == 0.01
 
 
+def test_what_lesson_07_says_of_the_start_on_the_made_world_follows_from_the_tables():
+    text, S, E = prose_of("notebooks/07_ablations.ipynb"), Tables("start", "world"), Tables("capacity", "world")
+    models = ("shared-bottom", "mmoe", "crocodile", "crocodile without CovLoss")
+    gains = {model: S.gap((model, {"start": 0.1}), (model, {"start": 0.001})) for model in models}
+
+    def said(gap):
+        return "{} [{}, {}]".format(*map(in_lesson, gap[:3]))
+
+    assert (
+        "Shared-Bottom's by {}, MMoE's by {}, Crocodile's by {} and that of Crocodile without CovLoss by {}.".format(
+            *map(said, gains.values())
+        )
+        in text
+    )
+    assert [model for model, gap in gains.items() if 4 * p_value(gap) < 0.05] == [models[0], models[3]]
+    assert min(gains[m].value for m in models[:2]) > max(gains[m].value for m in models[2:])  # "gain more"
+    wide, narrow = (S.gap(("crocodile", {"start": s}), ("shared-bottom", {"start": s})) for s in (0.1, 0.001))
+    assert f"Shared-Bottom is {said(narrow)} from .001 and {said(wide)} from .1" in text
+    at_size = E.gap("crocodile", "shared-bottom")
+    assert f"The {in_lesson(wide.value)} is over a table of 16" in text
+    assert f"Crocodile's lead was {in_lesson(at_size.value)}." in text and 0.4 < at_size.value / wide.value < 0.6
+
+
 def test_what_lesson_07_says_of_equal_sizes_follows_from_the_tables():
     text, E, C = (
         prose_of("notebooks/07_ablations.ipynb"),
