@@ -296,6 +296,8 @@ def test_what_the_readme_says_of_the_made_world_follows_from_the_tables():
     equal = Tables("capacity", "world")
     said = [in_readme(equal.gap(model, "shared-bottom")) for model in ("hinet", "adasparse", "crocodile")]
     assert "stand at {} and {} from Shared-Bottom, Crocodile at {}.".format(*said) in text
+    usual = Tables("start", "world").gap(*((model, {"start": 0.1}) for model in ("crocodile", "shared-bottom")))
+    assert f"a sixth as wide, Crocodile stands at {in_readme(usual)}." in text
 
 
 def test_what_the_readme_says_of_the_objective_follows_from_the_tables():
