@@ -161,6 +161,7 @@ def test_a_benchmark_reads_a_file_as_fit_does(croco, clicks, tmp_path):
     for wrong, message in (
         (["--label", "click"], "table of your own, so --domain, --user, --item must name"),
         ([*COLUMNS, "--option", "min_cout=2"], "Did you mean 'min_count'"),
+        ([*COLUMNS, "--option", "label=kind"], "label has a flag of its own: use --label, once"),
         ([*COLUMNS, "--domain", "plase"], "Did you mean 'place'"),
     ):
         code, _, err = croco(*words, *wrong)

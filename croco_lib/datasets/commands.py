@@ -56,18 +56,21 @@ def options_given(data: str, columns: dict[str, str | None], pairs: list[str]) -
     from .registry import DATASETS, is_own
 
     named = {key: column for key, column in columns.items() if column is not None}
+    options = parse_pairs(pairs, "--option")
     if not is_own(data):
         if named and data.partition(":")[0] in DATASETS:
             flags = ", ".join(f"--{key}" for key in named)
             raise CrocoError(f"{flags}: for a file only; the data set {data} has columns of its own.")
-        return parse_pairs(pairs, "--option")
+        return options
+    if flagged := options.keys() & columns.keys():
+        raise CrocoError(f"{min(flagged)} has a flag of its own: use --{min(flagged)}, once.")
     if absent := [f"--{key}" for key in columns if key not in named and key != "fields"]:
         raise DataError(
             f"{data} is a table of your own, so {', '.join(absent)} must name its columns "
             f"(a data set by name is one of: {', '.join(DATASETS)})."
         )
     fields = [field for field in named.pop("fields", "").split(",") if field]
-    return {**named, "fields": fields, **parse_pairs(pairs, "--option")}
+    return {**named, "fields": fields, **options}
 
 
 def lines_of(notes: Mapping) -> Iterator[str]:
