@@ -306,7 +306,7 @@ def test_the_scorecard_says_what_is_not_run(tmp_path):
     card = verdicts.scorecard(verdicts.judge(tmp_path))
     assert len(card) == 13 and (card.loc[card.number < 12, "kuairand-pure"] == verdicts.NOT_RUN).all()
     assert (card.loc[card.number == 12, "world"] == verdicts.NOT_RUN).all()
-    assert (card.loc[card.number == 13, ["kuairand-pure", "movielens-1m"]] == "cannot be tested here").all(None)
+    assert (card.loc[card.number == 13, ["kuairand-pure", "movielens-1m"]] == "cannot be tested here").all(axis=None)
 
 
 def test_costs_are_counted_as_the_paper_does():

@@ -105,8 +105,10 @@ def text_batches(path: Path, progress: bool) -> Iterator[pl.DataFrame]:
     except UnicodeError as error:
         raise DataError(f"{path}: not text in the encoding that it begins with ({error}). Save it as UTF-8.") from error
     except (pa.ArrowInvalid, pl.exceptions.PolarsError) as error:
-        mend = "Save it as UTF-8." if "UTF8" in str(error) else "`croco fit` says at which line."
-        raise DataError(f"{path}: {str(error).splitlines()[0]}. {mend}") from error
+        raise DataError(
+            f"{path}: {str(error).splitlines()[0]}. "
+            + ("Save it as UTF-8." if "UTF8" in str(error) else "`croco fit` says at which line.")
+        ) from error
     finally:
         bar.close()
 
