@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
@@ -20,7 +21,7 @@ from croco_lib import CrocoError, build, cli, evaluate, fit
 from croco_lib.lessons.comparison import against, interval
 from croco_lib.models import options_of
 from croco_lib.optimizers import tables_of
-from croco_lib.study import cost, figures, jobs, resampling, rules, space, speed, tables, verdicts
+from croco_lib.study import cost, figures, jobs, own, resampling, rules, space, speed, tables, verdicts
 from croco_lib.study import studies as room
 
 DATA = "world:rows=20000,users=200,items=200"
@@ -575,6 +576,26 @@ def test_a_benchmark_of_ones_own_prints_its_tables(tmp_path):
     ):
         with pytest.raises(CrocoError, match=message):
             CliRunner().invoke(cli.app, words + wrong, catch_exceptions=False)
+
+
+def test_runs_of_data_that_has_changed_since_are_not_gone_on_with(tmp_path):
+    job = jobs.make_job(DATA, "mmoe", 0, {}, final=True)
+    run = dict(job=job, status="done", fingerprint=jobs.load_with_fresh(DATA)[0].fingerprint)
+    path = tmp_path / f"{jobs.key_of(job)}.json"
+    path.write_text(json.dumps(run))
+    own.check_data(DATA, tmp_path)
+    path.write_text(json.dumps(run | {"fingerprint": "0" * 16}))
+    with pytest.raises(CrocoError, match="world has changed since it was read for the runs in"):
+        own.check_data(DATA, tmp_path)
+
+
+def test_a_worker_that_was_killed_is_named(monkeypatch, tmp_path):
+    def killed(*_):
+        raise TerminatedWorkerError("a worker process was killed")
+
+    monkeypatch.setattr(jobs, "_to_file", killed)
+    with pytest.raises(CrocoError, match="study: a process was killed, likely for lack of memory.*fewer --workers"):
+        jobs.run_jobs([jobs.make_job(DATA, "mmoe", 0, {}, final=True)], tmp_path, progress=False)
 
 
 def test_a_failed_run_of_a_benchmark_is_named_and_the_others_are_compared(tmp_path):

@@ -216,6 +216,11 @@ def in_lesson(value, digits=4, sign=""):
     return f"{value:{sign}.{digits}f}".replace("-", "−").replace("0.", ".", 1)
 
 
+def with_interval(gap):
+    """A difference and its interval as the lessons write them."""
+    return "{} [{}, {}]".format(*map(in_lesson, gap[:3]))
+
+
 def test_the_readme_says_what_the_tables_say():
     """A row a claim: its number and words, its verdict on each data set."""
     table = verdicts.judge()
@@ -546,21 +551,24 @@ def test_what_lessons_06_and_07_say_of_the_made_worlds_parts_follows_from_the_ta
         sides |= {model: B.side(f"crocodile with {model}", "auc", *where) for model in ("a domain gate", "one set")}
         return {name: (side - M.side("crocodile", "auc", *where)).gap() for name, side in sides.items()}
 
-    def said(gap):
-        return "{} [{}, {}]".format(*map(in_lesson, gap[:3]))
-
     gaps = less()
-    assert f"{said(gaps['CovLoss'])} better" in texts[0] and f"{said(gaps['CovLoss'])} **higher**" in texts[1]
-    assert f"by {said(gaps['a domain gate'])} and {said(gaps['one set'])}, which is not told" in texts[1]
+    assert (
+        f"{with_interval(gaps['CovLoss'])} better" in texts[0]
+        and f"{with_interval(gaps['CovLoss'])} **higher**" in texts[1]
+    )
+    assert (
+        f"by {with_interval(gaps['a domain gate'])} and {with_interval(gaps['one set'])}, which is not told" in texts[1]
+    )
     assert gaps["CovLoss"].low > 0 and all(gaps[model].low < 0 < gaps[model].high for model in list(gaps)[1:])
     table = verdicts.judge().query("number == 8 and data == 'world'")
     assert set(table.verdict) == {"contradicted"} and (table.outcome == "contradicted").sum() == 1
     in_tab_6 = less("tab 6", "fresh")
     assert (
-        f"In tab 6 one embedding set is {said(in_tab_6['one set'])} ahead" in texts[1] and in_tab_6["one set"].low > 0
+        f"In tab 6 one embedding set is {with_interval(in_tab_6['one set'])} ahead" in texts[1]
+        and in_tab_6["one set"].low > 0
     )
     alone = (Tables("sample", "world").side({"alpha": 0.0}) - M.side("crocodile")).gap()
-    assert f"to 0, the difference is {said(alone)} (the figure" in texts[1] and alone.low < 0
+    assert f"to 0, the difference is {with_interval(alone)} (the figure" in texts[1] and alone.low < 0
     assert f"higher*, of which changing α alone makes {in_lesson(alone.value)}" in texts[1]
     assert alone.value < gaps["CovLoss"].value / 2
     assert M.chosen_alpha() == 0.01 and M.settings_of("crocodile without CovLoss")["sets"] == 5
@@ -574,19 +582,16 @@ def test_what_lesson_07_says_of_the_start_on_the_made_world_follows_from_the_tab
     models = ("shared-bottom", "mmoe", "crocodile", "crocodile without CovLoss")
     gains = {model: S.gap((model, {"start": 0.1}), (model, {"start": 0.001})) for model in models}
 
-    def said(gap):
-        return "{} [{}, {}]".format(*map(in_lesson, gap[:3]))
-
     assert (
         "Shared-Bottom's by {}, MMoE's by {}, Crocodile's by {} and that of Crocodile without CovLoss by {}.".format(
-            *map(said, gains.values())
+            *map(with_interval, gains.values())
         )
         in text
     )
     assert [model for model, gap in gains.items() if 4 * p_value(gap) < 0.05] == [models[0], models[3]]
     assert min(gains[m].value for m in models[:2]) > max(gains[m].value for m in models[2:])  # "gain more"
     wide, narrow = (S.gap(("crocodile", {"start": s}), ("shared-bottom", {"start": s})) for s in (0.1, 0.001))
-    assert f"Shared-Bottom is {said(narrow)} from .001 and {said(wide)} from .1" in text
+    assert f"Shared-Bottom is {with_interval(narrow)} from .001 and {with_interval(wide)} from .1" in text
     at_size = E.gap("crocodile", "shared-bottom")
     assert f"The {in_lesson(wide.value)} is over a table of 16" in text
     assert f"Crocodile's lead was {in_lesson(at_size.value)}." in text and 0.4 < at_size.value / wide.value < 0.6
@@ -601,27 +606,33 @@ def test_what_lesson_07_says_of_equal_sizes_follows_from_the_tables():
     others = E.metric("auc").columns.drop("shared-bottom")
     there, here = ({model: T.gap(model, "shared-bottom") for model in others} for T in (E, C))
 
-    def said(gap):
-        return "{} [{}, {}]".format(*map(in_lesson, gap[:3]))
-
-    assert f"HiNet by {said(there['hinet'])} and AdaSparse by {said(there['adasparse'])}, both after" in text
+    assert (
+        f"HiNet by {with_interval(there['hinet'])} and AdaSparse by {with_interval(there['adasparse'])}, both after"
+        in text
+    )
     assert {m for m, g in there.items() if g.value > 0 and 12 * p_value(g) < 0.05} == {"hinet", "adasparse"}
-    assert f"Crocodile's {said(there['crocodile'])} and ME-MMoE's {in_lesson(there['me-mmoe'].value)}, cannot" in text
+    assert (
+        f"Crocodile's {with_interval(there['crocodile'])} and ME-MMoE's {in_lesson(there['me-mmoe'].value)}, cannot"
+        in text
+    )
     several = ("crocodile", "crocodile without CovLoss", "me-mmoe")
     assert all(there[model].low < 0 < there[model].value for model in several)
     millions = (E.runs.query("stage == 'final'").groupby("model").parameters.first() / 1e6).round(1)
     assert "HiNet and AdaSparse have 1.2 million parameters, Crocodile and Shared-Bottom .7" in text
     assert millions[["hinet", "adasparse", "crocodile", "shared-bottom"]].tolist() == [1.2, 1.2, 0.7, 0.7]
     tab_1 = {model: E.gap(model, "shared-bottom", "auc", "tab 1", "fresh") for model in (*several[1:], "adasparse")}
-    assert f"without CovLoss by {said(tab_1[several[1]])}, ME-MMoE by {said(tab_1['me-mmoe'])}, and this" in text
+    assert (
+        f"without CovLoss by {with_interval(tab_1[several[1]])}, ME-MMoE by {with_interval(tab_1['me-mmoe'])}, and this"
+        in text
+    )
     assert all(60 * p_value(gap) < 0.05 for gap in tab_1.values())
     assert f"of one table, is ahead by {in_lesson(tab_1['adasparse'].value)} as well" in text
     for tab in ("tab 0", "tab 2", "tab 4", "tab 6"):  # "the means of all three lie below Shared-Bottom's"
         assert all(E.gap(model, "shared-bottom", "auc", tab, "fresh").value < 0 for model in tab_1)
     assert f"ME-PLE stands at {in_lesson(there['me-ple'].value)}, SDEM at {in_lesson(there['sdem'].value)}" in text
     assert not any(gap.low > 0 for gap in here.values())  # "On the real days no model is seen above Shared-Bottom"
-    below = [f"{name} ({in_lesson(here[m].value)})" for name, m in (("ME-PLE", "me-ple"), ("single-domain",) * 2)]
-    assert f"{below[0]} and {below[1]} lie below it" in text
+    below = [in_lesson(here[model].value) for model in ("me-ple", "single-domain")]
+    assert "ME-PLE ({}) and single-domain ({}) lie below it".format(*below) in text
     assert {m for m, g in here.items() if 12 * p_value(g) < 0.05} == {"me-ple", "single-domain"}
     dims = [json.loads(one)["dim"] for one in {*E.runs.settings, *C.runs.settings}]
     assert set(dims) == {92, 95, 15, 16, 18, 19} and "92 numbers (real days) or 95 (made world)" in text
