@@ -21,7 +21,7 @@ from croco_lib import CrocoError, build, cli, evaluate, fit
 from croco_lib.lessons.comparison import against, interval
 from croco_lib.models import options_of
 from croco_lib.optimizers import tables_of
-from croco_lib.study import cost, figures, jobs, own, resampling, rules, space, speed, tables, verdicts
+from croco_lib.study import cost, figures, jobs, own, resampling, rules, space, spec, speed, tables, verdicts
 from croco_lib.study import studies as room
 
 DATA = "world:rows=20000,users=200,items=200"
@@ -517,6 +517,10 @@ def test_a_key_changes_with_whatever_fixes_the_outcome():
 
 def test_data_specs():
     assert jobs.parse_data("world") == ("world", {})
+    assert spec.spec_of("world", {"rows": 4000, "tail": 0.5}) == "world:rows=4000,tail=0.5"
+    assert spec.spec_of("kuairand-pure", {"split": "time"}) == "kuairand-pure:split=time"
+    for given in (("world", {"conflict": 0}), ("a:b, c.csv", {"label": "y", "fields": ["d=e", "f,g"]}), ("world", {})):
+        assert jobs.parse_data(spec.spec_of(*given)) == given
     assert jobs.parse_data("kuairand-pure:split=time,min_count=20") == (
         "kuairand-pure",
         {"split": "time", "min_count": 20},

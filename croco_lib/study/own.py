@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..datasets.registry import load
 from ..errors import CrocoError, known
 from ..models import options_of
-from .jobs import FIT, read_outcome
+from .jobs import FIT, load_with_fresh, read_outcome
 from .space import label_of
 from .spec import parse_data
 from .studies import file_of, variants_of
@@ -23,11 +22,13 @@ def check_knobs(models: list[str], grid: dict) -> None:
 def check_data(spec: str, folder: Path) -> None:
     """Read the data before any run does. Raises DataError where it cannot be used, CrocoError where runs in the folder
     have read it as it was before a change."""
-    path, options = parse_data(spec)
-    now = load(path, **options).fingerprint
+    load_with_fresh.cache_clear()  # what is read here serves the runs and the bootstrap of this process, too
+    now = load_with_fresh(spec)[0].fingerprint
     runs = [read_outcome(file) for file in folder.glob("*.json")]
     if {run["fingerprint"] for run in runs if run["job"]["data"] == spec and run["status"] == "done"} - {now}:
-        raise CrocoError(f"{path} has changed since it was read for the runs in {folder}. Give another --folder.")
+        raise CrocoError(
+            f"{parse_data(spec)[0]} has changed since it was read for the runs in {folder}. Give another --folder."
+        )
 
 
 def refuse_to_lose(name: str, spec: str, folder: Path, study: dict) -> None:
