@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -309,15 +310,19 @@ def test_a_run_killed_at_any_write_goes_on(small_world, tmp_path, monkeypatch):
 def run_as(processes: int, *words):
     """What so many CPU processes print that run Python on these words; with one, there is no launcher."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    done = subprocess.run(
-        [sys.executable, *(launcher if processes > 1 else []), *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=300,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    command = [sys.executable, *(launcher if processes > 1 else []), *map(str, words)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+    def run():
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, env=environment)
+
+    done = run()
+    if "exitcode: -6)" in done.stderr:
+        # Gloo ends a process by abort() when a connection breaks while it is made, as happens, seldom, on a machine
+        # with much to do: once in some 300 launches (pytorch/gloo, issue 514). It is told in full, and run once more.
+        warnings.warn(f"a process was aborted:\n{done.stderr}", stacklevel=2)
+        done = run()
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
