@@ -174,5 +174,6 @@ def test_dashboard_shows_a_slider_that_redraws_and_no_code(copy, chromium):
         shown = page.inner_text("body")
         assert "import" not in shown and "Traceback" not in shown and page.locator(".jp-InputArea-editor").count() == 0
         assert "Gates and domains" in shown
+        assert shown.count("To be answered in the notebook.") == 3 and "replace the ..." not in shown
         page.screenshot(path=SEEN / "dashboard.png", full_page=True)
         page.close()

@@ -1,5 +1,6 @@
 """Exercises that say what is wrong with an answer, and never what the answer is."""
 
+import os
 from collections.abc import Callable
 from functools import wraps
 
@@ -41,7 +42,11 @@ def check(answer, *tests: Callable) -> bool:
     if wrong is None:
         print("Right.")
     elif isinstance(wrong, _Open):
-        print("Not answered yet: replace the ... above and run both cells.")
+        # Of voila, which shows no code, so that nothing stands "above", the kernel knows by this variable.
+        if os.environ.get("SERVER_SOFTWARE", "").startswith("voila"):
+            print("To be answered in the notebook.")
+        else:
+            print("Not answered yet: replace the ... above and run both cells.")
     elif isinstance(wrong, Exception):
         print(f"Not yet: it stopped with {type(wrong).__name__}: {wrong}")
     else:
