@@ -51,7 +51,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
     Raises CrocoError where the disk is full, or the file cannot be written for another reason.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two processes may write one file at a time
     try:
         write(temporary)
         os.replace(temporary, path)

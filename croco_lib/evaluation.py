@@ -95,16 +95,15 @@ def expert_scores(model: nn.Module, split: Split) -> tuple[np.ndarray, np.ndarra
 
 
 def _all_tables(model: Any) -> np.ndarray:
-    if not hasattr(getattr(model, "embedding", None), "weights"):
-        raise CrocoError(
-            f"{name_of(model)} has no embedding sets to look at (`model.embedding`, as `build` makes them)."
-        )
-    return model.embedding.weights().detach().float().cpu().numpy()
+    """Float [M, V, e]; M is 0 where the tables are sharded, or a reader's own model has none."""
+    sets = getattr(getattr(model, "embedding", None), "weights", None)
+    return sets().detach().float().cpu().numpy() if sets else np.zeros((0, 0, 0), np.float32)
 
 
 def embedding_sets(model: nn.Module, data: MultiDomainData, field: str | None = None) -> np.ndarray:
     """The model's embedding tables, float [M, V, e]: of one field, or of all fields one below the other."""
-    tables = _all_tables(model)
+    if not len(tables := _all_tables(model)):
+        raise CrocoError(f"{name_of(model)} has no embedding sets (`model.embedding`, as `build` makes them).")
     if field is None:
         return tables
     known("field", field, names := [f.name for f in data.fields])
@@ -128,5 +127,5 @@ def probe(model: nn.Module, split: Split) -> list[tuple[str, str, float]]:
         values.append(("all", "gate_entropy", metrics.gate_entropy(out.gate.float().cpu().numpy())))
     return values + [  # of no set where the tables are sharded, or in a reader's own model that has none
         (f"set {m + 1}", "information_abundance", metrics.information_abundance(table))
-        for m, table in enumerate(_all_tables(model) if hasattr(getattr(model, "embedding", None), "weights") else ())
+        for m, table in enumerate(_all_tables(model))
     ]

@@ -68,9 +68,10 @@ def expert_aucs(scores: np.ndarray, read: np.ndarray, label: np.ndarray) -> np.n
 def measures(model: nn.Module, data: MultiDomainData) -> list[tuple[str, str, str, float]]:
     """(split, part, metric, value) of all that is measured inside a model, as it stands.
 
-    The probe of the validation rows; IA at equal rows of all sets (`abundance`) and of the domains' own tables
-    (`own_table_abundance`); and, for a model with experts, the diversity index on the test rows beside the AUC of each
-    expert's own score there (`expert_auc`; part "all" is their mean), for experts that know nothing differ most.
+    The probe of the validation rows; IA of all sets on the smallest domain's items (`abundance`) and of the
+    domains' own tables at equal rows (`own_table_abundance`); and, for a model with experts, the diversity index on the
+    test rows beside the AUC of each expert's own score there (`expert_auc`; part "all" is their mean), for experts that
+    know nothing differ most.
     """
     values = [("valid", *triple) for triple in probe(model, data.valid)]
     values.append(("train", "all", "abundance", abundance(model, data)))

@@ -49,7 +49,7 @@ class TrainOptions:
         if self.lazy not in (None, True, False):
             raise CrocoError(f"fit: lazy must be true, false or None, not {self.lazy!r}.")
         # From a rate of 10 on nothing was ever learnt; such a value is a slip of the hand.
-        if not isinstance(self.lr, Real) or not 0 < self.lr < 10:
+        if isinstance(self.lr, bool) or not isinstance(self.lr, Real) or not 0 < self.lr < 10:
             raise CrocoError(f"fit: lr must be above 0 and below 10, not {self.lr!r}.")
         if not isinstance(self.weight_decay, Real) or not 0 <= self.weight_decay < 10:
             raise CrocoError(f"fit: weight_decay must be at least 0 and below 10, not {self.weight_decay!r}.")

@@ -154,6 +154,8 @@ class MultiDomainData(Layout):
         for name, split in zip(SPLITS, splits, strict=True):
             if not np.isin(split.label, (0, 1)).all():
                 raise DataError(f"{self.name}: the {name} split has labels that are not 0 or 1.")
+            if len(split.user) != len(split) or split.domains != self.domains:
+                raise DataError(f"{self.name}: {name} has users of another number than its rows, or other domains.")
             for ids, beyond in ((split.features, sizes), (split.domain, size)):
                 if ids.shape != (len(split), *np.shape(beyond)) or ids.dtype.kind not in "iu":
                     raise DataError(f"{self.name}: {name} needs whole numbers, [N, F] features and [N] domains.")

@@ -154,6 +154,11 @@ def _finished(model: nn.Module, state: RunState, settings: dict, options: TrainO
     return Run(model, state.table(), settings, state.best_step, state.seconds, rate, stopped)
 
 
+def _check_folder(folder: str | Path | None, processes: int) -> None:
+    if folder is None and processes > int(os.environ.get("LOCAL_WORLD_SIZE", processes)):
+        raise CrocoError("fit: on several machines, give a folder that all see; the best weights are kept there.")
+
+
 def train(
     model: nn.Module,
     data: MultiDomainData,
@@ -167,6 +172,7 @@ def train(
     accelerator = Accelerator(cpu=ON_CPUS)  # its precision is the environment's, where `accelerate config` left one
     rank, processes = accelerator.process_index, accelerator.num_processes
     lazy = sum(field.size for field in data.fields) >= LAZY_FROM if options.lazy is None else options.lazy
+    _check_folder(folder, processes)
     settings = keep.settings_of(model, data, options, lazy, accelerator)
     steps = steps_per_epoch(len(data.train), options.batch_size, processes)
     last, every = options.epochs * steps, options.eval_every or steps

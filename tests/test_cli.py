@@ -124,7 +124,7 @@ def test_fit_reads_a_file(croco, clicks, tmp_path, kind):
         (["fit", "mmoe", "--data", "wrld"], "Unknown data set 'wrld'. Did you mean 'world'"),
         (["fit", "mmoe", "--option", "rowz=1"], "Unknown option of world 'rowz'. Did you mean 'rows'"),
         (["fit", "mmoe", "--option", "rows"], "--option takes KEY=VALUE, not 'rows'"),
-        (["fit", "mmoe", "--option", "rows=many"], "an option has the wrong type"),
+        (["fit", "mmoe", "--option", "rows=many"], "an option is missing, or has the wrong type"),
         (["fit", "mmoe", "--option", "seed=-1"], "seed must lie between"),
         (["fit", "mmoe", "--data", "a.csv", "--domain", "d", "--user", "u"], "--label, --item must name its columns"),
         (["fit", "mmoe", "--data", "no-such.csv", *COLUMNS], "no-such.csv: there is no such file"),
@@ -204,8 +204,14 @@ def test_a_table_too_small_is_one_line(croco, clicks, tmp_path):
 def test_an_untrained_best_is_said_and_a_file_of_any_name_is_a_file(croco, clicks, tmp_path):
     """A rate at which nothing is learnt; and -h is help."""
     clicks.to_csv(tmp_path / "clicks.log", index=False)
-    code, out, err = croco("fit", "mmoe", "--data", tmp_path / "clicks.log", *COLUMNS, "--lr", "9", "--epochs", "1")
-    assert code == 0 and "! best at step 0: these are the figures of the untrained model" in out, err
+    code, out, err = croco(
+        "fit", "mmoe", "--data", tmp_path / "clicks.log", *COLUMNS, "--lr", "9", "--epochs", "3", "--patience", "1"
+    )
+    assert (
+        code == 0
+        and "no better for 1 evaluations" in out
+        and "! best at step 0: these are the figures of the untrained model" in out
+    ), err
     assert croco("fit", "-h")[0] == 0
 
 
@@ -293,7 +299,19 @@ def test_what_fit_prints_is_measured_on_test_rows(croco):
 
 def test_every_option_reaches_the_run(croco):
     sizes = ["--alpha", 0.5, "--sets", 2, "--set", "dim=4", "--set", "expert=[8,4]"]
-    steps = ["--lr", 0.01, "--weight-decay", 1e-5, "--objective", "domain", "--batch-size", 2000, "--lazy"]
+    steps = [
+        "--lr",
+        0.01,
+        "--weight-decay",
+        1e-5,
+        "--objective",
+        "domain",
+        "--batch-size",
+        2000,
+        "--lazy",
+        "--eval-every",
+        1,
+    ]
     code, out, err = croco(
         *["fit", "crocodile", "--option", "rows=5000", "--epochs", 1, "--threads", 1, "--json", "--seed", 3],
         *[*sizes, *steps],
@@ -303,7 +321,7 @@ def test_every_option_reaches_the_run(croco):
     made = {k: s["options"][k] for k in ("alpha", "sets", "dim", "expert")}
     assert made == dict(alpha=0.5, sets=2, dim=4, expert=[8, 4])
     assert (s["seed"], s["weights_from_seed"], s["lr"], s["weight_decay"]) == (3, 3, 0.01, 1e-5)
-    assert (s["objective"], s["batch_size"], s["lazy"]) == ("domain", 2000, True)
+    assert (s["objective"], s["batch_size"], s["lazy"], s["eval_every"]) == ("domain", 2000, True, 1)
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_world_refuses_values_out_of_range(option, value):
     [
         ("wrold", {}, "Unknown data set 'wrold'. Did you mean 'world'"),
         ("world", {"row": 5}, "Unknown option of world 'row'. Did you mean 'rows'"),
-        ("world", {"rows": "many"}, "world: an option has the wrong type"),
+        ("world", {"rows": "many"}, "world: an option is missing, or has the wrong type"),
         ("kuairand-pure", {"conflict": 1}, "Unknown option of kuairand-pure"),
     ],
 )
@@ -879,6 +879,11 @@ def test_a_log_of_a_header_alone_is_refused(raw_folder):
 def test_a_time_that_is_also_a_field_splits_and_trains():
     data = load_table(table(when=np.arange(400) % 40), fields=["when"], split="time", time="when")
     assert "when" in [f.name for f in data.fields]
+    when = [f.name for f in data.fields].index("when")
+    first, last = (data.fields[when].values[split.features[:, when] - 1] for split in (data.train, data.valid))
+    assert first.max() <= last.min()  # the test's times, all later, are unknown
+    assert data.test.features[:, when].max() == 0 < data.train.features[:, when].min()
+    croco_lib.fit(croco_lib.build("shared-bottom", data, dim=2), data, epochs=1, progress=False)
 
 
 def test_domains_that_are_no_ids_are_refused():

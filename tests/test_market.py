@@ -45,6 +45,11 @@ def arm(place, asked, model):
 def test_requests_are_long_tailed_and_seeded(place, asked):
     share = np.bincount(asked.domain, minlength=5) / len(asked.domain)
     assert np.allclose(share, place.share, atol=0.01) and len(asked.day) == 30_000 and set(asked.day) == set(range(5))
+    for s in range(5):  # each domain has its own users and ads
+        here = asked.domain == s
+        for ids, p in ((asked.user[here], place.world.user_p), (asked.ads[here].ravel(), place.world.item_p)):
+            seen = np.bincount(ids, minlength=p.shape[1]) / len(ids)
+            assert np.abs(seen - p).sum(1).argmin() == s
     again = market.draw_requests(place, 30_000, candidates=8, days=5)
     assert all((a == b).all() for a, b in zip(asked, again, strict=True))
     assert (market.draw_requests(place, 30_000, candidates=8, seed=1).user != asked.user).any()
@@ -80,6 +85,15 @@ def test_the_ad_shown_has_the_highest_bid_times_prediction(place, asked, truth):
         bought = click and few.draws[1, i] < place.bought[ad]
         assert (row.ad, row.predicted, row.ctr) == (ad, p[i, best], click)
         assert (row.revenue, row.gmv) == (click * place.bid[ad], bought * place.value[ad])
+
+
+def test_the_paired_error_is_that_of_other_users(place, asked, arm, truth):
+    """The error of a true lift, against drawing the users again."""
+    best = market.serve(place, asked, truth)
+    se = abtest.compare(arm, best, place).set_index(["domain", "metric"]).se["all", "revenue"]
+    ours, theirs = (np.bincount(frame.user, frame.true_revenue, place.users) for frame in (arm, best))
+    weights = np.random.default_rng(0).multinomial(place.users, np.full(place.users, 1 / place.users), 1000)
+    assert np.std((weights @ theirs) / (weights @ ours)) == pytest.approx(se, rel=0.15)
 
 
 def test_an_interval_is_the_lift_and_twice_its_error(place, asked, arm, truth):

@@ -9,6 +9,7 @@ import torch
 
 from croco_lib import CrocoError, build
 from croco_lib.layers import Experts, MultiEmbedding, PriorGate, Towers, by_domain
+from croco_lib.losses import REGULARISERS
 from croco_lib.models import MODELS, options_of
 from croco_lib.online.serving import Schema
 
@@ -98,7 +99,8 @@ def test_prediction_depends_on_the_row_alone(small_world, batch, name, options):
         for n in (0, 17):
             alone = model(features[n : n + 1], domain[n : n + 1])
             assert torch.allclose(alone.logits[0], all_rows[n], atol=1e-5)
-            assert np.isfinite(float(alone.penalty))
+    model.train()
+    assert np.isfinite(float(model(features[:1], domain[:1]).penalty))
 
 
 @each_model
@@ -539,3 +541,10 @@ def test_options_are_checked_by_kind(small_world):
     ):
         with pytest.raises(CrocoError, match=message):
             build("crocodile", small_world, **options)
+
+
+@pytest.mark.parametrize("name", REGULARISERS)
+def test_a_regulariser_by_name_is_the_penalty_on_the_rows_of_the_sample(small_world, batch, name):
+    out = build("crocodile", small_world, regulariser=name, alpha=2.0, sample=50)(*batch[:2])
+    expected = 2 * REGULARISERS[name](out.experts[:, :50], out.gate[:, :50])
+    assert torch.isclose(out.penalty, expected) and out.penalty != 0

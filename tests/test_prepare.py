@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import croco_lib
-from croco_lib import CrocoError, DataError, build, cli, fit, load
+from croco_lib import CrocoError, DataError, build, cli, errors, fit, load
 from croco_lib.data.splits import split_random
 from croco_lib.data.world import begin_world, make_world, oracle
 from croco_lib.datasets import aliccp, aliccp_lines, columns, kuairand, kuairand_files, made, parts, store, twins
@@ -538,31 +538,29 @@ def test_killed_at_any_write_and_started_again_gives_the_same_bytes(raw, monkeyp
     (made / "manifest.json").unlink()
     for part in (folder / "parts").iterdir():
         part.unlink()
-    writes, kills = 0, 0
+    kills = left = 0
 
-    def dies_halfway(path, write):
-        nonlocal writes
-        if writes == 1:  # one write a run succeeds, the next leaves half a temporary file
+    def dies(path, write):
+        """The write that comes when none is left leaves half a temporary file."""
+        nonlocal left
+        if not left:
             path.with_name(path.name + ".tmp").write_bytes(b"half")
             raise Killed
-        writes += 1
+        left -= 1
         really(path, write)
 
-    for module in (parts, columns):
-        monkeypatch.setattr(module, "write_whole", dies_halfway)
     while True:
-        writes = 0
-        if kills > 8:
-            for module in (parts, columns):
-                monkeypatch.setattr(module, "write_whole", really)
-        try:
-            prepare(name)
-            break
-        except Killed:
-            kills += 1
-            assert not store.finished(name)
-    assert kills > 8
-    assert contents(made) == whole
+        left = kills
+        with monkeypatch.context() as patch:
+            for module in (parts, columns, errors):
+                patch.setattr(module, "write_whole", dies)
+            try:
+                prepare(name)
+                break
+            except Killed:
+                kills += 1
+                assert not store.finished(name)
+    assert kills >= 20 and contents(made) == whole
 
 
 def test_a_part_that_is_there_is_not_made_again(raw, monkeypatch):

@@ -111,6 +111,7 @@ PROVOKED = {
     "has no rows in the": column("place", [0] * 399 + [1]),
     "has only one class of label": column("click", [0] * 400),
     "labels that are not 0 or 1": broken(label=1),
+    "has users of another number than its rows": broken(domains=("shop",)),
     "needs whole numbers, [N, F] features": broken(domain=0.5),
     "ids beyond the size of their field": broken(features=1000),
 }

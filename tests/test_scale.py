@@ -156,8 +156,9 @@ def test_weight_decay_leaves_rows_alone_that_no_batch_reads(small_world, lazy, w
 
 
 @pytest.mark.parametrize("name", ["crocodile", "sdem"])
-def test_decay_adds_to_the_same_gradients_dense_and_lazy(small_world, name):
+def test_decay_adds_to_the_same_gradients_dense_and_lazy(small_world, name, monkeypatch):
     """λ w to every weight, but in the tables to the vectors of a row and set that the batch trains only."""
+    monkeypatch.setattr(optimizers, "PIECE", 64)  # several pieces
     grads = []
     for lazy in (False, True):
         model = build(name, small_world)

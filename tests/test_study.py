@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
@@ -593,13 +592,41 @@ def test_runs_of_data_that_has_changed_since_are_not_gone_on_with(tmp_path):
         own.check_data(DATA, tmp_path)
 
 
-def test_a_worker_that_was_killed_is_named(monkeypatch, tmp_path):
-    def killed(*_):
-        raise TerminatedWorkerError("a worker process was killed")
+def killed(*_):
+    """What a worker does whose memory the system wants back."""
+    import os
+    import signal
 
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_was_killed_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(jobs, "_to_file", killed)
+    given = [jobs.make_job(DATA, "mmoe", seed, {}, final=True) for seed in (0, 1)]
     with pytest.raises(CrocoError, match="study: a process was killed, likely for lack of memory.*fewer --workers"):
-        jobs.run_jobs([jobs.make_job(DATA, "mmoe", 0, {}, final=True)], tmp_path, progress=False)
+        jobs.run_jobs(given, tmp_path, workers=2, progress=False)
+
+
+@pytest.mark.parametrize("start", ["main", "crocodile without CovLoss"])
+def test_a_study_starts_from_what_the_search_chose(folder, monkeypatch, start):
+    made, T = [], tables.Tables("main", DATA, folder)
+    monkeypatch.setattr(room.Runner, "run", lambda *_: None)
+    monkeypatch.setattr(room, "write_tables", lambda name, data, runs, tried, folder: made.extend(runs))
+    study = dict(models=["crocodile"], settings=start, seeds=1, grid={"alpha": [0.3]})
+    room.run_study("alpha", study, DATA, folder, progress=False)
+    assert made[0][2] == T.settings_of("crocodile" if start == "main" else start) | {"alpha": 0.3}
+
+
+def test_a_benchmarks_intervals_allow_for_all_pairs(folder):
+    T = tables.Tables("main", DATA, folder, own=True)
+    best = T.against_best("auc")
+    for run, low, high in zip(best.run[1:], best.low[1:], best.high[1:], strict=True):
+        assert (low, high) == pytest.approx(T.gap(run, best.run[0]).interval(1 - 0.05 / 3))
+    assert len(best) == 3
+
+
+def test_options_may_come_in_two_places():
+    assert spec.parse_data(spec.spec_of("world:conflict=0", {"tail": 2})) == ("world", {"conflict": 0, "tail": 2})
 
 
 def test_a_failed_run_of_a_benchmark_is_named_and_the_others_are_compared(tmp_path):

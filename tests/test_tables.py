@@ -3,7 +3,10 @@
 import csv
 import gzip
 import io
+import os
 import shutil
+from decimal import Decimal
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -13,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import croco_lib
+from croco_lib.data import vocabulary
 from croco_lib.data.ids import as_ids, usual_numbers
 from croco_lib.data.tables import read_table
 from croco_lib.data.vocabulary import Counts, Vocabulary
 from croco_lib.datasets.registry import prepare
-from croco_lib.errors import DataError
+from croco_lib.errors import DataError, write_text, write_whole
 from croco_lib.look.report import first_look
 from croco_lib.online import serving
 from croco_lib.study.raw import write_kuairand
@@ -82,11 +86,9 @@ def test_a_file_of_other_rows_reads_the_same_ids(rows, seen, tmp_path):
     assert ids.tolist() == [{"007": 1, "7": 2, "x": 3}.get(v, 0) for v in raw] and (ids == 0).sum() == seen
 
 
-def test_models_saved_before_still_match():
-    """They knew 007 of a CSV as the number 7, 3.0 as 3, True as true."""
+def test_what_tools_write_in_several_ways_still_matches():
     raw, saved = pl.Series("what", ["007", "3.0", "3", "True", None, "9"]), Vocabulary(pl.Series(["7", "3", "true"]))
-    assert saved.match(raw, "numbers").tolist() == [1, 2, 2, 3, 0, 0]
-    assert saved.match(raw, "text").tolist() == [0, 2, 2, 3, 0, 0]
+    assert saved.match(raw).tolist() == [0, 2, 2, 3, 0, 0]
 
 
 @settings(max_examples=60, deadline=None)
@@ -107,11 +109,13 @@ def test_an_id_is_the_place_in_the_vocabulary(kept, values, text):
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.one_of(st.none(), st.integers(0, 9)), max_size=20), min_size=1), st.integers(0, 5))
 def test_values_seen_often_enough_are_kept_in_order(pieces, min_count):
-    counts = Counts()
-    for piece in pieces:
-        counts.add(pl.Series(piece, dtype=pl.Int64))
     met = [v for piece in pieces for v in piece if v is not None]
-    assert counts.keep(min_count).values.to_list() == sorted(v for v in set(met) if met.count(v) >= min_count)
+    for merge_from in (vocabulary.MERGE_FROM, -10):  # the pieces as they came, and merged each time
+        counts = Counts()
+        with patch.object(vocabulary, "MERGE_FROM", merge_from):
+            for piece in pieces:
+                counts.add(pl.Series(piece, dtype=pl.Int64))
+        assert counts.keep(min_count).values.to_list() == sorted(v for v in set(met) if met.count(v) >= min_count)
 
 
 @settings(max_examples=60, deadline=None)
@@ -320,3 +324,40 @@ def test_a_rounded_id_is_refused_whatever_the_decimal_sign(written):
 def test_digits_of_other_scripts_are_text():
     full_width = pl.Series("what", ["1２", "3"])
     assert usual_numbers(full_width).to_list() == ["1２", "3"]
+
+
+def test_a_name_with_brackets_is_a_name(tmp_path):
+    """Not a pattern that another file fits."""
+    for name, value in (("clicks1.parquet", 1), ("clicks[1].parquet", 2)):
+        pl.DataFrame({"a": [value]}).write_parquet(tmp_path / name)
+    assert read_table(tmp_path / "clicks[1].parquet")["a"].to_list() == [2]
+
+
+def test_exact_decimals_are_ids_where_they_are_whole():
+    whole = pl.Series("price", [Decimal(3), None, Decimal(7)], pl.Decimal(20, 2))
+    assert as_ids(whole, "x").to_list() == [3, None, 7]
+    for wrong, words in ((Decimal("1.25"), "fractions"), (Decimal(10**30), "cannot be ids")):
+        with pytest.raises(DataError, match=words):
+            as_ids(pl.Series("price", [Decimal(3), wrong], pl.Decimal(38, 2)), "x")
+
+
+@pytest.mark.parametrize("word", ["NULL", "null", r"\N", "NaN", "nan"])
+def test_what_databases_write_for_nothing_is_a_gap(tmp_path, word):
+    """And neither a user nor an item of that name, who would have all those rows."""
+    (tmp_path / "a.csv").write_text(f"click,place,who,what\n1,a,{word},3\n0,a,7,{word}\n")
+    assert read_table(tmp_path / "a.csv", text=["who", "what"]).null_count().row(0) == (0, 0, 1, 1)
+    assert first_look(tmp_path / "a.csv")["columns"]["who"]["gaps"] == 1
+    with pytest.raises(DataError, match="column 'user' has 1 missing values|column 'who' has 1 missing values"):
+        croco_lib.from_frame(tmp_path / "a.csv", label="click", domain="place", user="who", item="what")
+
+
+def test_two_processes_may_write_one_file(tmp_path, monkeypatch):
+    def slowly(path):
+        path.write_text("mine")
+        with monkeypatch.context() as other:
+            other.setattr(os, "getpid", lambda: -1)
+            write_text(tmp_path / "a.json", "the other's")
+        assert path.read_text() == "mine"
+
+    write_whole(tmp_path / "a.json", slowly)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.json", "mine")]

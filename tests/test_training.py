@@ -4,14 +4,15 @@ import inspect
 import json
 from dataclasses import FrozenInstanceError, asdict, fields, replace
 from functools import partial
-from itertools import islice
+from itertools import count, islice
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from croco_lib import CrocoError, batches, build, evaluate, evaluation, fit, metrics, training
+from croco_lib import CrocoError, batches, build, checkpoint, evaluate, evaluation, fit, metrics, training
 from croco_lib.checkpoint import load_weights
 from croco_lib.data.world import oracle
 from croco_lib.evaluation import embedding_sets, expert_outputs, expert_scores, predict, probe
@@ -405,5 +406,40 @@ def test_a_readers_own_model_needs_no_embedding_sets(small_world):
 
     run = fit(Flat(), small_world, **FAST)
     assert not (run.history.metric == "information_abundance").any()
-    with pytest.raises(CrocoError, match="Flat has no embedding sets to look at"):
+    with pytest.raises(CrocoError, match="Flat has no embedding sets"):
         embedding_sets(run.model, small_world)
+
+
+def test_what_is_scored_in_batches_is_what_is_scored_at_once(small_world, monkeypatch):
+    model, rows = build("crocodile", small_world), small_world.test
+
+    def scored():
+        return predict(model, rows), *expert_scores(model, rows), expert_outputs(model, rows)
+
+    whole = scored()
+    monkeypatch.setattr(evaluation.outputs, "__defaults__", (300,))
+    for one, other in zip(whole, scored(), strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5)
+
+
+def test_the_last_step_is_evaluated_and_only_steps_are_timed(small_world, monkeypatch):
+    clock = count()
+    monkeypatch.setattr(training.time, "perf_counter", lambda: float(next(clock)))
+    model = build("shared-bottom", small_world)
+    run = fit(model, small_world, epochs=1, batch_size=1000, eval_every=7, patience=99, progress=False)
+    assert sorted(set(run.history.step)) == [0, 7, 14, 16] and run.rows_per_second == 1000
+
+
+def test_on_several_machines_a_folder_is_asked_for(monkeypatch, tmp_path):
+    """Else the best weights would lie in a temporary folder of the first machine alone."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    training._check_folder(None, processes=2)
+    training._check_folder(tmp_path, processes=4)
+    with pytest.raises(CrocoError, match="on several machines, give a folder that all see"):
+        training._check_folder(None, processes=4)
+
+
+def test_half_precision_that_could_not_be_resumed_is_refused(small_world):
+    accelerator = SimpleNamespace(mixed_precision="fp16")
+    with pytest.raises(CrocoError, match="in fp16 a run could not be resumed exactly"):
+        checkpoint.settings_of(torch.nn.Linear(1, 1), small_world, TrainOptions(), False, accelerator)

@@ -11,7 +11,7 @@ from scipy import stats
 from croco_lib import CrocoError
 from croco_lib.console import VERSIONS
 from croco_lib.errors import ROOT
-from croco_lib.study import intervals, rules, verdicts
+from croco_lib.study import cost, intervals, rules, verdicts
 from croco_lib.study import studies as room
 from croco_lib.study.rules import CONTRADICTED, HOLDS, NOISY, UNMEASURED
 from croco_lib.study.space import label_of, space
@@ -289,6 +289,11 @@ def test_what_the_readme_says_of_the_made_world_follows_from_the_tables():
     )
     two, five = (M.side({"sets": sets}, "auc", "tab 1", "fresh") for sets in (2, 5))
     assert f"five against two stand at {differs(five, two)} there" in text
+    for where in (("all", "test"), *((domain, "fresh") for domain in T.domains().index)):
+        sides = {m: M.side({"sets": m}, "auc", *where) for m in (2, 5)} | {3: T.side("crocodile", "auc", *where)}
+        for one, other in combinations(sorted(sides), 2):
+            is_largest = (one, other, *where) == (2, 5, "tab 1", "fresh")
+            assert (18 * p_value((sides[other] - sides[one]).gap()) < 0.05) == is_largest
     control = Tables("control", "world:conflict=0")
     assert (
         f"Crocodile stands at {differs(control.side('crocodile'), control.side('shared-bottom'))} from Shared" in text
@@ -679,3 +684,20 @@ def test_what_lessons_05_and_07_say_of_the_made_worlds_gates_follows_from_the_ta
 
     for domain in small:
         assert in_readme(leads["domain"][domain]) in readme
+    ahead = [leads["expert"][domain].value for domain in small]
+    assert f"by {min(ahead):+.3f} to {max(ahead):+.3f} from a gate that reads" in readme
+
+
+@pytest.mark.parametrize(
+    ("times", "said"), [((0.5, 0.6), "reproduced"), ((1.5, 1.6), "contradicted"), ((0.5, 1.5), "too noisy to say")]
+)
+def test_the_cost_is_judged_either_way(tmp_path, times, said):
+    rows = [
+        cost.products(*shape)
+        | {"shape": name, "rules": rules.RULES_HASH, "ms, experts": 1.0, "ms, all rows": ms, "ms, 32 rows": ms}
+        for name, shape in cost.SHAPES.items()
+        for ms in times
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "cost.csv", index=False)
+    table = verdicts.judge(tmp_path)
+    assert set(table[table.number == 12].verdict) == {said}

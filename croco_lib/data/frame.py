@@ -49,7 +49,7 @@ def plain_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**{c: frame[c].map(str, na_action="ignore") for c in wide})
 
 
-def check_options(split: str, missing: str, min_count: int, seed: int, where: str | Path) -> None:
+def check_options(split: str, min_count: int, seed: int, where: str | Path, missing: str = "error") -> None:
     """Raise CrocoError for an option of `from_frame` that is none of its values."""
     known("split", split, ("random", "time"))
     known("rule for missing values", missing, ("error", "unknown"))
@@ -162,7 +162,7 @@ def from_frame(
         raise DataError(f"{where}: fields takes a list of columns: fields=[{fields!r}].")
     columns = list(dict.fromkeys([user, item, domain, *fields]))
     table = as_table(frame, where, columns, separator)
-    check_options(split, missing, min_count, seed, where)
+    check_options(split, min_count, seed, where, missing)
     check_columns(table, label, (user, item, domain), fields, time, where)
     no_gaps(table, [label, user, item, domain, *(columns if missing == "error" else [])], where)
     clicked = check_label(table[label], where)

@@ -23,6 +23,8 @@ def as_ids(values: pl.Series, where: str | Path) -> pl.Series:
     if values.dtype == pl.UInt64:
         return values
     values = values.fill_nan(None) if values.dtype.is_float() else values
+    if values.dtype.is_decimal() and (values != values.floor()).any():
+        values = values.cast(pl.Float64)  # so that fractions are refused below
     bits = 11 if values.dtype == pl.Float16 else 24 if values.dtype == pl.Float32 else 53  # of a whole number
     if values.dtype.is_float() and (values.is_finite() & (values.abs() >= 2.0**bits)).any():
         raise DataError(
@@ -37,24 +39,21 @@ def as_ids(values: pl.Series, where: str | Path) -> pl.Series:
     if values.dtype == pl.Object:  # Python's own whole numbers beyond 64 bits, or values of several types
         values = pl.Series(values.name, [None if v is None else str(v) for v in values], pl.String)
     try:
-        text = values.cast(pl.Int64 if values.dtype.is_float() or values.dtype.is_integer() else pl.String)
+        ids = values.cast(pl.Int64 if values.dtype.is_numeric() else pl.String)
     except pl.exceptions.PolarsError:
         raise DataError(
             f"{where}: column {values.name!r} holds {values.dtype} values that cannot be ids. "
             "Turn them into text or into whole numbers below 2^63 first."
         ) from None
-    if text.dtype != pl.String:
-        not_rounded(text, where)
-        return text
-    if (spoiled := text.str.contains(SPOILED).fill_null(False)).any():
+    if ids.dtype == pl.String and (spoiled := ids.str.contains(SPOILED).fill_null(False)).any():
         row = spoiled.arg_max() or 0
         raise DataError(
-            f"{where}: column {values.name!r} holds {text[row]!r} in {row_at(where, row)}, as a "
+            f"{where}: column {values.name!r} holds {ids[row]!r} in {row_at(where, row)}, as a "
             f"spreadsheet writes a long number that it has rounded ({int(spoiled.sum())} rows): the ids "
             "behind it are lost. Take the column from where it came from, as text."
         )
-    not_rounded(text, where)
-    return text
+    not_rounded(ids, where)
+    return ids
 
 
 def not_rounded(ids: pl.Series, where: str | Path) -> None:

@@ -15,10 +15,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from ..errors import DataError, known
+from ..errors import CrocoError, DataError, known
 
 SEPARATORS = ",\t;|"
 ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet")  # in any case of letters
+GAPS = ["", "NULL", "null", r"\N", "NaN", "nan"]  # how MySQL, Hive, pandas and others write that there is no value
 BLOCK = 1 << 24  # bytes that are parsed together; a quoted value with line breaks must fit in one
 csv.field_size_limit(BLOCK)
 
@@ -40,7 +41,7 @@ def open_bytes(path: Path, file: BinaryIO | None = None) -> Iterator[BinaryIO]:
             raise DataError(f"{path}: packed with gzip, and damaged or cut short ({error}). Fetch it again.") from error
 
 
-def single_byte(path: Path) -> str:
+def cp1252_or_refuse(path: Path) -> str:
     """The encoding of a file that is not UTF-8: Windows-1252. Raises DataError where only some of its lines are not."""
     first, others = 0, False
     with open_bytes(path) as file:
@@ -69,11 +70,11 @@ def dialect(path: Path, separator: str | None = None) -> tuple[str, str, list[st
         head.decode(encoding)
     except UnicodeDecodeError as error:
         if encoding == "utf-8" and error.start < len(head) - 4:  # not a letter that the end of the piece cuts in two
-            encoding = single_byte(path)
+            encoding = cp1252_or_refuse(path)
     if encoding == "utf-8" and b"\0" in head:
         raise DataError(f"{path}: not text (it begins with {head[:6]!r}). Give a CSV, or Parquet in a file so named.")
     text = head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace")
-    lines = [line for line in text.splitlines(keepends=True) if line.strip()]
+    lines = [line for line in io.StringIO(text, newline="") if line.strip()]
     if not lines:
         raise DataError(f"{path}: the file is empty. Its first line must name the columns.")
     cut = {s: next(csv.reader(lines, delimiter=s)) for s in SEPARATORS}
@@ -149,7 +150,7 @@ def read_table(
     need(names, columns, path)
     types = dict.fromkeys(names if text is True else text or (), pa.string())
     types |= dict.fromkeys(integers, pa.int64()) | dict.fromkeys(numbers, pa.float64())
-    convert = pa_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
+    convert = pa_csv.ConvertOptions(column_types=types, null_values=GAPS, strings_can_be_null=True)
     convert.include_columns = list(columns)  # none: all
     parse = pa_csv.ParseOptions(delimiter=separator, newlines_in_values=True)
 
@@ -166,7 +167,7 @@ def read_table(
                 raise
             table = None
         if encoding != "utf-16" and (table is None or any(pa.types.is_binary(t) for t in table.schema.types)):
-            table = read(encoding := single_byte(path), True)  # the first letter that is not UTF-8 stands far down
+            table = read(encoding := cp1252_or_refuse(path), True)  # the first letter that is not UTF-8 stands far down
         if encoding == "cp1252":
             warnings.warn(
                 f"{path}: not UTF-8, read as Windows-1252 (cp1252). Save it as UTF-8 if letters look wrong.",
@@ -186,7 +187,7 @@ def read_table(
 
 def _parquet(path: Path, parts: list[Path]) -> pl.DataFrame:
     try:
-        return pl.read_parquet(parts)
+        return pl.read_parquet(parts, glob=False)
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path}: not a readable Parquet file ({error}).") from error
 
@@ -196,7 +197,7 @@ def need(names: Sequence[str], columns: Sequence[str], where: str | Path) -> Non
     for column in columns:
         try:
             known("column", column, names)
-        except ValueError as error:
+        except CrocoError as error:
             raise DataError(f"{where}: {error}") from None
     if len(set(names)) < len(names):
         raise DataError(f"{where}: two columns have the same name. The first line must name each column once.")

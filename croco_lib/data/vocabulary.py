@@ -11,6 +11,8 @@ import polars as pl
 
 from ..schema import UNKNOWN
 
+MERGE_FROM = 1_000_000  # values in the pieces of a count, below which merging them is not worth its time
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -53,25 +55,23 @@ class Vocabulary:
             found[values.is_null().to_numpy()] = UNKNOWN
         return found
 
-    def match(self, text: pl.Series, ids: str = "text") -> np.ndarray:
+    def match(self, text: pl.Series) -> np.ndarray:
         """Ids int32 [N] of text [N] by a vocabulary of text: as written; else, where one value alone can be meant,
         loosely (see `loose`)."""
-        bare = loose(self.values, ids)
+        bare = loose(self.values)
         one = bare.is_unique()
         place = np.append(UNKNOWN, one.arg_true().to_numpy() + 1).astype(np.int32)  # id among the unique → id
-        exact, again = self.code(text), Vocabulary(bare.filter(one)).code(loose(text, ids))
+        exact, again = self.code(text), Vocabulary(bare.filter(one)).code(loose(text))
         return np.where(exact != UNKNOWN, exact, place[again])
 
 
-def loose(text: pl.Series, ids: str) -> pl.Series:
+def loose(text: pl.Series) -> pl.Series:
     """What is left of an id when the way in which tools write it is taken off: 3.0 → 3, True → true.
 
     A date is one whether it is written as a day, as CSVs have it, or as its midnight, as Parquet's timestamps are.
-    Models saved when columns of numbers were still read as numbers (`ids` "numbers") know 007 as 7.
     """
     bare = text.str.replace(r"\.0+$", "")
     bare = bare.str.replace(r"^(\d{4}-\d\d-\d\d)T", "$1 ").str.replace(r"^(\d{4}-\d\d-\d\d) 00:00:00$", "$1")
-    bare = bare.str.replace(r"^(-?)0+(\d)", "${1}${2}") if ids == "numbers" else bare
     return pl.select(
         pl.when(bare.str.to_lowercase().is_in(["true", "false"])).then(bare.str.to_lowercase()).otherwise(bare)
     ).to_series()
@@ -87,7 +87,7 @@ class Counts:
         """Count values [N], each once or so many `times` [N]; gaps are not counted."""
         table = pl.DataFrame({"value": values, "n": np.ones(len(values), np.int64) if times is None else times})
         self.pieces.append(table.drop_nulls("value").group_by("value").agg(pl.col("n").sum()))
-        if sum(map(len, self.pieces)) > 2 * len(self.pieces[0]) + 1_000_000:
+        if sum(map(len, self.pieces)) > 2 * len(self.pieces[0]) + MERGE_FROM:
             self.pieces = [self._sum()]
         return self
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ..data.frame import check_options
 from ..data.vocabulary import Vocabulary
 from ..errors import DataError, known
 from ..schema import MultiDomainData
@@ -76,6 +77,7 @@ def load(multi: str = "last", min_count: int = 5, seed: int = 0) -> MultiDomainD
     Raises DataError where it was not prepared, or with other options.
     """
     known("rule for multi-valued fields", multi, MULTI)
+    check_options("random", min_count, seed, "ali-ccp")
     try:
         return prepared("ali-ccp", dict(multi=multi, min_count=min_count, seed=seed), files(), MULTI[multi])
     except NotPrepared as error:
@@ -97,11 +99,12 @@ def prepare(
     `workers` processes read the files.
     """
     known("rule for multi-valued fields", multi, MULTI)
+    check_options("random", min_count, seed, "ali-ccp")
     if not (raw := files()):
         raise DataError(how_to_get())
     with writing("ali-ccp"):
         (common_0, common_1, *skeletons), notes = read_raw("ali-ccp", _sources(raw), max_bad_share, workers=workers)
-        heights = [pl.scan_parquet(group).select(pl.len()).collect().item() for group in skeletons]
+        heights = [pl.scan_parquet(group, glob=False).select(pl.len()).collect().item() for group in skeletons]
         valid = np.random.default_rng(seed).random(heights[0]) < 0.1
         part = np.append(valid.astype(np.int8), np.full(heights[1], 2, np.int8))
         profiles, repeated = _profiles(common_0 + common_1, multi)
@@ -139,7 +142,7 @@ def _sources(raw: list[Path]) -> list[tuple[Path, Reader]]:
 def _rows(parts: list[Path], multi: str, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
     """The rows of the skeletons, part by part, all their columns or these."""
     for path in parts:
-        frame = pl.read_parquet(path, columns=columns)
+        frame = pl.read_parquet(path, columns=columns, glob=False)
         yield frame.with_columns(pl.col("210").list.last()) if multi == "last" and not columns else frame
 
 
@@ -151,7 +154,7 @@ def _profiles(parts: list[Path], multi: str) -> tuple[pl.DataFrame, int]:
     lists = pl.col(USER_MANY)
     held = lists.list.last() if multi == "last" else lists.is_not_null()
     columns = ["index", *USER, *USER_MANY]
-    table = pl.concat([pl.read_parquet(part, columns=columns).with_columns(held) for part in parts])
+    table = pl.concat([pl.read_parquet(part, columns=columns, glob=False).with_columns(held) for part in parts])
     if multi == "mean":
         table = table.with_columns(pl.when(lists).then(lists.cum_sum()).name.keep())
     unique = table.unique("index", keep="first").sort("index")
@@ -161,5 +164,5 @@ def _profiles(parts: list[Path], multi: str) -> tuple[pl.DataFrame, int]:
 def _lists(parts: list[Path], keys: Vocabulary, field: str) -> Iterator[tuple[np.ndarray, pl.DataFrame]]:
     """A multi-valued field of the common lines: the places of their indices, and their lists of ids and weights."""
     for path in parts:
-        frame = pl.read_parquet(path, columns=["index", field, f"{field}.weight"])
+        frame = pl.read_parquet(path, columns=["index", field, f"{field}.weight"], glob=False)
         yield keys.code(frame["index"]) - 1, frame

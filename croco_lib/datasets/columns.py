@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from tqdm.auto import tqdm
 
-from ..errors import write_text, write_whole
+from ..errors import DataError, write_text, write_whole
 from ..schema import SPLITS, UNKNOWN, Field, check_domains, fingerprint_of
 from .bags import Lists, RowBags, TableBags
 from .coders import Block, RowField, Table, TableField
@@ -108,6 +108,8 @@ def write_columns(kept: KeptRows, notes: dict, options: dict, raw: list[Path], v
     `notes`, `options` (`min_count` among them), the state of the `raw` files and the `version` of their reading go into
     the manifest. Raises DataError where a split lacks a domain, or a domain of train a class of the label.
     """
+    if not len(kept.part):
+        raise DataError(f"{kept.name}: no row is left of the domains {', '.join(kept.domains.values())}.")
     folder = folder_of(kept.name, options)
     shutil.rmtree(folder, ignore_errors=True)  # what another process still maps lives on until it lets go
     folder.mkdir(parents=True)
@@ -138,7 +140,7 @@ def write_columns(kept: KeptRows, notes: dict, options: dict, raw: list[Path], v
     fields = [Field(name, coder.vocabulary.size, kept.fields[name]) for name, coder in coders.items()]
     manifest = {"version": version, "options": options, "raw": state(raw), "notes": notes}
     manifest |= described(folder, fields, tuple(kept.domains.values()), list(kept.many), totals)
-    write_text(folder / "manifest.json", json.dumps(manifest, indent=1))
+    write_text(folder / "manifest.json", json.dumps(manifest, indent=1, default=np.generic.item))
     return folder
 
 

@@ -44,7 +44,7 @@ def load(name: str, split: str = "random", min_count: int = 5, seed: int = 0) ->
     the raw files are the same. Raises DataError where files are missing, or malformed even in a single line: to let
     some pass is for `prepare` to be told. Raises CrocoError where the set cannot be written.
     """
-    check_options(split, "unknown", min_count, seed, name)
+    check_options(split, min_count, seed, name)
     options = dict(split=split, min_count=min_count, seed=seed)
     folder = find(name)
     raw = raw_files(folder, name) if folder else []
@@ -73,7 +73,7 @@ def prepare(
     `max_bad_share` of them in a file is a DataError. Twins are found by 64-bit hashes. `workers` processes read the
     logs; however many they are, the columns are the same.
     """
-    check_options(split, "unknown", min_count, seed, name)
+    check_options(split, min_count, seed, name)
     folder = find(name)
     if folder is None:
         raise DataError(how_to_get(name))
@@ -95,7 +95,7 @@ def _write(name: str, folder: Path, options: dict, max_bad_share: float, workers
     def rows() -> Iterator[pl.DataFrame]:
         done = 0
         for path in parts:
-            frame = pl.read_parquet(path, columns=[*ROLES, "hour", "is_click"])
+            frame = pl.read_parquet(path, columns=[*ROLES, "hour", "is_click"], glob=False)
             done += len(frame)
             yield frame.filter(pl.Series(keep[done - len(frame) : done]))
 
@@ -119,7 +119,7 @@ def _write(name: str, folder: Path, options: dict, max_bad_share: float, workers
 
 def _column(parts: list[Path], name: str) -> np.ndarray:
     """One column of all parts."""
-    return np.concatenate([pl.read_parquet(part, columns=[name])[name].to_numpy() for part in parts])
+    return np.concatenate([pl.read_parquet(part, columns=[name], glob=False)[name].to_numpy() for part in parts])
 
 
 def _distinct(parts: list[Path]) -> tuple[np.ndarray, dict]:
@@ -133,9 +133,9 @@ def how_to_get(name: str) -> str:
     """Where to get the data set and where to put it, in words."""
     archive, md5 = ARCHIVES[name]
     check = f" (md5 {md5})" if md5 else " (check the md5 on that page)"
-    fetch = f"Run `croco data get {name}`, or fetch" if md5 else "Fetch"
+    first = f"Run `croco data get {name}`, or fetch" if md5 else "Fetch"
     return (
-        f"{name} is not here. {fetch} {archive}{check} from {RECORD} and unpack it "
+        f"{name} is not here. {first} {archive}{check} from {RECORD} and unpack it "
         f"into data/raw/{name}/, or let CROCO_DATA name the folder that holds it."
     )
 

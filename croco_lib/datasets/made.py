@@ -100,7 +100,7 @@ def prepare(**options) -> Path:
             write_whole(folder / f"field.{field.name}.npy", partial(save_array, np.asarray(field.values)))
         manifest = {"version": VERSION, "options": options, "raw": {}, "notes": notes_on(**options)}
         manifest |= described(folder, truth.fields, tuple(TABS), [], totals)
-        write_text(folder / "manifest.json", json.dumps(manifest, indent=1))
+        write_text(folder / "manifest.json", json.dumps(manifest, indent=1, default=np.generic.item))
     return folder
 
 

@@ -35,20 +35,6 @@ RAW: dict[str, tuple[Callable[[], Path | None], Callable[[], str]]] = {
     "ali-ccp": (lambda: next((path.parent for path in aliccp.files()), None), aliccp.how_to_get),
 }
 
-__all__ = [
-    "DATASETS",
-    "DOWNLOAD",
-    "PREPARE",
-    "RAW",
-    "download",
-    "find",
-    "how_to_get",
-    "is_own",
-    "load",
-    "prepare",
-    "present",
-]
-
 
 def is_own(name: str) -> bool:
     """Whether this is the path of a table of one's own, and no data set's name."""
@@ -81,9 +67,7 @@ def present(name: str) -> None:
     """Raise CrocoError for an unknown data set, DataError for one, or a file, that is neither here nor prepared."""
     if is_own(name):
         parts_of(Path(name))
-        return
-    known("data set", name, DATASETS)
-    if name in RAW and find(name) is None and not (name in PREPARE and finished(name)):
+    elif known("data set", name, DATASETS) in RAW and find(name) is None and not (name in PREPARE and finished(name)):
         raise DataError(how_to_get(name))
 
 
@@ -107,4 +91,4 @@ def _call(maker: Callable, name: str, options: dict):
     try:
         return maker(**options)
     except TypeError as error:
-        raise CrocoError(f"{name}: an option has the wrong type ({error}).") from error
+        raise CrocoError(f"{name}: an option is missing, or has the wrong type ({error}).") from error

@@ -7,6 +7,7 @@ folder for each set of options, not one that is made anew: what a process has ma
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -55,16 +56,16 @@ def state(files: list[Path]) -> dict[str, list[int]]:
 def writing(name: str) -> Iterator[None]:
     """Where the data set is kept, while no other process writes there; they wait for each other.
 
-    Raises CrocoError where it cannot be written, or the disk is full.
+    Raises CrocoError where it cannot be written, the disk is full, or a process that reads for it was killed.
     """
     try:
         home(name).mkdir(parents=True, exist_ok=True)
         with FileLock(home(name) / ".lock"):
             yield
-    except OSError as error:
+    except (OSError, BrokenProcessPool) as error:  # of processes, for want of memory one may be killed
         raise CrocoError(
             f"{name} could not be prepared in {home(name)} ({error}). Is the disk full, or the folder not writable? "
-            "CROCO_PREPARED may name another."
+            "CROCO_PREPARED may name another. Was a process killed? Fewer --workers take less memory."
         ) from error
 
 

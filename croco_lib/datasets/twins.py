@@ -36,7 +36,7 @@ def first_of_twins(parts: list[Path], here: pl.Expr, label: pl.Expr) -> tuple[np
     parts hold hashes of both. Twins fall into one bucket, and every bucket is read from the parts anew, so that the
     hashes are never whole in memory.
     """
-    log = pl.scan_parquet(parts, row_index_name="at").select("at", "row", "whole", here=here, label=label)
+    log = pl.scan_parquet(parts, row_index_name="at", glob=False).select("at", "row", "whole", here=here, label=label)
     keep = np.zeros(log.select(pl.len()).collect().item(), bool)
     buckets = 1 + len(keep) // BUCKET
     counts = np.zeros((4, 2), int)

@@ -72,6 +72,7 @@ def next_command(about: dict) -> str:
         n
         for n, c in about["columns"].items()
         if n not in roles.values()
+        and "," not in n  # which parts the names that follow --fields
         and n not in about["named_label"]
         and told.get(n, 0) <= LEAK
         and n not in late

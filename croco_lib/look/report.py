@@ -15,7 +15,7 @@ import pyarrow.parquet as pa_parquet
 from tqdm.auto import tqdm
 
 from ..data.ids import SPOILED
-from ..data.tables import BLOCK, dialect, need, open_bytes, parts_of
+from ..data.tables import BLOCK, GAPS, dialect, need, open_bytes, parts_of
 from ..errors import DataError, known
 from .advice import next_command, warnings_of
 from .suspects import above_zero, alone, giant, near_twins
@@ -90,7 +90,7 @@ def text_batches(path: Path, progress: bool) -> Iterator[pl.DataFrame]:
                         pa_csv.ReadOptions(encoding=encoding, block_size=BLOCK),
                         pa_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
                         pa_csv.ConvertOptions(
-                            column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True
+                            column_types=dict.fromkeys(names, pa.string()), null_values=GAPS, strings_can_be_null=True
                         ),
                     )
                     for batch in reader:

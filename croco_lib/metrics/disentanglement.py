@@ -67,6 +67,7 @@ def gate_entropy(gate: np.ndarray) -> float:
     """Mean entropy of the gate's weights over the experts, as a share of log M. NaN for one expert.
 
     gate [M, N, d or 1]. It is 1 where all experts weigh alike, and 0 where one expert has all the weight.
+    Experts that a gate never reads count in M, so PLE's can never reach 1.
     """
     if len(gate) == 1:
         return float("nan")

@@ -77,4 +77,6 @@ def build(name: str, data: Layout, *, seed: int = 0, **options) -> MultiDomainMo
     with torch.random.fork_rng(devices=[]):  # so that building a model leaves the reader's own random numbers alone
         torch.default_generator.manual_seed(index(seed))  # a GPU keeps its own
         model = MODELS[name](data, **options)
-    return model.made_as(name, {**defaults, **options}, seed, [field.size for field in data.fields])
+    model.name, model.options, model.seed = name, {**defaults, **options}, seed
+    model.sizes = [field.size for field in data.fields]
+    return model

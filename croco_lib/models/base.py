@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Output(NamedTuple):
-    """`logits` [N]; `experts` [M, N, d]; `gate` [M, N, d] or [M, N, 1] or None; `penalty`, to add to the loss."""
+    """`logits` [N]; `experts` [M, N, d], `gate` [M, N, d] or [M, N, 1], or None; `penalty`, to add to the loss."""
 
     logits: Tensor
     experts: Tensor | None = None
@@ -17,24 +17,16 @@ class Output(NamedTuple):
 class MultiDomainModel(nn.Module):
     """A model whose `forward(features int [N, F], domain int [N])` returns an `Output`.
 
-    `name`, `options` and `seed` are those that `build` made it with, and `sizes` the sizes of the fields that it was
-    built for: enough to make the model again, and to tell a run from another. `own_sets` counts the embedding sets that
-    each domain has of its own beside shared ones; these come first, in order of the domains.
+    `build` notes on it the `name`, `options` and `seed` that it was made with, and the `sizes` of its fields: enough to
+    make the model again, and to tell a run from another. `own_sets` counts the embedding sets that each domain has of
+    its own beside shared ones; these come first, in order of the domains.
     """
 
     own_sets = 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.name = type(self).__name__
-        self.options: dict = {}
-        self.seed: int | None = None
-        self.sizes: list[int] | None = None
-
-    def made_as(self, name: str, options: dict, seed: int, sizes: list[int]) -> "MultiDomainModel":
-        """Note how the model was made; returns the model."""
-        self.name, self.options, self.seed, self.sizes = name, options, seed, sizes
-        return self
+    name: str
+    options: dict
+    seed: int
+    sizes: list[int]
 
 
 def name_of(model: nn.Module) -> str:

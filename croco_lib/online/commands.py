@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ROOT, DataError, write_whole
+from ..errors import DataError, write_whole
 
 
 def online(
-    folder: Annotated[Path, typer.Option(help="For the tables online.*.csv.")] = ROOT / "build/online",
+    folder: Annotated[Path, typer.Option(help="For the tables online.*.csv.")] = Path("build/online"),
     requests: Annotated[int, typer.Option(min=10_000, help="Requests that both arms serve.")] = 1_000_000,
     seed: Annotated[int, typer.Option(min=0, help="Of the first training, the traffic and the users' arms.")] = 0,
 ) -> None:

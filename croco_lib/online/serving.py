@@ -36,7 +36,6 @@ class Schema(Layout):
     name: str
     fields: tuple[Field, ...]
     domains: tuple[str, ...]
-    ids: str = "text"  # how ids were read when it was saved: "text", or "numbers" before
 
 
 def save_vocabularies(vocabularies: Mapping[str, np.ndarray], path: Path, where: str) -> None:
@@ -59,7 +58,7 @@ def save_vocabularies(vocabularies: Mapping[str, np.ndarray], path: Path, where:
 
 def load_vocabularies(path: Path, fields: Iterable[str]) -> dict[str, Vocabulary]:
     """The vocabularies of these fields, as text, from the file that `save_vocabularies` left."""
-    table = pl.read_parquet(path)
+    table = pl.read_parquet(path, glob=False)
     return {name: Vocabulary(table.filter(pl.col("field") == name)["value"]) for name in fields}
 
 
@@ -68,7 +67,6 @@ def save_schema(data: MultiDomainData | Schema, folder: str | Path) -> None:
     folder = Path(folder)
     about = dict(
         name=data.name,
-        ids=getattr(data, "ids", "text"),
         domains=list(data.domains),
         many=[f.name for f in data.fields if f.bag is not None],
         fields=[dict(name=f.name, size=f.size, role=f.role) for f in data.fields],
@@ -99,7 +97,7 @@ def load_schema(folder: str | Path) -> Schema:
         )
     vocabularies = load_vocabularies(folder / "vocabulary.parquet", [f["name"] for f in about["fields"]])
     fields = tuple(Field(**f, values=vocabularies[f["name"]].values.to_numpy()) for f in about["fields"])
-    return Schema(about["name"], fields, tuple(about["domains"]), about.get("ids", "numbers"))
+    return Schema(about["name"], fields, tuple(about["domains"]))
 
 
 def export(model, schema: MultiDomainData | Schema, folder: str | Path) -> Path:
@@ -182,7 +180,7 @@ def encode(
         vocabulary = Vocabulary(pl.Series(field.values, dtype=pl.String))
         if field.name in table.columns:
             raw = as_ids(table[field.name], where).cast(pl.String)
-            X[:, f] = vocabulary.match(raw, schema.ids)
+            X[:, f] = vocabulary.match(raw)
             missing = raw.null_count()
         else:
             missing = len(table)

@@ -184,7 +184,7 @@ def build(
     fields = {field.name: field for field in data.fields}
     sketch = Sketch(tuple(Field(field.name, 1, field.role) for field in data.fields), data.domains)
     model = build_whole(name, sketch, seed=seed, **options)
-    model.made_as(name, model.options, seed, [field.size for field in data.fields])
+    model.sizes = [field.size for field in data.fields]
     layers = [(path, part) for path, part in model.named_modules() if isinstance(part, MultiEmbedding)]
     real = [[fields[field.name] for field in part.fields] for _, part in layers]
     tables = {str(i): collection(real[i], part.sets * part.dim) for i, (_, part) in enumerate(layers)}

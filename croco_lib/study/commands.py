@@ -20,7 +20,7 @@ def study(
 ) -> None:
     """Run a study of the claims; killed at any moment and started again, it ends with the same tables."""
     from .cost import cost
-    from .studies import find_data, run_study, studies
+    from .studies import need_data, run_study, studies
 
     made = studies()
     known("study", name, [*made, "cost", "all"])
@@ -29,7 +29,7 @@ def study(
         known(f"data set of study {name}", data, dict.fromkeys(one for *_, one in plan))
         plan = [run for run in plan if run[2] == data]
     for *_, one in plan:
-        find_data(one)  # what is not here ends it before the first run
+        need_data(one)  # what is not here ends it before the first run
     folder.mkdir(parents=True, exist_ok=True)
     for n, s, one in plan:
         run_study(n, s, one, folder, workers)
@@ -73,7 +73,7 @@ def benchmark(
     from ..models import MODELS
     from .own import check_data, check_knobs, refuse_to_lose
     from .spec import spec_of
-    from .studies import RESULTS, find_data, run_study
+    from .studies import RESULTS, need_data, run_study
     from .tables import Tables
 
     if folder.resolve() == RESULTS:
@@ -82,7 +82,7 @@ def benchmark(
         raise CrocoError(f"--name {name!r} begins the names of files, so it cannot hold a slash.")
     columns = dict(label=label, domain=domain, user=user, item=item, fields=fields)
     spec = spec_of(data, datasets.options_given(data, columns, option))
-    find_data(spec)
+    need_data(spec)
     pairs = split_pairs(grid, "--grid", "KEY=V1;V2")
     values = {key: [_fixed(parse_value(v)) for v in text.split(";")] for key, text in pairs}
     listed = list(MODELS) if models == "all" else [known("model", m, MODELS) for m in models.split(",")]

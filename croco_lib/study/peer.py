@@ -109,7 +109,7 @@ def peer_trainer(
 
 
 def seconds(work: Callable[[], object], times: int) -> float:
-    """Of `times` calls."""
+    """Seconds that so many calls take."""
     start = time.perf_counter()
     for _ in range(times):
         work()

@@ -7,13 +7,16 @@ from ..errors import CrocoError, parse_value
 
 
 def spec_of(name: str, options: dict) -> str:
-    """What `parse_data` takes apart again: "world:conflict=0", or the path of a file with its options as JSON."""
+    """What `parse_data` takes apart again: "world:conflict=0", or the path of a file with its options as JSON.
+
+    `name` may have options already; these come after them.
+    """
     if not options:
         return name
     if is_own(name):
         return f"{name}:{json.dumps(options, sort_keys=True, ensure_ascii=False)}"
     written = {key: value if isinstance(value, str) else json.dumps(value) for key, value in options.items()}
-    return f"{name}:{','.join(f'{key}={text}' for key, text in written.items())}"
+    return f"{name}{',' if ':' in name else ':'}{','.join(f'{key}={text}' for key, text in written.items())}"
 
 
 def parse_data(spec: str) -> tuple[str, dict]:

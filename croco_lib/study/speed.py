@@ -28,7 +28,7 @@ prepare(sys.argv[1])
 print(time.perf_counter() - start)
 status = Path("/proc/self/status")  # where there is one: a child's ru_maxrss begins at its parent's
 print(int(status.read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) / 1024 if status.is_file()
-      else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+      else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)  # macOS, which has none, counts bytes
 """
 
 

@@ -18,7 +18,7 @@ from ..errors import ROOT, CrocoError, in_checkout, known, write_whole
 from .jobs import dim_of, key_of, make_job, read, run_jobs
 from .resampling import resampled_users
 from .space import label_of, trials
-from .spec import parse_data
+from .spec import parse_data, spec_of
 
 RESULTS = ROOT / "data" / "verdicts"
 TUNING_SEEDS = (1_000, 1_001, 1_002)  # of the trials; the final seeds count from 0
@@ -133,7 +133,7 @@ def starts_from(study: dict, model: str) -> str:
 
 def search_data(data: str, share: float | None) -> str:
     """The data as a search reads it: whole, or the rows of a share of the users."""
-    return data if share is None else f"{data}{',' if ':' in data else ':'}search_share={share}"
+    return data if share is None else spec_of(data, {"search_share": share})
 
 
 def run_study(
@@ -225,12 +225,11 @@ def write_tables(name: str, data: str, made: list[tuple], tried: list[tuple], fo
         write_whole(file_of(name, data, kind, folder), partial(frame.to_csv, index=False, float_format="%.10g"))
 
 
-def find_data(data: str) -> str:
-    """The data set's name, where its files are here. Raises CrocoError for an unknown one or absent files."""
+def need_data(data: str) -> None:
+    """Raise CrocoError for an unknown data set, or one whose files are not here."""
     from ..datasets.registry import present
 
     name, options = parse_data(data)
     if "search_share" in options:
         raise CrocoError("search_share is a word of a study, and no option of a data set: final runs read all rows.")
     present(name)
-    return name
