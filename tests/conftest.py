@@ -12,11 +12,16 @@ torch.set_num_threads(1)
 
 
 # What takes longest comes first, so that at the end no process has a long file left while the others wait.
-LONG = ("test_solutions.py", "test_scale.py", "test_study.py", "test_site.py", "test_browser.py")
+LONG = {
+    f"test_{name}.py": place
+    for place, name in enumerate(
+        "solutions study scale site browser verdicts prepare inside training market serving".split()
+    )
+}
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: (item.path.suffix != ".ipynb", item.path.name not in LONG))
+    items.sort(key=lambda item: (item.path.suffix != ".ipynb", LONG.get(item.path.name, len(LONG))))
 
 
 class ByFile(LoadFileScheduling):
@@ -38,6 +43,14 @@ def prepared_sets(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "prepared"
         patch.setenv("CROCO_PREPARED", str(folder))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_fresh_rows():
+    """A study scores 20,000 new rows in each domain of the made world; what is tested here does not need so many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("croco_lib.study.jobs.FRESH_ROWS", 1_000)
         yield
 
 

@@ -18,7 +18,7 @@ WINGS = {
     "datasets": (),
     "look": (),
     "lessons": (),
-    "study": ("datasets", "lessons"),
+    "study": ("datasets",),
     "online": ("datasets", "study"),  # its arms are trained as a study trains them
     "sharded": (),
 }

@@ -330,12 +330,3 @@ def test_weighted_auc_equals_scikit_learn(rows, seed):
         else:
             assert np.isnan(auc)
     np.testing.assert_array_equal(auc_of_weights(label, score)(weights[0]), got[0])
-
-
-def users_and_scores(rng, users=40, rows=8):
-    """Rows of users whose clicks, and the noise of either model's score, are alike within a user."""
-    user = np.repeat(np.arange(users), rows)
-    taste = rng.normal(size=users)[user]
-    label = (taste + rng.normal(size=len(user)) > 0).astype(int)
-    a, b = (taste + 0.7 * rng.normal(size=users)[user] + 0.1 * rng.normal(size=len(user)) for _ in range(2))
-    return label, a, b, user, rng.integers(0, 2, len(user))

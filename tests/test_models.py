@@ -100,7 +100,7 @@ def test_prediction_depends_on_the_row_alone(small_world, batch, name, options):
             alone = model(features[n : n + 1], domain[n : n + 1])
             assert torch.allclose(alone.logits[0], all_rows[n], atol=1e-5)
     model.train()
-    assert np.isfinite(float(model(features[:1], domain[:1]).penalty))
+    assert torch.as_tensor(model(features[:1], domain[:1]).penalty).isfinite()
 
 
 @each_model
@@ -410,15 +410,13 @@ def test_a_domains_rows_train_its_own_and_the_shared_tables_only(small_world, ba
 
 
 def test_a_domains_rows_train_its_own_and_the_shared_expert_of_sdem_only(small_world, batch):
-    """The gradient stops at the others' outputs, so neither their experts nor their tables learn from these rows."""
+    """The gradient stops at the others' outputs, so their experts learn from these rows no more than their tables."""
     model, (features, domain, _) = build("sdem", small_world), batch
     for s in range(5):
         model.zero_grad()
         model(features[domain == s], domain[domain == s]).logits.sum().backward()
         for name, parameter in model.experts.named_parameters():  # each [S + 1, …]
             assert [bool(g.any()) for g in parameter.grad] == [m in (s, 5) for m in range(6)], name
-        table = model.embedding.table.weight.grad.unflatten(1, (6, -1))
-        assert [bool(g.any()) for g in table.unbind(1)] == [m in (s, 5) for m in range(6)]
 
 
 def test_sdem_is_a_gradient_through_everything_with_the_others_taken_as_given(small_world, batch):

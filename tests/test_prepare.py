@@ -157,7 +157,8 @@ def test_a_set_is_prepared_once_for_each_set_of_options_and_anew_for_other_raw_f
     about = log.stat()
     text = log.read_text()
     log.write_text(text.replace(",1\n", ",2\n", 1))  # another tab: as many bytes, only the time of change is another
-    os.utime(log, ns=(about.st_atime_ns, about.st_mtime_ns + 1))
+    os.utime(log, ns=(about.st_atime_ns, about.st_mtime_ns + 10**9))  # file systems round
+
     other = croco_lib.load("kuairand-pure", split="time")
     assert len(made) == 3 and other.fingerprint != again.fingerprint == first.fingerprint
     assert again.train.features.sum() > 0  # what was mapped before is still there
@@ -213,7 +214,11 @@ def test_two_processes_that_load_first_at_one_time_prepare_it_once(raw, tmp_path
         subprocess.Popen([sys.executable, "-c", TWO, str(tmp_path), n], env=env, stdout=subprocess.PIPE, text=True)
         for n in "ab"
     ]
-    told = [process.communicate(timeout=120)[0].split() for process in both]
+    try:
+        told = [process.communicate(timeout=120)[0].split() for process in both]
+    finally:
+        for process in both:  # one waits for the other, which may have died
+            process.kill()
     assert sorted(n for _, n in told) == ["0", "1"]
     assert {f for f, _ in told} == {croco_lib.load("kuairand-pure").fingerprint}
 

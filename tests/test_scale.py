@@ -1,10 +1,7 @@
 """Training at full size: fair shuffles in blocks, lazy Adam, a kill at any moment, several processes."""
 
 import json
-import os
-import subprocess
 import sys
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from launched import launch
 from scipy import stats
 
 from croco_lib import CrocoError, batches, build, checkpoint, errors, evaluate, fit, losses, optimizers, training
-from croco_lib.errors import ROOT
 from croco_lib.layers import MultiEmbedding
 from croco_lib.schema import Bag, Field, Split
 from croco_lib.study import steps
@@ -106,28 +103,6 @@ def test_repeated_ids_of_a_sparse_gradient_are_added_up():
     assert grad.is_coalesced() and grad.indices().tolist() == [[0, 3, 7, 49]]
     assert torch.equal(grad.indices(), expected.indices()) and torch.allclose(grad.values(), expected.values())
     assert grad.shape == expected.shape
-
-
-def test_the_first_lazy_step_is_adams_on_the_rows_it_reads(small_world):
-    given = dict(epochs=1, batch_size=len(small_world.train), weight_decay=0.01, progress=False)
-    seen = []
-    for lazy in (False, True):
-        model = build("mmoe", small_world)
-        fit(
-            model,
-            small_world,
-            lazy=lazy,
-            watch=lambda step, m: seen.append(m.embedding.table.weight.detach().clone()),
-            **given,
-        )
-    start, dense, _, sparse = seen
-    read = np.zeros(len(start), bool)
-    read[np.unique(small_world.train.features + model.embedding.offset.numpy())] = True
-    # Both move by lr · g / (|g| + ε); lazy Adam's ε is that of the uncorrected moments, so tiny gradients move less.
-    move, lazy_move = (dense - start)[read], (sparse - start)[read]
-    assert (move - lazy_move).abs().mean() < 0.02 * move.abs().mean()
-    assert torch.equal(move.sign(), lazy_move.sign())
-    assert torch.equal(sparse[~read], start[~read]) and not torch.equal(dense[read], start[read])
 
 
 @pytest.mark.parametrize("lazy", [False, True])
@@ -308,21 +283,9 @@ def test_a_run_killed_at_any_write_goes_on(small_world, tmp_path, monkeypatch):
     assert kills > 8
 
 
-def run_as(processes: int, *words):
-    """What so many CPU processes print that run Python on these words; with one, there is no launcher."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), *map(str, words)]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-    def run():
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, env=environment)
-
-    done = run()
-    if "exitcode: -6)" in done.stderr:
-        # Gloo ends a process by abort() when a connection breaks while it is made, as happens, seldom, on a machine
-        # with much to do: once in some 300 launches (pytorch/gloo, issue 514). It is told in full, and run once more.
-        warnings.warn(f"a process was aborted:\n{done.stderr}", stacklevel=2)
-        done = run()
+def printed_by(processes: int, *words) -> str:
+    """What so many processes print that run Python on these words."""
+    done = launch(processes, *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -332,7 +295,7 @@ def test_two_processes_train_to_the_metrics_of_one_and_go_on_where_they_stopped(
     """Tolerance: 0.01 of AUC. The batches and the objective are the same; CovLoss is estimated on each half."""
 
     def two(*words):
-        said = run_as(2, "-m", "croco_lib", *FIT[3:], *words)
+        said = printed_by(2, "-m", "croco_lib", *FIT[3:], *words)
         (line,) = [line for line in said.splitlines() if line.startswith("{")]  # one process speaks
         return json.loads(line)
 
@@ -371,7 +334,7 @@ accelerator.end_training()
 
 def test_evaluation_gathers_each_row_once_and_in_order(tmp_path):
     (tmp_path / "gather.py").write_text(GATHER)
-    run_as(3, tmp_path / "gather.py")
+    printed_by(3, tmp_path / "gather.py")
 
 
 def test_a_batch_smaller_than_the_processes_is_refused(small_world, monkeypatch):

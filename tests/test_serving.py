@@ -1,6 +1,7 @@
 """An exported model says what the trained one says; what it does not know is counted."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -83,8 +84,8 @@ def test_schema_comes_back(small_world, tmp_path):
         serving.load_schema(tmp_path / "other")
 
 
-def test_an_export_that_was_cut_short_scores_nothing(small_world, tmp_path, monkeypatch):
-    serving.export(build("shared-bottom", small_world, dim=4), small_world, tmp_path)
+def test_an_export_that_was_cut_short_scores_nothing(small_world, tmp_path, monkeypatch, exported):
+    shutil.copytree(exported[1], tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(torch.export, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         serving.export(build("shared-bottom", small_world, dim=8), small_world, tmp_path)

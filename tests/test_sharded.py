@@ -1,15 +1,14 @@
 """Tables sharded by TorchRec: the same model on one, two and four processes, checkpoints between them, and faults."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from launched import launch
 from safetensors.torch import load_file
 
 from croco_lib import build, evaluate, load
@@ -26,23 +25,6 @@ from croco_lib.sharded.tables import LR_RATIO, collection  # noqa: E402
 WORKER = str(Path(__file__).with_name("sharded_worker.py"))
 WORLD = dict(rows=20_000, users=300, items=400)
 LR = 0.003
-
-
-def launch(processes: int, *words, **environment) -> subprocess.CompletedProcess:
-    """The words as a command of Python on so many processes."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", *(launcher if processes > 1 else []), *map(str, words)],
-        capture_output=True,
-        text=True,
-        env={
-            **os.environ,
-            "CUDA_VISIBLE_DEVICES": "",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
-            **environment,
-        },
-    )
 
 
 def work(processes: int, *words) -> None:

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from croco_lib.lessons.notebooks import paths
+from croco_lib.lessons.notebooks import OwnPython, paths
 
 ODD = ("None", "'a word'", "-77", "(1.5,)", "(2.0, 1.0)", "{}", "['a', None]", "__import__('numpy').arange(3.0)")
 LESSONS = [path for path in paths() if path.name[:2] != "00"]
@@ -100,9 +100,8 @@ def test_exercises_are_open_and_their_solutions_right(path, monkeypatch, tmp_pat
             name = None
     explorers = sum(len(re.findall(r"= (?:explore|covariances|projections)\(", c.source)) for c in lesson.cells)
     lesson.cells = [*cells, nbformat.v4.new_code_cell(MOVE.replace("COUNT", str(explorers)))]
-    NotebookClient(
-        lesson, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
-    ).execute()
+    here = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(lesson, timeout=300, kernel_name="python3", kernel_manager_class=OwnPython, resources=here).execute()
     for cell in lesson.cells:
         if "says" in cell.metadata:
             said = text(cell)

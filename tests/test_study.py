@@ -69,17 +69,10 @@ def test_an_unknown_model_names_the_known_ones():
         space.registered("crocodil")
 
 
-FRESH = 1_000  # rows a domain that are scored, where a real study has 20,000
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("verdicts")
-    jobs.load_with_fresh.cache_clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "FRESH_ROWS", FRESH)
-        room.run_study("main", SMALL, DATA, made, progress=False)
-    jobs.load_with_fresh.cache_clear()
+    room.run_study("main", SMALL, DATA, made, progress=False)
     return made
 
 
@@ -107,19 +100,16 @@ def contents(folder):
 
 
 @pytest.mark.slow
-def test_a_killed_study_ends_with_the_same_bytes(tmp_path, monkeypatch):
+def test_a_killed_study_ends_with_the_same_bytes(tmp_path):
     data = "world:rows=5000,users=60,items=50"
     study = dict(models=["shared-bottom", "mmoe"], search=2, seeds=2, fixed={"epochs": 1})
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
     cut.mkdir()
-    monkeypatch.setattr(jobs, "FRESH_ROWS", FRESH)
-    jobs.load_with_fresh.cache_clear()
     room.run_study("main", study, data, whole, progress=False)
-    jobs.load_with_fresh.cache_clear()
     script = (
         f"from croco_lib.study.studies import run_study; from croco_lib.study import jobs; import pathlib\n"
-        f"jobs.FRESH_ROWS = {FRESH}\n"
+        f"jobs.FRESH_ROWS = {jobs.FRESH_ROWS}\n"
         f"run_study('main', {study!r}, {data!r}, pathlib.Path({str(cut)!r}), progress=False)"
     )
     killed = 0

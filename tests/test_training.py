@@ -96,10 +96,17 @@ def test_the_probe_is_the_loss_and_the_measures_themselves(small_world):
     assert probed["set 2", "information_abundance"] == pytest.approx(values.sum() / values[0], rel=1e-4)
 
 
+OFTEN = dict(FAST, eval_every=7, patience=9)  # 16 steps an epoch: evaluations fall inside epochs
+
+
+@pytest.fixture(scope="module")
+def whole(small_world, tmp_path_factory):
+    """A run that nothing interrupts."""
+    return fit(build("crocodile", small_world), small_world, folder=tmp_path_factory.mktemp("whole"), **OFTEN)
+
+
 @pytest.mark.parametrize("at", [1, 2, 4])
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(small_world, tmp_path, monkeypatch, at):
-    settings = dict(FAST, eval_every=7, patience=9)  # 16 steps an epoch: evaluations fall inside epochs
-    whole = fit(build("crocodile", small_world), small_world, folder=tmp_path / "whole", **settings)
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(small_world, tmp_path, monkeypatch, whole, at):
     calls, real = [], training.evaluate
 
     def interrupt(model, split):
@@ -110,13 +117,13 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(small_world, tmp_path
 
     monkeypatch.setattr(training, "evaluate", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        fit(build("crocodile", small_world), small_world, folder=tmp_path / "cut", **settings)
+        fit(build("crocodile", small_world), small_world, folder=tmp_path / "cut", **OFTEN)
     monkeypatch.setattr(training, "evaluate", real)
-    resumed = fit(build("crocodile", small_world), small_world, folder=tmp_path / "cut", **settings)
+    resumed = fit(build("crocodile", small_world), small_world, folder=tmp_path / "cut", **OFTEN)
     pd.testing.assert_frame_equal(resumed.history, whole.history)
     pd.testing.assert_frame_equal(evaluate(resumed.model, small_world.test), evaluate(whole.model, small_world.test))
     assert resumed.best_step == whole.best_step
-    again = fit(build("crocodile", small_world), small_world, folder=tmp_path / "cut", **settings)
+    again = fit(build("crocodile", small_world), small_world, folder=tmp_path / "cut", **OFTEN)
     pd.testing.assert_frame_equal(again.history, whole.history)
 
 
