@@ -638,6 +638,12 @@ def test_kuairand_drops_and_counts_twins_and_other_tabs(raw_folder):
     assert croco_lib.load("kuairand-pure").notes["rows"] == clean.notes["rows"] + 4
 
 
+def test_a_log_without_a_row_of_the_five_tabs_is_named(raw_folder):
+    write(raw_folder / LOG_FILE, raw.LOG, [row | {"tab": "3"} for row in raw_logs()])
+    with pytest.raises(DataError, match="kuairand-pure: no row is left of the domains tab 0, tab 1"):
+        croco_lib.load("kuairand-pure")
+
+
 def test_kuairand_reads_every_standard_log_and_no_other(raw_folder):
     rows = raw_logs()
     write(raw_folder / LOG_FILE, raw.LOG, rows[150:])

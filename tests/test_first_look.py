@@ -96,6 +96,7 @@ def test_what_is_known_only_after_the_click_is_found(tmp_path):
         play_time=np.where(click == 1, 5_000, 100) + rng.permutation(len(frame)),
         noise=rng.integers(0, 2, len(frame)),
         score=rng.permutation(len(frame)),
+        **{"size, cm": rng.integers(0, 9, len(frame))},  # --fields could not name it
     )
     frame.to_csv(tmp_path / "a.csv", index=False)
     about = first_look(tmp_path / "a.csv")
@@ -104,6 +105,7 @@ def test_what_is_known_only_after_the_click_is_found(tmp_path):
     assert asked == {"is_like", "long_view", "play_time"}
     fields = set(about["next"].partition("--fields ")[2].split(","))
     assert "noise" in fields and not {"is_like", "long_view", "play_time", "score"} & fields
+    assert not any("cm" in field for field in fields)
 
 
 def test_twins_that_differ_in_one_column_are_found(tmp_path):

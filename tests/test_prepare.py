@@ -9,6 +9,7 @@ import sys
 import tempfile
 import tracemalloc
 from collections import Counter, defaultdict
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -188,6 +189,25 @@ def test_options_that_mean_nothing_are_refused_before_anything_is_written(raw, o
         with pytest.raises(croco_lib.CrocoError, match=words):
             do("kuairand-pure", **options)
     assert not (raw.parent / "prepared").exists()
+
+
+def test_numpys_numbers_are_options_too(raw):
+    """Not only until the manifest is written, after all the work."""
+    write_kuairand(raw, rows=3_000, users=40, videos=100)
+    for name, options in (("kuairand-pure", {"min_count": 2}), ("world", {"rows": 3_000, "users": 60, "items": 50})):
+        given = {key: np.int64(value) for key, value in options.items()}
+        made = prepare(name, **given)
+        assert made == prepare(name, **options) and croco_lib.load(name, **options).stored is not None
+
+
+def test_a_process_that_is_killed_while_it_reads_is_told_in_words(raw, monkeypatch):
+    def killed(*_, **__):
+        raise BrokenProcessPool("a process was terminated abruptly")
+
+    write_kuairand(raw, rows=1_000)
+    monkeypatch.setattr(kuairand, "read_raw", killed)
+    with pytest.raises(CrocoError, match="could not be prepared.*Fewer --workers take less memory"):
+        prepare("kuairand-pure", workers=2)
 
 
 TWO = """
