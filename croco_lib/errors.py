@@ -1,4 +1,4 @@
-"""What a user is told when something goes wrong, and files that are written whole."""
+"""What a user is told when something goes wrong, files that are written whole, and values read from text."""
 
 import difflib
 import json

@@ -129,12 +129,12 @@ def _mean_over_processes(losses: list[Tensor], accelerator: Accelerator, step: i
     return mean
 
 
-def _load_best(model: nn.Module, kept: Path, accelerator: Accelerator, keep: ModuleType) -> None:
+def _load_best(model: nn.Module, best_in: Path, accelerator: Accelerator, keep: ModuleType) -> None:
     """Give the model of every process the weights that the main process has kept in its folder."""
     accelerator.wait_for_everyone()
     if accelerator.num_processes > 1:  # each has a temporary folder of its own
-        kept = Path(broadcast_object_list([str(kept)])[0])
-    keep.load_weights(model, kept)
+        best_in = Path(broadcast_object_list([str(best_in)])[0])
+    keep.load_weights(model, best_in)
     accelerator.wait_for_everyone()  # before the folder may go
 
 
@@ -193,13 +193,13 @@ def train(
             watch(state.step, model)
         if better and writes:
             # Before the checkpoint: a run killed in between comes to the same step and weights again.
-            keep.save_weights(model, Path(kept))
+            keep.save_weights(model, Path(best_in))
         if folder is not None and writes:
             state.seconds = before + time.perf_counter() - started
             keep.save(Path(folder), settings, model, optimizers, state)
 
     with (
-        TemporaryDirectory() if folder is None else nullcontext(folder) as kept,  # where the best weights lie
+        TemporaryDirectory() if folder is None else nullcontext(folder) as best_in,  # where the best weights lie
         _progress_bar(name_of(model), state.step, last, silent) as bar,
     ):
         if not state.history:
@@ -216,6 +216,6 @@ def train(
                 record(_mean_over_processes(losses, accelerator, state.step, options.lr))
                 losses = []
                 bar.set_postfix_str(f"best valid AUC {state.best:.4f}", refresh=False)
-        _load_best(model, Path(kept), accelerator, keep)
+        _load_best(model, Path(best_in), accelerator, keep)
     state.seconds = before + time.perf_counter() - started
     return _finished(model, state, settings, options)

@@ -23,7 +23,7 @@ LOG = (
 # with another `hourmin`.
 ROW = ["user_id", "video_id", "time_ms", "tab"]
 # What happens after the video is shown can never be a feature; neither can the month-long statistics, which hold
-# the test days (so the file video_features_statistic is not read at all).
+# the test days (so the file video_features_statistic is not read at all). Read by the tests, which hold us to it.
 LEAKS = (
     "is_click is_like is_follow is_comment is_forward is_hate long_view play_time_ms profile_stay_time "
     "comment_stay_time is_profile_enter"

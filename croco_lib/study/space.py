@@ -15,7 +15,7 @@ FIXED: dict[str, tuple[str, dict]] = {
     "crocodile with one set": ("crocodile", {"multi_embedding": False}),
 }
 
-# The default comes first everywhere: the first trial of every search is the defaults.
+# The studies' default comes first everywhere: the first trial of every search is the defaults.
 COMMON = {
     "lr": (3e-3, 1e-3, 2e-3, 5e-3, 1e-2),
     "weight_decay": (0.0, 1e-6, 1e-5, 1e-4),
