@@ -164,6 +164,10 @@ def test_lessons_run_side_by_side_and_one_that_stops_is_named(tmp_path, monkeypa
     assert not nbformat.read(tmp_path / "02_bad.ipynb", as_version=4).cells[0].outputs
 
 
+def test_what_runs_first_are_lessons():
+    assert set(notebooks.LONG) < {path.stem[:2] for path in notebooks.paths()}
+
+
 def test_tidy_drops_views_progress_bars_and_state():
     still = nbformat.v4.new_output("display_data", {VIEW: {"model_id": "a"}, "image/png": "b", "text/plain": "c"})
     bar = nbformat.v4.new_output("display_data", {VIEW: {"model_id": "a"}, "text/plain": "0%"})
