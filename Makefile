@@ -1,4 +1,4 @@
-# Everything happens in a local .venv, made from pyproject.toml. Needs Python 3.11 or later and make, nothing else.
+# Everything happens in a local .venv, made from pyproject.toml. Needs Python 3.11 or later, make and, the first time, the network.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

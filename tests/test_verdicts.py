@@ -313,6 +313,23 @@ def test_what_the_readme_says_of_the_made_world_follows_from_the_tables():
     assert "stand at {} and {} from Shared-Bottom, Crocodile at {}.".format(*said) in text
     usual = Tables("start", "world").gap(*((model, {"start": 0.1}) for model in ("crocodile", "shared-bottom")))
     assert f"a sixth as wide, Crocodile stands at {in_readme(usual)}." in text
+    assert f"HiNet minus Crocodile is {in_readme(equal.gap('hinet', 'crocodile'))}.)" in text
+    millions = equal.runs.groupby("model").parameters.mean() / 1e6
+    assert millions[["hinet", "adasparse", "crocodile"]].round(1).tolist() == [1.2, 1.2, 0.7]
+    scarce = T.metric("auc", "tab 6", "fresh").mean()
+    assert f"STAR, of one shared table, has {scarce['star']:.3f}, PLE {scarce['ple']:.3f}." in text
+
+
+def test_what_the_readme_says_of_the_papers_opening_figure_follows_from_the_tables():
+    text, T = prose_of("README.md"), Tables("main", "kuairand-pure")
+    inside = T.values[T.values.part == "all"].pivot_table(index="model", columns="metric", values="value")
+    diversity, fullness = (inside[m] / inside[f"{m}_start"] for m in ("diversity_index", "abundance"))
+    shown = diversity.dropna().index
+    assert "the eight models whose experts can be compared" in text and len(shown) == 8
+    assert "it lies low on both, SDEM alone is high on both" in text
+    for axis in (diversity[shown], fullness[shown]):
+        assert axis.idxmax() == "sdem" and axis["crocodile"] < axis.median()
+    assert "SDEM's gAUC is among the lowest" in text and T.metric("gauc").mean().rank()["sdem"] == 3
 
 
 def test_what_the_readme_says_of_the_objective_follows_from_the_tables():
@@ -338,6 +355,7 @@ def test_what_the_readme_says_of_covloss_and_the_gates_follows_from_the_tables()
     )
     assert f"is {covariance[0] / covariance[1]:.0f} times lower" in text
     assert f"mean |correlation| {correlation[1]:.2f}, not {correlation[0]:.2f}" in text
+    assert "from {} to {}). What that is worth".format(*(in_lesson(value, 2) for value in correlation)) in text
 
     assert f"the AUC differs by {in_readme(T.gap(some, none))} from that without" in text
     assert f"at α = 1 by {in_readme(T.gap(much, none))}" in text
