@@ -20,6 +20,7 @@ from .options import TrainOptions
 from .sharded import commands as sharded
 from .study import commands as study
 
+FEW_STEPS = 10  # in an epoch, below which too large a batch is the likely reason where little is learnt [ours]
 app = typer.Typer(
     help="Crocodile, step by step: multi-domain click models from raw data to tables.",
     no_args_is_help=True,
@@ -108,11 +109,25 @@ def _train(shard: bool, read, model: str, chosen: dict, options: TrainOptions, f
         from .sharded.run import train_sharded
 
         return train_sharded(read, model, chosen, options, folder, progress)
+    from accelerate import PartialState
+
     from .models import build
+    from .online.serving import save_schema
     from .training import train
 
+    if folder and (folder / "model.onnx").is_file():
+        raise CrocoError(
+            f"{folder} holds an exported model, which would no longer fit its schema. Give another --folder."
+        )
     loaded = read()
-    return loaded, train(build(model, loaded, seed=options.seed, **chosen), loaded, options, folder, progress)
+
+    def keep_schema(*_) -> None:
+        """At the first evaluation, so that a run that is killed can be exported, too."""
+        if folder and PartialState().is_main_process and not (folder / "schema.json").is_file():
+            save_schema(loaded, folder)
+
+    made = build(model, loaded, seed=options.seed, **chosen)
+    return loaded, train(made, loaded, options, folder, progress, keep_schema)
 
 
 def _print_run(run, table, data) -> None:
@@ -128,6 +143,11 @@ def _print_run(run, table, data) -> None:
             "! best at step 0: these are the figures of the untrained model. "
             "Try more --patience, a smaller --batch-size, or another --lr."
         )
+    if (steps := -(-len(data.train) // run.settings["batch_size"])) < FEW_STEPS:
+        typer.echo(f"! only {steps} steps an epoch: from so few rows a smaller --batch-size learns more.")
+    for name, share in data.notes.get("share of unknown ids", {}).get("train", {}).items():
+        if share > 0.99:
+            typer.echo(f"! {name}: hardly a value is seen often enough to have an id, so the field tells nothing.")
     wide = table.pivot(index="domain", columns="metric", values="value").loc[["all", *data.domains]]
     wide.insert(0, "rows", table.drop_duplicates("domain").set_index("domain").rows)
     typer.echo(wide.to_string(float_format="{:.5f}".format, na_rep="–"))

@@ -98,7 +98,7 @@ def check_domains(name: str, domains: tuple[str, ...], rows: np.ndarray, clicks:
             missing = ", ".join(domains[i] for i in np.flatnonzero(counts == 0))
             raise DataError(
                 f"{name}: domain {missing} has no rows in the {split} split. "
-                "Leave the domain out, join it with another, or split at random."
+                "Leave the domain out or join it with another; a split by time may also be made at random."
             )
     if (one := (clicks[0] == 0) | (clicks[0] == rows[0])).any():
         names = ", ".join(domains[i] for i in np.flatnonzero(one))

@@ -82,7 +82,7 @@ def test_fit_prints_a_table_with_a_line_a_domain(croco):
         "fit", "mmoe", "--option", "rows=5000", "--option", "conflict=0", "--epochs", "1", "--threads", "1"
     )
     assert code == 0, err
-    lines = [line for line in out.splitlines() if not line.startswith("#")]
+    lines = [line for line in out.splitlines() if line[0] not in "#!"]
     assert [line.split("  ")[0] for line in lines[-6:]] == ["all", "tab 0", "tab 1", "tab 2", "tab 4", "tab 6"]
     assert lines[0].split() == ["metric", "rows", "auc", "gauc", "logloss"]
     assert "conflict 0" in out
@@ -243,6 +243,40 @@ def test_export_and_score_a_run(croco, tmp_path):
     assert pd.read_csv(tmp_path / "s.csv").score.between(0, 1).all()
     code, _, err = croco("score", tmp_path, tmp_path / "t.csv")
     assert code == 1 and "holds no model.onnx" in err
+    for words, said in (
+        (["score", tmp_path / "run", tmp_path / "t.csv"], f"It is a run: `croco export {tmp_path / 'run'} -o model`"),
+        (["score", tmp_path / "model", tmp_path / "t.csv", "-o", tmp_path / "t.csv"], "which would be lost"),
+        (["score", tmp_path / "model", tmp_path / "t.csv", "-o", tmp_path / "s.csv.gz"], "ends in .csv or .parquet"),
+        (["export", tmp_path / "run", "-o", tmp_path / "run"], "holds a run, whose schema would be lost"),
+        (["export", tmp_path / "run", "-o", tmp_path / "t.csv"], "is a file; give the exported model a folder"),
+        (["fit", "mmoe", "--option", "rows=5000", "--folder", tmp_path / "model"], "holds an exported model"),
+    ):
+        code, _, err = croco(*words)
+        assert code == 1 and said in err, err
+    assert pd.read_csv(tmp_path / "t.csv").item.tolist() == [5, 6]
+    pd.DataFrame({"user": [1, 2], "item": [5, 6], "domain": ["tab 1", "Tab 6"]}).to_csv(tmp_path / "t.csv")
+    code, _, err = croco("score", tmp_path / "model", tmp_path / "t.csv", "-o", tmp_path / "s.csv")
+    assert code == 1 and "the first data row 2 ('Tab 6')" in err
+
+
+def test_a_run_that_was_killed_can_be_exported(croco, tmp_path, monkeypatch):
+    from croco_lib import training
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train_step", killed)
+    words = ["fit", "shared-bottom", "--option", "rows=5000", "--set", "dim=4", "--folder", tmp_path / "run"]
+    assert croco(*words)[0] != 0
+    assert croco("export", tmp_path / "run", "-o", tmp_path / "model")[0] == 0
+
+
+def test_fit_says_where_a_batch_is_too_large_and_a_field_tells_nothing(croco, clicks, tmp_path):
+    clicks.assign(kind=[f"{n},5" for n in range(600)]).to_csv(tmp_path / "clicks.csv", index=False, sep=";")
+    words = ["fit", "shared-bottom", "--data", tmp_path / "clicks.csv", *COLUMNS[:-1], " kind", "--epochs", "1"]
+    code, out, err = croco(*words, "--option", "min_count=2")
+    assert code == 0 and "! only 1 steps an epoch: from so few rows a smaller --batch-size" in out, err
+    assert "! kind: hardly a value is seen often enough to have an id" in out and "! who" not in out
 
 
 def test_scores_go_back_where_they_came_from(croco, tmp_path):

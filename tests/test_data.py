@@ -257,8 +257,8 @@ def test_times_may_be_decimals_and_ids_objects():
     assert load_table(decimal, split="time", time="when").fingerprint == expected.fingerprint
     beyond = frame.with_columns(pl.Series("who", [2**70 + v for v in frame["who"]], pl.Object))
     assert (
-        load_table(beyond).notes["rows that repeat another, kept"]
-        == load_table(frame).notes["rows that repeat another, kept"]
+        load_table(beyond).notes["rows that repeat another in the columns read, kept"]
+        == load_table(frame).notes["rows that repeat another in the columns read, kept"]
     )
 
 
@@ -829,7 +829,7 @@ ROLES = dict(label="y", domain="d", user="u", item="i")
 
 def test_repeated_rows_are_counted():
     twice = from_frame(pd.concat([clicks(), clicks()]), **ROLES)
-    assert twice.notes["rows that repeat another, kept"] >= 400
+    assert twice.notes["rows that repeat another in the columns read, kept"] >= 400
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def check_equal(mapped, plain):
     assert (mapped.fields, mapped.domains) == (plain.fields, plain.domains)
     for a, b in zip(plain.fields, mapped.fields, strict=True):
         assert a.values.tolist() == b.values.tolist()
-    for note in set(plain.notes) - {"rows that repeat another, kept"}:
+    for note in set(plain.notes) - {"rows that repeat another in the columns read, kept"}:
         assert mapped.notes[note] == plain.notes[note], note
     a, b = plain.describe().set_index("domain"), mapped.describe().set_index("domain")
     np.testing.assert_allclose(a.to_numpy(float), b.to_numpy(float), rtol=1e-6)

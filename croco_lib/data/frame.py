@@ -182,7 +182,7 @@ def from_frame(
     repeated = len(table) - table.with_columns(*ids.values()).select({label, *columns, time} - {None}).n_unique()
     notes = {
         "rows": len(table),
-        "rows that repeat another, kept": repeated,
+        "rows that repeat another in the columns read, kept": repeated,
         "split": "random 80/10/10" if split == "random" else f"by {time}: first 80 % train, last 10 % test",
         "unknown id 0": f"values seen fewer than {min_count} times in train, or not at all",
         "missing values given the unknown id": {c: n for c in columns if (n := ids[c].null_count())},

@@ -99,7 +99,7 @@ def parts_of(path: Path) -> tuple[list[Path], bool]:
     if path.is_dir() and (parts := sorted(path.glob("*.parquet"))):
         return parts, False
     if not path.is_file():
-        folder = "this is a folder, and holds no Parquet files. Join its CSV files in one"
+        folder = "this is a folder, and holds no Parquet files. Join its CSV files, or those of its subfolders, in one"
         raise DataError(f"{path}: {folder if path.is_dir() else 'there is no such file'}.")
     return [path], not path.name.lower().endswith(".parquet")
 
@@ -211,5 +211,6 @@ def no_gaps(table: pl.DataFrame, columns: Sequence[str], where: str | Path) -> N
         if count := int(gaps.sum()):
             raise DataError(
                 f"{where}: column {column!r} has {count} missing values (null or NaN), the first in "
-                f"{row_at(where, gaps.arg_max() or 0)}. Fill them in, or leave those rows out yourself."
+                f"{row_at(where, gaps.arg_max() or 0)}. Fill them in or leave those rows out; in a field they pass "
+                "with missing=unknown."
             )

@@ -13,12 +13,4 @@ from .disentanglement import (
     singular_values,
     user_pairs,
 )
-from .ranking import (
-    MIN_USERS,
-    domain_mean,
-    evaluate_scores,
-    grouped_auc,
-    log_loss,
-    log_losses,
-    pair_shares,
-)
+from .ranking import MIN_USERS, domain_mean, evaluate_scores, grouped_auc, log_loss, log_losses, pair_shares

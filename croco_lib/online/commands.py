@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import DataError, write_whole
+from ..errors import CrocoError, DataError, write_whole
 
 
 def online(
@@ -31,7 +31,11 @@ def export(
     """Write a run's best weights as a model that needs no training code: ONNX, torch.export, vocabularies, schema."""
     from .serving import export_run
 
-    typer.echo(f"exported to {export_run(run, out)}: {', '.join(sorted(p.name for p in out.iterdir()))}")
+    export_run(run, out)
+    parts = sorted(
+        p.name for p in out.iterdir() if p.stem.partition(".")[0] in ("model", "schema", "vocabulary", "README")
+    )
+    typer.echo(f"exported to {out}: {', '.join(parts)}")
 
 
 def score(
@@ -45,7 +49,11 @@ def score(
     from ..data.tables import read_table
     from .serving import score as probabilities
 
-    table, parquet = read_table(file, text=True), out.name.lower().endswith(".parquet")
+    if out.resolve() == file.resolve():
+        raise CrocoError(f"{out} is the file that is to be scored, which would be lost. Give another -o.")
+    if (ending := out.suffix.lower()) not in (".csv", ".parquet"):
+        raise CrocoError(f"{out}: scores are written as CSV or Parquet; give -o a name that ends in .csv or .parquet.")
+    table, parquet = read_table(file, text=True), ending == ".parquet"
     nested = [name for name, kind in table.schema.items() if kind.is_nested()]
     if nested and not parquet:
         raise DataError(

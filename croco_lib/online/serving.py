@@ -143,10 +143,14 @@ def export(model, schema: MultiDomainData | Schema, folder: str | Path) -> Path:
 
 
 def export_run(run: str | Path, folder: str | Path) -> Path:
-    """Export the best weights of the run that `croco fit --folder RUN` left."""
+    """Export the best weights of the run that `croco fit --folder RUN` left, into a folder that holds no run."""
     from ..checkpoint import load_weights
     from ..models import build
 
+    if Path(folder).is_file():
+        raise CrocoError(f"{folder} is a file; give the exported model a folder.")
+    if (Path(folder) / "settings.json").is_file():
+        raise CrocoError(f"{folder} holds a run, whose schema would be lost. Give the exported model another folder.")
     if not (Path(run) / "settings.json").is_file():
         raise CrocoError(f"{run} holds no run (no settings.json). `croco fit … --folder {run}` makes one.")
     settings, schema = json.loads((Path(run) / "settings.json").read_text(encoding="utf-8")), load_schema(run)
@@ -160,7 +164,13 @@ def session(folder: str | Path):
 
     path = Path(folder) / "model.onnx"
     if not path.is_file():
-        raise CrocoError(f"{folder} holds no model.onnx. `croco export RUN -o {folder}` makes one.")
+        is_run = (Path(folder) / "settings.json").is_file()
+        how = (
+            f"It is a run: `croco export {folder} -o model`."
+            if is_run
+            else f"`croco export RUN -o {folder}` makes one."
+        )
+        raise CrocoError(f"{folder} holds no model.onnx. {how}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -186,10 +196,12 @@ def encode(
             missing = len(table)
         counts.append((field.name, int((X[:, f] == UNKNOWN).sum()) - missing, missing))
         if field.role == "domain" and (bad := X[:, f] == UNKNOWN).any():
+            row = int(bad.argmax())
+            held = f"{raw[row]!r}" if field.name in table.columns else "no such column"
             raise DataError(
                 f"{where}: the domain, column {field.name!r}, is missing or not one of "
-                f"{', '.join(vocabulary.values)} in {bad.sum()} rows, the first data row "
-                f"{bad.argmax() + 1}. Leave those rows out."
+                f"{', '.join(vocabulary.values)} in {bad.sum()} rows, the first data row {row + 1} ({held}). "
+                "Leave those rows out."
             )
     return (
         X,

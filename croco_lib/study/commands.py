@@ -39,18 +39,20 @@ def study(
         typer.echo(f"table: {folder / 'cost.csv'}")
 
 
-def _say_what_failed(name: str, data: str, folder: Path) -> None:
-    """Where the tables are, and each failed run with its reason. Raises CrocoError where every run failed."""
+def _say_what_failed(name: str, data: str, folder: Path) -> bool:
+    """Where the tables are, and each failed run with its reason; whether any did. Raises CrocoError if all."""
     import pandas as pd
 
     from .studies import file_of
 
     runs = pd.read_csv(file_of(name, data, "runs", folder), keep_default_na=False)
     for bad in runs[runs.status == "failed"].itertuples():
-        typer.echo(f"failed: {bad.model} on {bad.data}, seed {bad.seed}: {bad.error}", err=True)
+        what = ", ".join(filter(None, (bad.model, bad.variant, f"seed {bad.seed}")))
+        typer.echo(f"failed: {what}: {bad.error}", err=True)
     if not (runs.status == "done").any():
         raise CrocoError(f"{name} on {data}: every run failed; the reasons are above and in {folder}.")
     typer.echo(f"tables: {file_of(name, data, '*', folder)}")
+    return bool((runs.status == "failed").any())
 
 
 def benchmark(
@@ -84,6 +86,9 @@ def benchmark(
     spec = spec_of(data, datasets.options_given(data, columns, option))
     need_data(spec)
     pairs = split_pairs(grid, "--grid", "KEY=V1;V2")
+    for key, text in pairs:
+        if "," in text and not text.startswith("["):
+            raise CrocoError(f"--grid {key}={text}: values are parted by semicolons, as in {key}=0;1.")
     values = {key: [_fixed(parse_value(v)) for v in text.split(";")] for key, text in pairs}
     listed = list(MODELS) if models == "all" else [known("model", m, MODELS) for m in models.split(",")]
     check_knobs(listed, values)
@@ -92,7 +97,7 @@ def benchmark(
     refuse_to_lose(name, spec, folder, own)
     folder.mkdir(parents=True, exist_ok=True)
     run_study(name, own, spec, folder, workers)
-    _say_what_failed(name, spec, folder)
+    failed = _say_what_failed(name, spec, folder)
     for metric in ("auc", "gauc"):
         table = Tables(name, spec, folder, own=True).against_best(metric)
         if not table.empty:  # else not measured
@@ -101,6 +106,8 @@ def benchmark(
                 "at 95 % for all pairs together, since the same values choose the best"
             )
             typer.echo(table.to_string(index=False, float_format="{:.4f}".format))
+    if failed:
+        raise typer.Exit(1)
 
 
 def _fixed(value: object) -> object:
