@@ -95,8 +95,10 @@ def resume(folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[
         old = json.loads(saved["settings"])
     except (RuntimeError, EOFError, OSError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise CrocoError(f"{path} is damaged, or no checkpoint of `fit`; delete it to start again.") from error
-    if changed := [k for k in {**old, **settings} if k not in MAY_CHANGE and settings.get(k) != old.get(k)]:
-        pairs = ", ".join(f"{key} ({old.get(key)!r}, now {settings.get(key)!r})" for key in changed)
+    # The model's options one by one, so that those are told that differ; a reader's own model has its layers there.
+    was, now = ({**s, **s["options"], "options": ""} if type(s["options"]) is dict else s for s in (old, settings))
+    if changed := [k for k in {**was, **now} if k not in MAY_CHANGE and now.get(k) != was.get(k)]:
+        pairs = ", ".join(f"{key} ({was.get(key)!r}, now {now.get(key)!r})" for key in changed)
         raise CrocoError(f"{folder} holds a run with another {pairs}. Give another folder.")
     model.load_state_dict(saved["model"])
     for optimizer, values in zip(optimizers, saved["optimizers"], strict=True):

@@ -450,3 +450,10 @@ def test_half_precision_that_could_not_be_resumed_is_refused(small_world):
     accelerator = SimpleNamespace(mixed_precision="fp16")
     with pytest.raises(CrocoError, match="in fp16 a run could not be resumed exactly"):
         checkpoint.settings_of(torch.nn.Linear(1, 1), small_world, TrainOptions(), False, accelerator)
+
+
+def test_of_another_run_in_the_folder_only_what_differs_is_told(small_world, tmp_path):
+    options = dict(sets=2, dim=4, expert=(8, 4))
+    fit(build("crocodile", small_world, alpha=0.1, **options), small_world, folder=tmp_path, **FAST)
+    with pytest.raises(CrocoError, match=r"holds a run with another alpha \(0\.1, now 0\.5\)\. Give another folder"):
+        fit(build("crocodile", small_world, alpha=0.5, **options), small_world, folder=tmp_path, **FAST)
