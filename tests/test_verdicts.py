@@ -341,6 +341,11 @@ def test_what_the_readme_says_of_the_objective_follows_from_the_tables():
         return in_readme(T.gap((model, plain), (model, literal)))
 
     assert f"that costs Shared-Bottom {said('shared-bottom')} of AUC and single-domain {said('single-domain')}" in text
+    made = Tables("objective", "world")
+    costs = [in_readme(made.gap((model, plain), (model, literal))) for model in ("shared-bottom", "single-domain")]
+    assert "it costs Shared-Bottom {} of AUC on the test rows and single-domain {}, at".format(*costs) in text
+    in_tab_6 = made.gap(("shared-bottom", plain), ("shared-bottom", literal), "auc", "tab 6", "fresh")
+    assert f"Shared-Bottom's AUC there is lower by {in_readme(in_tab_6)}." in text
     assert T.gap(("shared-bottom", plain), ("single-domain", plain)).low > 0
     assert T.gap(("shared-bottom", literal), ("single-domain", literal)).high < 0
 
@@ -724,3 +729,39 @@ def test_the_cost_is_judged_either_way(tmp_path, times, said):
     pd.DataFrame(rows).to_csv(tmp_path / "cost.csv", index=False)
     table = verdicts.judge(tmp_path)
     assert set(table[table.number == 12].verdict) == {said}
+
+
+def test_what_lesson_06_says_of_the_objective_on_the_made_world_follows_from_the_tables():
+    text, plain, literal = (
+        prose_of("notebooks/06_benchmark.ipynb"),
+        {"objective": "sample"},
+        {"objective": "domain"},
+    )
+    real, made = Tables("objective", "kuairand-pure"), Tables("objective", "world")
+
+    def lost(study, model, *where):
+        return study.gap((model, plain), (model, literal), "auc", *where)
+
+    models = list(made.runs.model.unique())
+    order = [sorted(models, key=lambda m: -lost(study, m).value) for study in (real, made)]  # noqa: B023
+    groups = [[set(names[:4]), set(names[4:8]), set(names[8:11]), names[11]] for names in order]
+    assert "The same four groups come in the same order" in text and groups[0] == groups[1]
+    assert all(lost(made, m).value > 2 * lost(real, m).value for m in models if m != "single-domain")
+    assert order[1][-1] == "single-domain" and lost(made, "single-domain").low < 0 < lost(made, "single-domain").high
+    names = {"Shared-Bottom loses": "shared-bottom", "Crocodile": "crocodile", "PLE": "ple"}
+    for word, model in names.items():
+        of = " of AUC on the test rows" if model == "shared-bottom" else ""
+        gap = lost(made, model)
+        assert f"{word} {in_lesson(gap.value)} [{in_lesson(gap.low)}, {in_lesson(gap.high)}]{of}" in text
+    means = [
+        made.metric("auc", by=["model", "variant"]).mean().unstack()[f"objective: {o}"] for o in ("sample", "domain")
+    ]
+    assert means[0].idxmin() == "single-domain" and list(means[1].nlargest(2).index) == ["ple", "single-domain"]
+    in_tab_6 = [lost(made, m, "tab 6", "fresh") for m in models]
+    assert (
+        "ten of the twelve models lose, each with its whole interval" in text and sum(g.low > 0 for g in in_tab_6) == 10
+    )
+    falls = [made.side(("shared-bottom", o), "auc", "tab 6", "fresh").seeds.mean() for o in (plain, literal)]
+    assert "falls from {} to {},".format(*map(in_lesson, falls)) in text
+    weight = made.domains()["tab 1"] / made.domains()["tab 6"]
+    assert f"weighs {weight:.1f} times as much" in text
