@@ -121,9 +121,9 @@ def _train(shard: bool, read, model: str, chosen: dict, options: TrainOptions, f
         )
     loaded = read()
 
-    def keep_schema(*_) -> None:
-        """At the first evaluation, so that a run that is killed can be exported, too."""
-        if folder and PartialState().is_main_process and not (folder / "schema.json").is_file():
+    def keep_schema(step: int, _) -> None:
+        """Before the first step, so that a run that is killed can be exported, too."""
+        if folder and step == 0 and PartialState().is_main_process:
             save_schema(loaded, folder)
 
     made = build(model, loaded, seed=options.seed, **chosen)
