@@ -69,7 +69,7 @@ def options_given(data: str, columns: dict[str, str | None], pairs: list[str]) -
             f"{data} is a table of your own, so {', '.join(absent)} must name its columns "
             f"(a data set by name is one of: {', '.join(DATASETS)})."
         )
-    fields = [field.strip() for field in named.pop("fields", "").split(",") if field.strip()]
+    fields = [field for field in named.pop("fields", "").split(",") if field]
     return {**named, "fields": fields, **options}
 
 
