@@ -95,7 +95,7 @@ def fit(
     PartialState().destroy_process_group()
     if not is_main:  # of several processes one writes and prints
         return
-    if folder:
+    if folder and (shard or not (folder / "schema.json").is_file()):  # else it stands there since the first step
         save_schema(loaded, folder)
     if json_:
         typer.echo(json.dumps(as_json(run, table, loaded)))

@@ -347,7 +347,7 @@ def test_what_databases_write_for_nothing_is_a_gap(tmp_path, word):
     (tmp_path / "a.csv").write_text(f"click,place,who,what\n1,a,{word},3\n0,a,7,{word}\n")
     assert read_table(tmp_path / "a.csv", text=["who", "what"]).null_count().row(0) == (0, 0, 1, 1)
     assert first_look(tmp_path / "a.csv")["columns"]["who"]["gaps"] == 1
-    with pytest.raises(DataError, match="column 'user' has 1 missing values|column 'who' has 1 missing values"):
+    with pytest.raises(DataError, match="column 'who' has 1 missing values"):
         croco_lib.from_frame(tmp_path / "a.csv", label="click", domain="place", user="who", item="what")
 
 

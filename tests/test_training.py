@@ -413,7 +413,7 @@ def test_a_readers_own_model_needs_no_embedding_sets(small_world):
 
     run = fit(Flat(), small_world, **FAST)
     assert not (run.history.metric == "information_abundance").any()
-    with pytest.raises(CrocoError, match="Flat has no embedding sets"):
+    with pytest.raises(CrocoError, match=r"Flat has no embedding sets \(`model\.embedding`, as `build` makes them\)"):
         embedding_sets(run.model, small_world)
 
 
