@@ -44,7 +44,7 @@ lab: $(READY)
 	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
 # Every module by name: pdoc alone would stop at what `croco_lib` itself exports.
-MODULES = $(subst /,.,$(basename $(filter-out %/__init__.py %/__main__.py,$(wildcard croco_lib/*.py croco_lib/*/*.py))))
+MODULES = $(subst /,.,$(basename $(filter-out %/__init__.py %/__main__.py,$(wildcard croco_lib/*.py croco_lib/*/*.py croco_lib/*/*/*.py))))
 
 html: $(READY)
 	@$(BIN)/pdoc --no-search -o build/html/api croco_lib $(MODULES)

@@ -105,6 +105,10 @@ def fit(
 
 def _train(shard: bool, read, model: str, chosen: dict, options: TrainOptions, folder: Path | None, progress: bool):
     """The data that `read` gives, and the run on it, its tables whole or sharded."""
+    if folder and (folder / "model.onnx").is_file():
+        raise CrocoError(
+            f"{folder} holds an exported model, which would no longer fit its schema. Give another --folder."
+        )
     if shard:
         from .sharded.run import train_sharded
 
@@ -115,10 +119,6 @@ def _train(shard: bool, read, model: str, chosen: dict, options: TrainOptions, f
     from .online.serving import save_schema
     from .training import train
 
-    if folder and (folder / "model.onnx").is_file():
-        raise CrocoError(
-            f"{folder} holds an exported model, which would no longer fit its schema. Give another --folder."
-        )
     loaded = read()
 
     def keep_schema(step: int, _) -> None:

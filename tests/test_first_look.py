@@ -8,7 +8,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from croco_lib import DataError, cli
+from croco_lib import CrocoError, DataError, cli
 from croco_lib.look import report as room
 from croco_lib.look.report import first_look
 
@@ -33,10 +33,14 @@ def clicks(rows: int = 6000) -> pd.DataFrame:
     return pd.concat([frame, frame[:70]])
 
 
+def written(frame, path):
+    frame.to_csv(path, index=False)
+    return path
+
+
 @pytest.fixture
 def file(tmp_path):
-    clicks().to_csv(tmp_path / "my clicks.csv", index=False)
-    return tmp_path / "my clicks.csv"
+    return written(clicks(), tmp_path / "my clicks.csv")
 
 
 def test_it_names_roles_kinds_and_faults(file):
@@ -58,6 +62,22 @@ def test_it_names_roles_kinds_and_faults(file):
     ):
         assert words in said
     assert "watched" not in about["next"] and "empty" not in about["next"]
+
+
+@pytest.mark.parametrize("name", ["n", "y", "clicks"])
+def test_a_column_of_any_name_is_counted(tmp_path, name):
+    """As a domain, a user and a number."""
+    plain = first_look(written(clicks(), tmp_path / "plain.csv"))
+    for column, role in (("place", "domain"), ("member", "user"), ("hour", None)):
+        path = written(clicks().rename(columns={column: name}), tmp_path / f"{role}.csv")
+        about = first_look(path, **({role: name} if role else {}))
+        assert about["domains"] == plain["domains"] and about["roles"][role or "label"] == (name if role else "click")
+        assert about["users_with_both_labels"] == plain["users_with_both_labels"]
+
+
+def test_a_role_that_is_none_is_named(file):
+    with pytest.raises(CrocoError, match="Unknown role 'labl'. Did you mean 'label'"):
+        first_look(file, labl="click")
 
 
 def test_csv_and_parquet_look_alike_in_any_pieces(file, tmp_path, monkeypatch):

@@ -103,6 +103,11 @@ def test_an_interval_is_the_lift_and_twice_its_error(place, asked, arm, truth):
         np.testing.assert_allclose(frame.lift - frame.low, 1.959964 * frame.se, rtol=1e-6)
 
 
+def test_a_user_outside_who_asks_as_often_as_all_within_makes_no_error_nan():
+    own = np.array([False, True, True])
+    assert abtest.ratio(np.array([1.0, 1, 1]), np.array([2.0, 1, 1]), own)[1] == 0
+
+
 @pytest.mark.slow
 def test_the_ab_test_covers_the_true_lift(place, asked, arm, truth):
     best = market.serve(place, asked, truth)

@@ -162,6 +162,9 @@ def test_lessons_run_side_by_side_and_one_that_stops_is_named(tmp_path, monkeypa
     with pytest.raises(CrocoError, match="02_bad.ipynb stopped at a cell"):
         list(notebooks.run_all("02", True, None, "tiny", at_once))
     assert not nbformat.read(tmp_path / "02_bad.ipynb", as_version=4).cells[0].outputs
+    write("02_bad", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")  # as for want of memory
+    with pytest.raises(CrocoError, match="02_bad.ipynb stopped at a cell"):
+        list(notebooks.run_all("02", True, None, "tiny", at_once))
 
 
 def test_what_runs_first_are_lessons():

@@ -99,11 +99,18 @@ def test_a_run_is_exported_with_its_best_weights(small_world, tmp_path):
     )
     with pytest.raises(CrocoError, match="schema"):
         serving.export_run(tmp_path / "run", tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/model.onnx.data").touch()  # of a larger model that was exported there before
     serving.save_schema(small_world, tmp_path / "run")
     serving.export_run(tmp_path / "run", tmp_path / "out")
     got, _ = serving.score(tmp_path / "out", raw(small_world, small_world.test))
     assert np.abs(got - 1 / (1 + np.exp(-predict(run.model, small_world.test.take(np.arange(300)))))).max() < 1e-5
     assert json.loads((tmp_path / "out/schema.json").read_text())["domains"] == list(small_world.domains)
+    assert not (tmp_path / "out/model.onnx.data").exists()
+    settings = json.loads((tmp_path / "run/settings.json").read_text())
+    (tmp_path / "run/settings.json").write_text(json.dumps({**settings, "model": "Mine", "options": "Mine()"}))
+    with pytest.raises(CrocoError, match="your own Mine: use serving.export"):
+        serving.export_run(tmp_path / "run", tmp_path / "out")
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):

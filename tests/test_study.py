@@ -23,6 +23,13 @@ from croco_lib.optimizers import tables_of
 from croco_lib.study import cost, figures, jobs, own, resampling, rules, space, spec, speed, tables, verdicts
 from croco_lib.study import studies as room
 
+COMMITTED = [
+    (name, data)
+    for name, study in room.studies().items()
+    for data in study["data"]
+    if room.file_of(name, data, "runs").is_file()
+]
+
 DATA = "world:rows=20000,users=200,items=200"
 SMALL = dict(
     models=["crocodile", "crocodile without CovLoss", "shared-bottom"],
@@ -287,7 +294,7 @@ def test_other_rules_versions_or_absent_tables_are_refused(folder, tmp_path):
 
 
 def test_the_committed_tables_are_of_these_rules():
-    for name, data in tables.whole():
+    for name, data in COMMITTED:
         assert tables.Tables(name, data).values.value.notna().any()
     verdicts.judge()
 
@@ -516,6 +523,8 @@ def test_data_specs():
     )
     with pytest.raises(CrocoError, match="'conflict' has no value"):
         jobs.parse_data("world:conflict")
+    with pytest.raises(CrocoError, match="the options of clicks.csv are no JSON object"):
+        jobs.parse_data('clicks.csv:{"label"')
 
 
 def test_the_statistics_of_the_lessons_are_scipys():
@@ -631,7 +640,7 @@ def test_a_failed_run_of_a_benchmark_is_named_and_the_others_are_compared(tmp_pa
     assert wrong.exit_code == 1 and "values are parted by semicolons, as in alpha=0;1" in str(wrong.exception)
 
 
-def test_a_failed_run_is_recorded_and_the_study_is_not_judged(tmp_path):
+def test_a_failed_run_is_recorded_and_the_study_is_not_judged(tmp_path, monkeypatch):
     study = dict(models=["shared-bottom"], seeds=2, variants=[{"alpha": 0.1, "epochs": 1}, {"dim": 4, "epochs": 1}])
     room.run_study("bad", study, DATA, tmp_path, progress=False)
     runs = pd.read_csv(room.file_of("bad", DATA, "runs", tmp_path), keep_default_na=False)
@@ -639,6 +648,26 @@ def test_a_failed_run_is_recorded_and_the_study_is_not_judged(tmp_path):
     assert "option of shared-bottom 'alpha'" in runs.error[0]
     with pytest.raises(CrocoError, match="lack runs that failed: shared-bottom"):
         tables.Tables("bad", DATA, tmp_path)
+    planned = {"bad": {**study, "data": [DATA]}}
+    monkeypatch.setattr(room, "studies", lambda *_: planned)
+    out = CliRunner().invoke(cli.app, ["study", "bad", "--data", DATA, "--folder", str(tmp_path), "--workers", "1"])
+    assert out.exit_code == 1 and "failed: shared-bottom, alpha: 0.1" in out.output
+
+
+def test_a_domain_may_be_called_na(folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    path = room.file_of("main", DATA, "values", tmp_path)
+    path.write_text(path.read_text().replace("tab 0", "NA"))
+    assert "NA" in tables.Tables("main", DATA, tmp_path).domains().index
+
+
+def test_a_study_whose_writing_is_interrupted_counts_as_not_run(tmp_path, monkeypatch):
+    study = dict(models=["shared-bottom"], seeds=1, fixed={"epochs": 1})
+    room.run_study("s", study, DATA, tmp_path, progress=False)
+    monkeypatch.setattr(room, "write_whole", lambda path, *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        room.run_study("s", {**study, "seeds": 2}, DATA, tmp_path, progress=False)
+    assert not room.file_of("s", DATA, "runs", tmp_path).exists()
 
 
 @pytest.mark.parametrize("share", [0, -1, 2, True, "abc", None])
@@ -663,7 +692,7 @@ def test_all_studies_of_a_data_set_are_run_and_no_others(monkeypatch, tmp_path):
             CliRunner().invoke(cli.app, words, catch_exceptions=False)
 
 
-@pytest.mark.parametrize(("name", "data"), tables.whole())
+@pytest.mark.parametrize(("name", "data"), COMMITTED)
 def test_the_committed_tables_hold_what_their_study_plans(name, data):
     study, runs = room.studies()[name], tables.Tables(name, data).runs
     final = runs[runs.stage == "final"]

@@ -26,6 +26,8 @@ def lessons(
     if as_saved:
         if html is None:
             raise CrocoError("--as-saved runs nothing and only serves --html DIR; give it a folder.")
+        if only or save:
+            raise CrocoError("--as-saved takes every lesson as it stands; leave out --only and --save.")
         typer.echo(f"To read: {site(html, {})}")
         return
     known("profile", profile, ("tiny", "fast", "full"))

@@ -38,7 +38,8 @@ def check(answer, *tests: Callable) -> bool:
             except Exception as error:  # the learner's code may raise anything
                 wrong = error
             else:
-                wrong = None if held and not isinstance(held, str) else held or "that is not it."  # NumPy's True too
+                if isinstance(held, str) or not held:  # not `is not True`: NumPy has a True of its own
+                    wrong = held or "that is not it."
     if wrong is None:
         print("Right.")
     elif isinstance(wrong, _Open):

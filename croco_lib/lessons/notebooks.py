@@ -17,7 +17,7 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from latex2mathml.converter import convert
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 from traitlets import default
@@ -93,7 +93,7 @@ def run(path: Path, timeout: int = 1800) -> nbformat.NotebookNode:
         ).execute()
     except NoSuchKernel:
         raise CrocoError("There is no Jupyter kernel 'python3' here; `make setup` installs it.") from None
-    except CellExecutionError as error:
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:  # the last: for want of memory, likely
         raise CrocoError(f"{path.name} stopped at a cell:\n{error}") from error
     return notebook
 
@@ -126,20 +126,15 @@ def site(folder: Path, fresh: Mapping[Path, nbformat.NotebookNode]) -> Path:
         near = [("contents", ROOT / "README.md")]
         if path in lessons:
             i = lessons.index(path)
-            near += [
-                (f"{word}: {p.stem[:2]}", p)
-                for word, p in zip(
-                    ("← before", "next →"), (lessons[i - 1] if i else None, (lessons + [None])[i + 1]), strict=True
-                )
-                if p
-            ]
+            near += [(f"← before: {p.stem[:2]}", p) for p in lessons[max(i - 1, 0) : i]]  # none before the first
+            near += [(f"next →: {p.stem[:2]}", p) for p in lessons[i + 1 : i + 2]]  # … nor after the last
             near += [("solutions", p) for p in pages if p.parent.name == "solutions" and p.stem[:2] == path.stem[:2]]
         near += [("glossary", glossary), ("for teachers", guide)]
         links = [(word, pages[p]) for word, p in near]
         if (folder / API).is_file():
             links.append(("functions", API))
         nav = " ".join(f'<a href="{target}">{word}</a>' for word, target in links)
-        (folder / name).write_text(page(path, fresh.get(path), pages, f"<nav>{nav}</nav>"), encoding="utf-8")
+        write_text(folder / name, page(path, fresh.get(path), pages, f"<nav>{nav}</nav>"))
     return folder / "index.html"
 
 

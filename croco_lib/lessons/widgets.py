@@ -53,18 +53,16 @@ def explore(draw: Callable[..., Figure], stills: Sequence[Mapping] = ({},), **co
     def drawn(**other) -> bytes:
         return png(draw(**{name: control.value for name, control in controls.items()} | other))
 
-    def redraw(_=None) -> None:
+    def redraw(change: object) -> None:
         try:
             picture.value = drawn()
             message.value = ""
         except Exception as error:  # shown to the reader: a callback's traceback would be lost
             message.value = f"<b>This choice cannot be drawn:</b> {error}"
 
+    picture.value = drawn()  # what fails here is the author's, and raises
     for control in controls.values():
         control.observe(redraw, names="value")
-    redraw()
-    if message.value:
-        raise ValueError(message.value)
     row = W.HBox(list(controls.values()), layout=W.Layout(flex_flow="row wrap"))
     box = W.VBox([row, picture, message])
     box.controls, box.message, box.image = controls, message, picture

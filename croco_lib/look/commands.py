@@ -33,7 +33,7 @@ def look(
     columns["tells the label alone (AUC)"] = pd.Series({c: f"{v:.3f}" for c, v in about.get("alone", {}).items()})
     columns["distinct"] = columns.distinct.map(lambda n: "many" if n is None else f"{n:,}")
     typer.echo(columns.fillna("").to_string())
-    if "domains" in about:
+    if about.get("domains"):  # of very many none is counted
         typer.echo(f"\n{pd.DataFrame(about['domains']).T.rename(columns=lambda c: c.replace('_', ' ')).to_string()}")
     for warning in about["warnings"]:
         typer.echo(f"! {warning}")

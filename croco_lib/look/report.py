@@ -55,7 +55,7 @@ class Column:
         self.leading_zeros += int(text.str.contains(r"^0\d+$").sum())
         self.scientific += int(text.str.contains(SPOILED).sum())
         if self.counts is not None:
-            for value, count in text.value_counts(name="n").iter_rows():
+            for value, count in text.rename("").value_counts(name="n").iter_rows():  # the column may itself be "n"
                 self.counts[value] = self.counts.get(value, 0) + count
             self.counts = self.counts if len(self.counts) <= COUNTED else None
         if self.values is not None:
@@ -106,8 +106,14 @@ def text_batches(path: Path, progress: bool) -> Iterator[pl.DataFrame]:
         raise DataError(f"{path}: not text in the encoding that it begins with ({error}). Save it as UTF-8.") from error
     except (pa.ArrowInvalid, pl.exceptions.PolarsError) as error:
         raise DataError(
-            f"{path}: {str(error).splitlines()[0]}. "
-            + ("Save it as UTF-8." if "UTF8" in str(error) else "`croco fit` says at which line.")
+            f"{path}: {str(error).splitlines()[0].rstrip('.')}. "
+            + (
+                "Save it as UTF-8."
+                if "UTF8" in str(error)
+                else "`croco fit` says at which line."
+                if is_csv
+                else "Is it Parquet, and whole? Write it again."
+            )
         ) from error
     finally:
         bar.close()
@@ -121,7 +127,7 @@ def called(role: str, columns: Iterable[str]) -> list[str]:
 
 def guess(columns: dict[str, Column], rows: int, given: dict[str, str]) -> dict[str, str]:
     """Which column is the label, the domain, the user, the item and the time, by kind and name; `given` ones stand."""
-    found = {role: known("column", name, columns) for role, name in given.items()}
+    found = {known("role", role, ROLES): known("column", name, columns) for role, name in given.items()}
 
     def suits(role: str, c: Column) -> bool:
         count = len(c.counts) if c.counts is not None else None
@@ -210,7 +216,9 @@ def _with_label(sample: pl.DataFrame, columns: dict[str, Column], roles: dict[st
         made["above_zero"] = {c: round(above_zero(sample[c], label), 3) for c in made["alone"]}
     scale = rows / max(len(sample), 1)
     if "domain" in roles:
-        by = sample.with_columns(y=pl.Series(label)).group_by(roles["domain"]).agg(clicks=pl.col("y").sum(), n=pl.len())
+        # Under names of our own: the column may itself be called y, or n.
+        of_domain = pl.DataFrame({"domain": sample[roles["domain"]], "y": label}).group_by("domain")
+        by = of_domain.agg(clicks=pl.col("y").sum(), n=pl.len())
         rare = {d: min(c, n - c) * scale / 10 for d, c, n in by.iter_rows()}
         counts = columns[roles["domain"]].counts or {}
         made["domains"] = {
@@ -218,6 +226,7 @@ def _with_label(sample: pl.DataFrame, columns: dict[str, Column], roles: dict[st
             for d, n in sorted(counts.items(), key=lambda dn: -dn[1])
         }
     if "user" in roles:
-        two = sample.with_columns(y=pl.Series(label)).group_by(roles["user"]).agg(pl.col("y").n_unique() == 2)
+        of_user = pl.DataFrame({"user": sample[roles["user"]], "y": label}).group_by("user")
+        two = of_user.agg(pl.col("y").n_unique() == 2)
         made["users_with_both_labels"] = int(two["y"].sum())
     return made

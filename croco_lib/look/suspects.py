@@ -55,7 +55,7 @@ def above_zero(values: pl.Series, label: np.ndarray) -> float:
 
 def giant(users: pl.Series) -> dict[str, float]:
     """The user of most rows and its share of them, where that is GIANT times an equal share and a PART of all rows."""
-    table = users.drop_nulls().value_counts(sort=True, name="n")
+    table = users.drop_nulls().rename("").value_counts(sort=True, name="n")
     if table.is_empty():
         return {}
     value, n = table.row(0)

@@ -17,7 +17,8 @@ def ratio(y: np.ndarray, n: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray,
     Y, N = chosen @ y, chosen @ n
     with np.errstate(divide="ignore", invalid="ignore"):  # where nothing happened there is no ratio: infinite or NaN
         pull = (y - (Y / N)[..., None] * n) / Y[..., None] / (1 - n / N[..., None])
-        return np.log(Y / N), (chosen * pull**2).sum(-1)
+        # `where`, for a user outside with as many requests as all within has an infinite pull, and 0 · ∞ is NaN.
+        return np.log(Y / N), np.where(chosen, pull**2, 0).sum(-1)
 
 
 def _sums(frame: pd.DataFrame, metric: str, users: int) -> tuple[np.ndarray, np.ndarray]:

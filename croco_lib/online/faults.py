@@ -10,7 +10,7 @@ from scipy import stats
 from scipy.special import expit, logit
 from torch import Tensor, nn
 
-from ..errors import DataError
+from ..errors import DataError, known
 from ..evaluation import predict
 from ..metrics import grouped_auc, log_losses
 from ..schema import MultiDomainData, Split
@@ -29,8 +29,8 @@ def _delay(rows: Split, rng: np.random.Generator, data: MultiDomainData) -> Spli
     return replace(some, label=some.label * (rng.random(len(some)) < 1 / 3))
 
 
-# What a day's feed of one domain becomes: (rows, rng, data) → rows.
-FAULTS: dict[str, Callable] = {
+# What a day's feed of one domain becomes. Not every fault is drawn, and not every one reads the data.
+FAULTS: dict[str, Callable[[Split, np.random.Generator, MultiDomainData], Split]] = {
     "labels flipped": lambda rows, rng, data: replace(rows, label=1 - rows.label),
     "labels all zero": lambda rows, rng, data: replace(rows, label=0 * rows.label),
     "rows duplicated": lambda rows, rng, data: rows.take(np.arange(3 * len(rows)) // 3),
@@ -129,7 +129,7 @@ def simulate_fault(
         feed, done = draw_day(market, rows, rng), "trained"
         fault_rng = np.random.default_rng([seed, day, 7])  # of its own: the other rows are the same with every fault
         if fault is not None and day in when:
-            feed[domain] = FAULTS[fault](feed[domain], fault_rng, data)
+            feed[domain] = FAULTS[known("fault", fault, FAULTS)](feed[domain], fault_rng, data)
         alarms = replace_abnormal(feed, good, history, judge, decided) if tolerance else {}
         if alarms:
             done = f"without {', '.join(data.domains[s] for s in alarms)}"

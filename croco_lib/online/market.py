@@ -83,10 +83,8 @@ def code_rows(
     market: Market, user: np.ndarray, ad: np.ndarray, domain: np.ndarray, label: np.ndarray | None = None
 ) -> Split:
     """Coded rows of 0-based users and ads, with the truth."""
-    world = market.world
-    features = np.column_stack([world.user_ids[user], world.item_ids[ad], domain + 1]).astype(np.int32)
-    label = np.zeros(len(user), np.float32) if label is None else label.astype(np.float32)
-    return Split(features, domain, label, user, market.data.domains, world.probability(user, ad, domain))
+    rows = market.world.rows(domain, user, ad, np.ones(len(user)))  # a luck of 1: no row is clicked
+    return rows if label is None else replace(rows, label=label.astype(np.float32))
 
 
 def predict_candidates(model: nn.Module, market: Market, requests: Requests) -> np.ndarray:
@@ -140,9 +138,7 @@ def day_data(data: MultiDomainData, rows: Split, seed: int = 0) -> MultiDomainDa
     return replace(data, name="day", train=rows.take(order[rank % 5 > 0]), valid=valid, test=valid, stored=None)
 
 
-def train_continually(
-    models: Mapping[str, nn.Module], market: Market, requests: Requests, daily: TrainOptions = DAILY
-) -> dict[str, pd.DataFrame]:
+def train_continually(models: Mapping[str, nn.Module], market: Market, requests: Requests) -> dict[str, pd.DataFrame]:
     """Each arm serves a day, then learns from the clicks on what it showed itself, and so on: outcomes by arm.
 
     The models are trained in place. From the second day on, logs come from the arm's own ranking and no longer from
@@ -156,6 +152,6 @@ def train_continually(
             days.append(shown := serve(market, today, predict_candidates(model, market, today)))
             log = code_rows(market, *(shown[c].to_numpy() for c in ("user", "ad", "domain", "ctr")))
             with suppress(DataError):  # a domain without a click, or with nothing else: the model stays as it is
-                train(model, day_data(market.data, log, day), replace(daily, seed=day), progress=False)
+                train(model, day_data(market.data, log, day), replace(DAILY, seed=day), progress=False)
         outcomes[name] = pd.concat(days, ignore_index=True)
     return outcomes

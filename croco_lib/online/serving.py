@@ -114,8 +114,8 @@ def export(model, schema: MultiDomainData | Schema, folder: str | Path) -> Path:
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in ("model.onnx", "model.pt2"):  # of another run: with this schema they would score wrong, in silence
-        (folder / old).unlink(missing_ok=True)
+    for old in (*folder.glob("model.onnx*"), folder / "model.pt2"):  # of another run: beside this schema they lie
+        old.unlink(missing_ok=True)
     save_schema(schema, folder)
     example = (torch.zeros(3, len(schema.fields), dtype=torch.int32), torch.zeros(3, dtype=torch.int64))
     rows = torch.export.Dim("rows", min=1)
@@ -154,6 +154,8 @@ def export_run(run: str | Path, folder: str | Path) -> Path:
     if not (Path(run) / "settings.json").is_file():
         raise CrocoError(f"{run} holds no run (no settings.json). `croco fit … --folder {run}` makes one.")
     settings, schema = json.loads((Path(run) / "settings.json").read_text(encoding="utf-8")), load_schema(run)
+    if not isinstance(settings["options"], dict):  # a reader's own model is known by its layers alone
+        raise CrocoError(f"{run} holds your own {settings['model']}: use serving.export(model, data, folder).")
     model = build(settings["model"], schema, **settings["options"])
     return export(load_weights(model, run), schema, folder)
 

@@ -24,6 +24,7 @@ from ..evaluation import predict
 from ..models import build
 from ..schema import MultiDomainData
 from ..study.jobs import built, make_job, train_as
+from ..study.studies import chosen_settings, file_of
 from .abtest import aa_z_scores, assign, compare, false_positives, power, users_needed
 from .calibration import distort, platt, reliability
 from .faults import FAULTS, simulate_fault
@@ -31,11 +32,12 @@ from .market import METRICS, Market, Requests, draw_requests, make_market, predi
 from .serving import export, latency
 
 RESULTS = ROOT / "data" / "results"
+SEARCHED = file_of("main", "world", "runs")  # where the arms' settings were searched
 TRAININGS = 3  # of each arm, with seeds of their own
 LIFT = 0.0072  # of CTR, as the paper reports it
 
 
-def choose_arms(searched: Path = ROOT / "data" / "verdicts" / "main.world.runs.csv") -> dict[str, dict]:
+def choose_arms(searched: Path = SEARCHED) -> dict[str, dict]:
     """The baseline that is best on the made world's validation, and Crocodile, each with the settings of its search.
 
     Where the study [main] has not been run on the made world: Shared-Bottom and Crocodile, with their defaults.
@@ -45,7 +47,7 @@ def choose_arms(searched: Path = ROOT / "data" / "verdicts" / "main.world.runs.c
     runs = pd.read_csv(searched, keep_default_na=False).query("stage == 'final' and status == 'done'")
     auc = runs.valid_auc.astype(float).groupby(runs.model).mean()
     baselines = auc[[not name.startswith(("crocodile", "single-domain")) for name in auc.index]]
-    return {m: json.loads(runs[runs.model == m].settings.iloc[0]) for m in (str(baselines.idxmax()), "crocodile")}
+    return {model: chosen_settings(runs, model) for model in (str(baselines.idxmax()), "crocodile")}
 
 
 def train_arm(

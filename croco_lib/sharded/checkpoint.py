@@ -85,7 +85,8 @@ def resume(folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[
 def reason(error: dcp.CheckpointException) -> str:
     """The process that failed, and why, in one line."""
     rank, (cause, _) = next(iter(error.failures.items()))
-    return f"process {rank}: {str(cause).splitlines()[0]}"
+    said = str(cause).splitlines()  # empty for a bare assert
+    return f"process {rank}: {said[0] if said else type(cause).__name__}"
 
 
 def save(

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ROOT, write_whole
+from ..errors import write_whole
 
 
 def plan(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the table.")] = ROOT / "build/plan.csv",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the table.")] = Path("build/plan.csv"),
     batch_size: Annotated[int, typer.Option(min=64, help="Rows a step, of all devices together.")] = 65_536,
 ) -> None:
     """Plan the tables of KuaiRand-1K, 27K and of a billion ids on 1, 8 and 64 GPUs; it needs none."""

@@ -31,12 +31,15 @@ def study(
     for *_, one in plan:
         need_data(one)  # what is not here ends it before the first run
     folder.mkdir(parents=True, exist_ok=True)
+    failed = False
     for n, s, one in plan:
         run_study(n, s, one, folder, workers)
-        _say_what_failed(n, one, folder)
+        failed |= bool(_say_what_failed(n, one, folder))
     if name == "cost" or (name == "all" and data is None):  # it is of no data set
         write_whole(folder / "cost.csv", partial(cost().to_csv, index=False))
         typer.echo(f"table: {folder / 'cost.csv'}")
+    if failed:  # `croco claims` will refuse what it has left
+        raise typer.Exit(1)
 
 
 def _say_what_failed(name: str, data: str, folder: Path) -> bool:
@@ -121,6 +124,7 @@ def claims(
     json_: Annotated[bool, typer.Option("--json", help="Every check as one JSON list.")] = False,
 ) -> None:
     """Judge the paper's claims by the committed tables: reproduced, contradicted, too noisy to say, or not testable."""
+    import pandas as pd
     from rich.console import Console
     from rich.table import Table
 
@@ -142,19 +146,20 @@ def claims(
     for claim in CLAIMS if full else ():
         typer.echo(f"\n{claim.number}. {claim.text}\n   the paper: {claim.reported}\n   our rule: {claim.rule}")
         for c in table[(table.number == claim.number) & (table.what != "")].itertuples():
-            paper = f"; the paper {c.paper:+.4g}" if c.paper == c.paper else ""
-            if c.value != c.value:
+            paper = f"; the paper {c.paper:+.4g}" if pd.notna(c.paper) else ""
+            if pd.isna(c.value):  # what this data does not have
                 typer.echo(f"   {c.data}: {c.what}: {c.outcome}")
                 continue
-            power = f", 80 % power from {c.detectable:.4f}" if c.detectable == c.detectable else ""
+            power = f", 80 % power from {c.detectable:.4f}" if pd.notna(c.detectable) else ""
             typer.echo(
                 f"   {c.data}: {c.what}: {c.value:+.4f} [{c.low:+.4f}, {c.high:+.4f}], "
                 f"{c.seeds} {'repeats' if c.data == 'cost' else 'seeds'}{power}{paper}: {c.outcome}"
             )
-        for data in table[table.number == claim.number].data:
+        for data in table[table.number == claim.number].data.unique():
             if claim.judge and runs_of(claim.study, data, folder):
                 typer.echo(f"   made by {Tables(claim.study, data, folder).made_by()}")
-                break
+            elif claim.study == "cost" and (folder / "cost.csv").is_file():
+                typer.echo("   made by croco study cost")
 
 
 def speed(
@@ -177,6 +182,8 @@ def speed(
     from .steps import shaped
 
     known("size", size, ("full", "fast"))
+    if peer is not None and threads != 1:
+        raise CrocoError("croco speed: --peer measures on 1 and on 2 threads; leave --threads out.")
     torch.set_num_threads(threads)
     if gpu:
         if peer is not None:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..plots import MODELS, SIGNED
+from .intervals import gap
 from .tables import Tables
 
 
@@ -36,9 +37,8 @@ def opening(T: Tables) -> Figure:
         order=order,
         hue="model",
         palette=MODELS,
-        errorbar=("ci", 95),
+        errorbar=lambda values: gap(values)[1:3],  # Student's t; a bootstrap of six values is too narrow
         linestyle="none",
-        seed=0,
         ax=right,
         legend=False,
     )

@@ -204,7 +204,7 @@ def read_outcome(path: Path) -> dict:
     """What the file of a finished job says. Raises CrocoError where it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or no text at all
         raise CrocoError(f"{path} is damaged; delete it, and the study makes it again.") from None
 
 

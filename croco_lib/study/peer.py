@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..batches import feed, steps_per_epoch
-from ..evaluation import outputs
+from ..evaluation import predict
 from ..losses import sample_objective
 from ..metrics import grouped_auc
 from ..models import build, options_of
@@ -79,10 +79,7 @@ def trainer(name: str, data: MultiDomainData) -> tuple[Callable[[], object], Cal
     model = build(name, data)
     optimizers = adam(model, False, LR)
     batches = feed(data.train, BATCH, 0, 0, steps_per_epoch(len(data.train), BATCH, 1), torch.device("cpu"))
-    return (
-        lambda: train_step(model, optimizers, sample_objective, next(batches)),
-        lambda split: torch.cat([out.logits for out in outputs(model, split)]).numpy(),
-    )
+    return lambda: train_step(model, optimizers, sample_objective, next(batches)), partial(predict, model)
 
 
 def peer_trainer(
@@ -130,7 +127,7 @@ def measure_peer(
         pairs = [trainer(name, data), *(peer_trainer(name, data, batches) for batches in feeds)]
         for count in threads:
             torch.set_num_threads(count)
-            row = f"{name}, {count} thread{'s'[: count - 1]}"
+            row = f"{name}, {count} thread{'s' if count > 1 else ''}"
             taken = np.array([[seconds(step, steps) for step, _ in pairs] for _ in range(rounds)])  # [rounds, sides]
             scored = np.array([[seconds(partial(score, data.test), 1) for _, score in pairs] for _ in range(rounds)])
             for i, side in enumerate(sides):

@@ -22,11 +22,14 @@ def spec_of(name: str, options: dict) -> str:
 def parse_data(spec: str) -> tuple[str, dict]:
     """ "world:conflict=0,tail=2" → ("world", {"conflict": 0, "tail": 2}); the options may also be one JSON object.
 
-    Raises CrocoError for an option without a value or given twice.
+    Raises CrocoError for an option without a value or given twice, and for what is no JSON.
     """
     name, is_json, rest = spec.partition(":{")
     if is_json:
-        return name, json.loads("{" + rest)
+        try:
+            return name, json.loads("{" + rest)
+        except json.JSONDecodeError as error:
+            raise CrocoError(f"{spec}: the options of {name} are no JSON object ({error}).") from None
     name, _, options = spec.partition(":")
     pairs = [pair.partition("=") for pair in options.split(",") if pair]
     if bad := [key for key, sign, _ in pairs if not sign]:

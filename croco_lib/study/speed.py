@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..errors import ROOT
+from ..errors import ROOT, CrocoError
 from ..metrics import grouped_auc
 from ..models import MODELS, build
 from ..training import fit
@@ -45,11 +45,12 @@ def prepare_costs(name: str, rows: int) -> dict:
         places = {"CROCO_DATA": f"{folder}/raw", "CROCO_PREPARED": f"{folder}/prepared", "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
             [sys.executable, "-c", PREPARE, name],
-            check=True,
             capture_output=True,
             text=True,
             env={**os.environ, **places},
         )
+        if done.returncode:
+            raise CrocoError(f"croco speed: {name} could not be prepared: {done.stderr.strip()[-500:]}")
         seconds, peak = map(float, done.stdout.split()[-2:])
         disk = sum(path.stat().st_size for path in Path(folder, "prepared").rglob("*.npy")) / 2**20
         return {

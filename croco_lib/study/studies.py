@@ -89,13 +89,13 @@ class Runner:
         self.run(first, label)
         order = sorted(range(len(first)), key=lambda i: (-self.valid(first[i]), i))[:FINALISTS]
         again = {i: [make_job(data, model, seed, settings[i], final=False) for seed in TUNING_SEEDS] for i in order}
-        self.run([job for jobs in again.values() for job in jobs], f"{label}, finalists")
+        tried = [*first, *(job for jobs in again.values() for job in jobs)]
+        self.run(tried[len(first) :], f"{label}, finalists")
         mean = {i: np.mean([self.valid(job) for job in jobs]) for i, jobs in again.items()}
         if not np.isfinite(best := max(mean.values())):
-            tried = [read(job, self.runs) for job in [*first, *sum(again.values(), [])]]
-            error = next((run["error"] for run in tried if run.get("error")), None)
+            error = next((run["error"] for job in tried if (run := read(job, self.runs)).get("error")), None)
             raise CrocoError(f"Every trial of {model} on {data} failed: {error}")
-        return settings[next(i for i in order if mean[i] == best)], first + sum(again.values(), [])
+        return settings[next(i for i in order if mean[i] == best)], tried
 
     def choose_value(
         self, data: str, model: str, settings: dict, knob: str, values: list[float], label: str
@@ -117,7 +117,8 @@ def chosen_in_main(data: str, model: str, folder: Path) -> dict:
     """The settings that [main]'s search chose, from its committed table."""
     path = file_of("main", data, "runs", folder)
     if not path.is_file():
-        raise CrocoError(f"{path} is not there; its settings are needed first: croco study main --data {data}")
+        command = f"croco study main --data {data} --folder {folder}"
+        raise CrocoError(f"{path} is not there; its settings are needed first: {command}")
     return chosen_settings(pd.read_csv(path, keep_default_na=False), model)
 
 
@@ -215,12 +216,14 @@ def write_tables(name: str, data: str, made: list[tuple], tried: list[tuple], fo
         )
         values += [(key, *row) for row in result["values"]] if job["final"] else []
         costs.append((key, model, round(result["seconds"], 2), round(result.get("rows_per_second", 0)), result["date"]))
+    # The table of runs goes first and comes last: by it a study counts as run, so it never stands beside older tables.
     tables = {
-        "runs": pd.DataFrame(runs).drop_duplicates(["key", "model", "variant"]),
         "values": pd.DataFrame(values, columns=["key", "split", "part", "metric", "value"]).drop_duplicates(),
         "users": resampled_users(data, made, folder),
         "costs": pd.DataFrame(costs, columns=["key", "model", "seconds", "rows_per_second", "date"]).drop_duplicates(),
+        "runs": pd.DataFrame(runs).drop_duplicates(["key", "model", "variant"]),
     }
+    file_of(name, data, "runs", folder).unlink(missing_ok=True)
     for kind, frame in tables.items():
         write_whole(file_of(name, data, kind, folder), partial(frame.to_csv, index=False, float_format="%.10g"))
 

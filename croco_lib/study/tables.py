@@ -1,6 +1,7 @@
 """Reading the studies' tables: one metric a seed and a model, and differences with their intervals."""
 
 import json
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ import pandas as pd
 
 from ..console import VERSIONS
 from ..errors import CrocoError
+from ..models import options_of
 from .intervals import Gap, gap
 from .resampling import RESAMPLED
 from .space import label_of
@@ -68,7 +70,8 @@ class Tables:
 
     def __init__(self, study: str, data: str, folder: Path = RESULTS, own: bool = False):
         self.study, self.data, self.folder = study, data, folder
-        self.again = f"Make them again: croco {f'benchmark --name {study}' if own else f'study {study}'} --data {data}"
+        command = f"{f'benchmark --name {study}' if own else f'study {study}'} --data {shlex.quote(data)}"
+        self.again = f"Make them again: croco {command}{'' if folder == RESULTS else f' --folder {folder}'}"
         for kind in ("runs", "values", "users", "costs"):
             if not file_of(study, data, kind, folder).is_file():
                 raise CrocoError(f"There are no results of the study {study!r} on {data} in {folder}. {self.again}")
@@ -126,7 +129,8 @@ class Tables:
     def values(self) -> pd.DataFrame:
         """The final runs, tidy: model, variant, seed, split, part, metric, value."""
         done = self.runs[(self.runs.stage == "final") & (self.runs.status == "done")]
-        values = pd.read_csv(file_of(self.study, self.data, "values", self.folder))
+        path = file_of(self.study, self.data, "values", self.folder)
+        values = pd.read_csv(path, keep_default_na=False, na_values={"value": [""]})  # "NA" may be a domain
         return done[["key", "model", "variant", "seed"]].merge(values, on="key").drop(columns="key")
 
     @cached_property
@@ -226,7 +230,7 @@ class Tables:
 
     def chosen_alpha(self) -> float:
         """The weight of CovLoss that the search chose; a setting that it left alone has its default."""
-        return self.settings_of("crocodile").get("alpha", 0.1)
+        return self.settings_of("crocodile").get("alpha", options_of("crocodile")["alpha"])
 
     def made_by(self) -> str:
         """The command, the numbers of runs and seeds, the date and the versions behind it."""
@@ -237,13 +241,3 @@ class Tables:
             f"{final.groupby(['model', 'variant']).seed.nunique().max()} seeds, {costs.date.max()}, "
             f"{self.runs.versions.iloc[0]})"
         )
-
-
-def whole(folder: Path = RESULTS) -> list[tuple[str, str]]:
-    """(study, data) of all that is committed, in the order of studies.toml."""
-    return [
-        (name, data)
-        for name, study in studies().items()
-        for data in study["data"]
-        if file_of(name, data, "runs", folder).is_file()
-    ]

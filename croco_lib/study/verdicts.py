@@ -21,9 +21,9 @@ def judge(folder: Path = RESULTS) -> pd.DataFrame:
     A claim on a data set whose study has not been run stands there as "not run yet". Raises CrocoError for results that
     were made under other rules or versions.
     """
-    rows = []
+    rows, planned = [], studies()
     for claim in CLAIMS:
-        for data in studies()[claim.study]["data"] if claim.judge else ["cost" if claim.study else ""]:
+        for data in planned[claim.study]["data"] if claim.judge else ["cost" if claim.study else ""]:
             checks, said = [], NOT_RUN
             if claim.judge and runs_of(claim.study, data, folder):
                 checks = list(claim.judge(Tables(claim.study, data, folder)))

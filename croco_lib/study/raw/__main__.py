@@ -1,28 +1,26 @@
 """`python -m croco_lib.study.raw NAME --folder FOLDER`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from ...errors import known
 from . import write_aliccp, write_kuairand
 
 
 def main(
-    name: str,
+    name: Literal["kuairand-pure", "kuairand-1k", "kuairand-27k", "ali-ccp"],
     folder: Annotated[Path, typer.Option()],
-    rows: Annotated[str, typer.Option()] = "10_000",
-    users: Annotated[str, typer.Option(help="Users, or Ali-CCP's profiles.")] = "1_000",
-    items: Annotated[str, typer.Option(help="Videos or items.")] = "5_000",
-    seed: int = 0,
+    rows: Annotated[int, typer.Option(min=1)] = 10_000,
+    users: Annotated[int, typer.Option(min=1, help="Users, or Ali-CCP's profiles.")] = 1_000,
+    items: Annotated[int, typer.Option(min=1, help="Videos or items.")] = 5_000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Write raw files of the layout NAME (kuairand-pure, -1k, -27k or ali-ccp) into --folder."""
-    known("layout", name, ("kuairand-pure", "kuairand-1k", "kuairand-27k", "ali-ccp"))
+    """Write raw files of the layout NAME into --folder."""
     if name == "ali-ccp":
-        write_aliccp(folder, int(rows), int(users), int(items), seed)
+        write_aliccp(folder, rows, users, items, seed)
     else:
-        write_kuairand(folder, name, int(rows), int(users), int(items), seed)
+        write_kuairand(folder, name, rows, users, items, seed)
 
 
 if __name__ == "__main__":
