@@ -6,6 +6,7 @@ import torch
 from xdist.scheduler import LoadFileScheduling
 
 import croco_lib
+from croco_lib import cli
 from croco_lib.datasets.registry import find
 
 torch.set_num_threads(1)
@@ -52,6 +53,19 @@ def few_fresh_rows():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("croco_lib.study.jobs.FRESH_ROWS", 1_000)
         yield
+
+
+@pytest.fixture
+def croco(monkeypatch, capfd):
+    """Run the command line, the first words given as one line; returns exit status, standard output and error."""
+
+    def run(line: str = "", *words):
+        monkeypatch.setattr("sys.argv", ["croco", *line.split(), *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code or 0, *capfd.readouterr()
+
+    return run
 
 
 @pytest.fixture(scope="session")

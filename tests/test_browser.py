@@ -7,7 +7,6 @@ in build/screenshots.
 import contextlib
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -16,16 +15,13 @@ import time
 import urllib.request
 
 import pytest
-from test_project import LESSONS
+from test_project import LESSONS, explorers
 
 from croco_lib.errors import ROOT
 from croco_lib.lessons.notebooks import FOLDER
 
 pytestmark = pytest.mark.slow
-EXPLORERS = {
-    name: len(re.findall(r"= (?:explore|covariances|projections)\(", "\n".join(c.source for c in book.cells)))
-    for name, book in LESSONS.items()
-}
+EXPLORERS = {name: explorers(book) for name, book in LESSONS.items()}
 SEEN = ROOT / "build" / "screenshots"
 
 
@@ -35,14 +31,8 @@ def copy(tmp_path_factory):
     shutil.rmtree(SEEN, ignore_errors=True)  # what is there afterwards was seen in this run
     home = tmp_path_factory.mktemp("jupyter")
     shutil.copytree(FOLDER, home / "notebooks")
-    names = (
-        "JUPYTER_CONFIG_DIR",
-        "JUPYTER_DATA_DIR",
-        "JUPYTER_RUNTIME_DIR",
-        "JUPYTERLAB_SETTINGS_DIR",
-        "JUPYTERLAB_WORKSPACES_DIR",
-        "IPYTHONDIR",
-    )
+    names = "JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTER_RUNTIME_DIR JUPYTERLAB_SETTINGS_DIR JUPYTERLAB_WORKSPACES_DIR"
+    places = {name: str(home / name) for name in (*names.split(), "IPYTHONDIR")}
     settings = home / "JUPYTERLAB_SETTINGS_DIR" / "@jupyterlab"
     for plugin, values in (
         ("apputils-extension/notification", {"fetchNews": "false", "checkForUpdates": False}),
@@ -51,7 +41,7 @@ def copy(tmp_path_factory):
         path = settings / f"{plugin}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
-    return home, {**os.environ, **{name: str(home / name) for name in names}, "CROCO_PROFILE": "tiny"}
+    return home, {**os.environ, **places, "CROCO_PROFILE": "tiny"}
 
 
 @contextlib.contextmanager
@@ -83,14 +73,8 @@ def serving(home, env, *command):
 
 @pytest.fixture(scope="module")
 def lab(copy):
-    flags = (
-        "--ip=127.0.0.1",
-        "--IdentityProvider.token=",
-        "--LabApp.expose_app_in_browser=True",
-        "--ServerApp.port_retries=0",
-        "--allow-root",
-    )
-    with serving(*copy, "jupyterlab", *flags) as address:
+    flags = "--ip=127.0.0.1 --IdentityProvider.token= --LabApp.expose_app_in_browser=True --ServerApp.port_retries=0"
+    with serving(*copy, "jupyterlab", *flags.split(), "--allow-root") as address:
         yield address
 
 
@@ -143,11 +127,8 @@ def test_explorers_follow_mouse_and_keyboard(name, lab, chromium):
         "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'", timeout=60_000
     )
     page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
-    cells = [
-        c
-        for c in page.evaluate("jupyterapp.shell.currentWidget.content.model.toJSON().cells")
-        if c["cell_type"] == "code"
-    ]
+    cells = page.evaluate("jupyterapp.shell.currentWidget.content.model.toJSON().cells")
+    cells = [c for c in cells if c["cell_type"] == "code"]
     failed = [o for c in cells for o in c["outputs"] if o["output_type"] == "error"]
     assert not failed, "\n".join(failed[0]["traceback"])
     assert [c["execution_count"] for c in cells] == list(range(1, len(cells) + 1))

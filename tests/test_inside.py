@@ -98,9 +98,8 @@ def test_an_experts_auc_is_on_the_rows_that_read_it():
 
 @pytest.mark.parametrize("name", WITH_EXPERTS)
 def test_every_model_with_experts_is_measured_before_and_after(name):
-    result, _ = run_job(
-        make_job(DATA, name, 3, {"epochs": 2, "batch_size": 200, "dim": 4, "lr": 0.01}, True, inside=True)
-    )
+    options = {"epochs": 2, "batch_size": 200, "dim": 4, "lr": 0.01}
+    result, _ = run_job(make_job(DATA, name, 3, options, True, inside=True))
     assert result["status"] == "done", result["error"]
     assert result["best_step"] > 0
     values, (data, _) = table(result["values"]), load_with_fresh(DATA)

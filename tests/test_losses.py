@@ -33,11 +33,6 @@ def test_covariance_loss_is_its_formula(shape):
     np.testing.assert_allclose(losses.covariance_loss(torch.from_numpy(O)).item(), formula(O), atol=1e-12)
 
 
-def test_covariance_loss_gradient_against_finite_differences():
-    O = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 5, 2))).requires_grad_()
-    assert torch.autograd.gradcheck(losses.covariance_loss, O)
-
-
 def by_autograd(O):
     """The same from the covariance of every dimension with every other, its gradient left to autograd."""
     M, N, d = O.shape
@@ -77,13 +72,6 @@ def test_covariance_loss_adds_up_in_single_precision_or_better(dtype):
     assert loss.dtype == (dtype if dtype == torch.float64 else torch.float32) and O.grad.dtype == dtype
     assert abs(loss.item() - losses.covariance_loss(exact).item()) < 1e-5 * loss.item()
     assert (O.grad - exact.grad).abs().max() < (0.01 if dtype == torch.bfloat16 else 1e-4) * exact.grad.abs().max()
-
-
-def test_covariance_loss_ignores_constants_and_batch_size():
-    O = torch.from_numpy(np.random.default_rng(1).normal(size=(3, 4000, 4)))
-    loss = losses.covariance_loss(O)
-    assert torch.isclose(losses.covariance_loss(O + torch.tensor([1.0, 5.0, -3.0])[:, None, None]), loss)
-    assert torch.isclose(losses.covariance_loss(torch.cat([O, O], 1)), loss, rtol=1e-3)
 
 
 def bce(z, y):
@@ -174,21 +162,14 @@ def test_regulariser_gradient_against_finite_differences(name):
 def test_hsic_gradient_against_finite_differences_of_kernels_of_fixed_width():
     """The median distance counts as given: the gradient is that of the formula whose widths do not move with O."""
     O = np.random.default_rng(0).normal(size=(2, 7, 2))
-    widths = [median_distance(X) for X in O]
-    expected, h = np.zeros_like(O), 1e-6
-    for at in np.ndindex(O.shape):
-        step = np.zeros_like(O)
-        step[at] = h
-        expected[at] = (hsic(*(O + step), widths) - hsic(*(O - step), widths)) / (2 * h)
+    widths, h = [median_distance(X) for X in O], 1e-6
+    steps = h * np.eye(O.size).reshape(-1, *O.shape)
+    fixed, whole = ([(hsic(*(O + e), w) - hsic(*(O - e), w)) / (2 * h) for e in steps] for w in (widths, None))
     leaf = torch.from_numpy(O).requires_grad_()
     (gradient,) = torch.autograd.grad(losses.hsic_loss(leaf), leaf)
-    np.testing.assert_allclose(gradient.numpy(), expected, atol=1e-8)
-    whole = np.zeros_like(O)  # with widths that move, the formula has another gradient: the check can tell the two
-    for at in np.ndindex(O.shape):
-        step = np.zeros_like(O)
-        step[at] = h
-        whole[at] = (hsic(*(O + step)) - hsic(*(O - step))) / (2 * h)
-    assert np.abs(whole - expected).max() > 1e-4
+    np.testing.assert_allclose(gradient.numpy().ravel(), fixed, atol=1e-8)
+    # With widths that move, the formula has another gradient: the check can tell the two.
+    assert np.abs(np.subtract(whole, fixed)).max() > 1e-4
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -207,12 +188,6 @@ def test_rows_that_coincide_have_finite_gradients(name):
     O[:, 3:] = torch.randn(2, 3, 3, dtype=torch.float64)
     losses.REGULARISERS[name](O.requires_grad_(), None).backward()
     assert torch.isfinite(O.grad).all()
-
-
-def test_distance_correlation_sees_what_correlation_misses():
-    x = np.linspace(-1, 1, 41)
-    O = torch.from_numpy(np.stack([x, x**2])[:, :, None])
-    assert losses.correlation_loss(O) < 1e-10 and losses.distance_correlation_loss(O) > 0.3
 
 
 def test_importance_is_the_squared_coefficient_of_variation():

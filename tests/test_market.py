@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.special import expit, logit
+from small import ROLES, clicks
 
 from croco_lib import CrocoError, DataError, build, fit, from_frame, load
 from croco_lib.evaluation import predict
@@ -21,9 +22,8 @@ def place(small_world):
 
 @pytest.fixture(scope="module")
 def model(small_world):
-    return fit(
-        build("shared-bottom", small_world), small_world, epochs=4, batch_size=512, lr=0.01, progress=False
-    ).model
+    given = dict(epochs=4, batch_size=512, lr=0.01, progress=False)
+    return fit(build("shared-bottom", small_world), small_world, **given).model
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,11 @@ def truth(place, asked):
 @pytest.fixture(scope="module")
 def arm(place, asked, model):
     return market.serve(place, asked, market.predict_candidates(model, place, asked))
+
+
+@pytest.fixture(scope="module")
+def best(place, asked, truth):
+    return market.serve(place, asked, truth)
 
 
 def test_requests_are_long_tailed_and_seeded(place, asked):
@@ -68,8 +73,7 @@ def test_outcomes_are_drawn_from_the_truth(place, arm):
     assert ((arm.gmv > 0) <= (arm.ctr > 0)).all()
 
 
-def test_the_truth_earns_the_most_and_the_same_arm_nothing_more(place, asked, arm, truth):
-    best = market.serve(place, asked, truth)
+def test_the_truth_earns_the_most_and_the_same_arm_nothing_more(place, arm, best):
     table = abtest.compare(arm, best, place).set_index(["domain", "metric"])
     assert table.low["all", "revenue"] > 0
     assert (abtest.compare(arm, arm, place).lift == 0).all()
@@ -87,17 +91,15 @@ def test_the_ad_shown_has_the_highest_bid_times_prediction(place, asked, truth):
         assert (row.revenue, row.gmv) == (click * place.bid[ad], bought * place.value[ad])
 
 
-def test_the_paired_error_is_that_of_other_users(place, asked, arm, truth):
+def test_the_paired_error_is_that_of_other_users(place, arm, best):
     """The error of a true lift, against drawing the users again."""
-    best = market.serve(place, asked, truth)
     se = abtest.compare(arm, best, place).set_index(["domain", "metric"]).se["all", "revenue"]
     ours, theirs = (np.bincount(frame.user, frame.true_revenue, place.users) for frame in (arm, best))
     weights = np.random.default_rng(0).multinomial(place.users, np.full(place.users, 1 / place.users), 1000)
     assert np.std((weights @ theirs) / (weights @ ours)) == pytest.approx(se, rel=0.15)
 
 
-def test_an_interval_is_the_lift_and_twice_its_error(place, asked, arm, truth):
-    best = market.serve(place, asked, truth)
+def test_an_interval_is_the_lift_and_twice_its_error(place, arm, best):
     for frame in (abtest.compare(arm, best, place), abtest.compare(arm, best, place, abtest.assign(place.users))):
         np.testing.assert_allclose(frame.high - frame.lift, 1.959964 * frame.se, rtol=1e-6)
         np.testing.assert_allclose(frame.lift - frame.low, 1.959964 * frame.se, rtol=1e-6)
@@ -109,17 +111,12 @@ def test_a_user_outside_who_asks_as_often_as_all_within_makes_no_error_nan():
 
 
 @pytest.mark.slow
-def test_the_ab_test_covers_the_true_lift(place, asked, arm, truth):
-    best = market.serve(place, asked, truth)
-    true = abtest.compare(arm, best, place).set_index(["domain", "metric"]).lift["all", "revenue"]
-    tables = [
-        abtest.compare(arm, best, place, abtest.assign(place.users, seed=s))
-        .query("domain == 'all'")
-        .set_index("metric")
-        .loc["revenue"]
-        for s in range(200)
-    ]
-    assert np.mean([t.low < true < t.high for t in tables]) > 0.88
+def test_the_ab_test_covers_the_true_lift(place, arm, best):
+    def revenue(*assigned):
+        return abtest.compare(arm, best, place, *assigned).set_index(["domain", "metric"]).loc[("all", "revenue")]
+
+    true, seen = revenue().lift, [revenue(abtest.assign(place.users, seed=s)) for s in range(200)]
+    assert np.mean([t.low < true < t.high for t in seen]) > 0.88
 
 
 def test_aa_runs_are_calibrated_and_peeking_is_not(place, arm):
@@ -195,39 +192,23 @@ def test_each_fault_is_caught(good_days, place, model, fault):
 
 def test_fields_that_an_id_decides_are_found(place):
     names = [f.name for f in place.data.fields]
-    assert [(names[k], names[c]) for k, c, _ in faults.decided_by_ids(place.data)] == [
-        ("user", "group"),
-        ("user", "activity"),
-        ("item", "author"),
-        ("item", "category"),
-    ]
+    pairs = [(names[k], names[c]) for k, c, _ in faults.decided_by_ids(place.data)]
+    assert pairs == [("user", "group"), ("user", "activity"), ("item", "author"), ("item", "category")]
 
 
 @pytest.mark.parametrize(("tolerance", "harm"), [(False, True), (True, False)])
 def test_with_tolerance_a_flipped_domain_does_no_harm(place, model, few, tolerance, harm):
-    days = faults.simulate_fault(
-        deepcopy(model),
-        place,
-        "labels flipped",
-        requests=few,
-        tolerance=tolerance,
-        domain=0,
-        days=5,
-        when=range(1, 4),
-        rows=6_000,
-    )
+    options = dict(requests=few, tolerance=tolerance, domain=0, days=5, when=range(1, 4), rows=6_000)
+    days = faults.simulate_fault(deepcopy(model), place, "labels flipped", **options)
     assert days.alarm[1:4].str.contains("tab 0").all() == tolerance
     assert not days.alarm[4:].str.contains("tab 0").any()  # taken back
     assert (days.auc_faulty[3] < days.auc_faulty[0] - 0.1) == harm
 
 
 def test_a_missing_feed_stops_training_only_without_tolerance(place, model, few):
-    done = [
-        faults.simulate_fault(
-            deepcopy(model), place, "feed missing", requests=few, tolerance=t, days=2, when=range(1, 2), rows=6_000
-        ).done[1]
-        for t in (False, True)
-    ]
+    given = dict(requests=few, days=2, when=range(1, 2), rows=6_000)
+    runs = [faults.simulate_fault(deepcopy(model), place, "feed missing", tolerance=t, **given) for t in (False, True)]
+    done = [run.done[1] for run in runs]
     assert done[0] == "lost" and "without tab 2" in done[1]
 
 
@@ -267,11 +248,9 @@ def test_worse_is_seen_and_the_weights_stay(model, small_world):
     assert not faults.is_worse(model, checkpoint, small_world.valid)
 
 
-def test_a_market_needs_a_truth(small_world):
-    rng = np.random.default_rng(0)
-    frame = pd.DataFrame({c: rng.integers(0, k, 400) for c, k in (("y", 2), ("d", 2), ("u", 9), ("i", 9))})
+def test_a_market_needs_a_truth():
     with pytest.raises(CrocoError, match="Load 'world'"):
-        market.make_market(from_frame(frame, label="y", domain="d", user="u", item="i", min_count=1))
+        market.make_market(from_frame(clicks(), **ROLES))
 
 
 def test_the_arms_are_the_best_baseline_on_validation_and_crocodile_as_searched(tmp_path):

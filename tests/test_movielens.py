@@ -52,12 +52,8 @@ def test_the_loader_agrees_with_the_raw_lines(folder, ending):
     assert data.notes["rows read"] == {"ratings.dat": 420, "users.dat": 14, "movies.dat": 30}
     seen = set()
     for split in SPLITS:
-        rows = zip(
-            getattr(data, split).label,
-            getattr(data, split).domain,
-            *(raw_values(data, split, f.name) for f in data.fields),
-            strict=True,
-        )
+        part, values = getattr(data, split), (raw_values(data, split, f.name) for f in data.fields)
+        rows = zip(part.label, part.domain, *values, strict=True)
         for label, domain, user, movie, age, gender, occupation, zipped, genre in rows:
             u, m = int(user), int(movie)
             assert label == (1 + (u + m) % 5 > 3)
@@ -188,12 +184,6 @@ def test_the_real_set_has_the_counted_rows():
     data = croco_lib.load("movielens-1m")
     if data.notes["rows"] != 999_714:
         pytest.skip("the counts below are those of a copy without the 257 rarest movies")
-    described = data.describe().set_index("domain")
-    assert described["rows"].to_dict() | {"all": 0} == {
-        "under 25": 210_599,
-        "25–34": 395_435,
-        "35 and over": 393_680,
-        "all": 0,
-    }
+    assert data.describe()["rows"].tolist() == [210_599, 395_435, 393_680]  # under 25, 25–34, 35 and over
     positive = np.concatenate([getattr(data, s).label for s in SPLITS])
     assert positive.mean() == pytest.approx(0.575, abs=5e-4)

@@ -39,9 +39,8 @@ def test_both_feeds_give_whole_batches_of_rows_as_they_stand(batches):
 
 def test_a_row_trains_and_is_scored_by_its_own_tower():
     only = np.flatnonzero(DATA.train.domain == 1)
-    one = {
-        name: torch.from_numpy(column[only][: peer.BATCH]) for name, column in peer.columns(DATA, DATA.train).items()
-    }
+    columns = peer.columns(DATA, DATA.train).items()
+    one = {name: torch.from_numpy(column[only][: peer.BATCH]) for name, column in columns}
     step, score = peer.peer_trainer("shared-bottom", DATA, iter([one] * 5))
     before = score(DATA.test)
     step()
@@ -75,7 +74,5 @@ def test_times_as_fast_is_their_seconds_over_ours(monkeypatch):
     monkeypatch.setattr(peer, "peer_trainer", lambda *_: pair(next(theirs)))
     monkeypatch.setattr(peer, "seconds", lambda work, times: getattr(work, "takes", 1.0))
     told = {(row, column): value for _, row, column, value in peer.measure_peer(DATA, 10, 3, (1,))}
-    medians = {
-        column: told["mmoe, 1 thread", f"{column}, median"] for column in ("theirs, fed at once", "theirs as shipped")
-    }
-    assert sorted(medians.values()) == [2, 10]
+    medians = [told["mmoe, 1 thread", f"{side}, median"] for side in ("theirs, fed at once", "theirs as shipped")]
+    assert sorted(medians) == [2, 10]

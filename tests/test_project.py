@@ -34,6 +34,11 @@ PINS = [pin for pins in (PROJECT["dependencies"], *EXTRAS.values()) for pin in p
 LESSONS = {path.name: nbformat.read(path, as_version=4) for path in paths()}
 
 
+def explorers(book) -> int:
+    """How many explorers the lesson's cells make."""
+    return sum(len(re.findall(r"= (?:explore|covariances|projections)\(", cell.source)) for cell in book.cells)
+
+
 def test_every_version_is_pinned_in_pyproject_and_installed():
     """… those of the extras that `test` does not bring, for sharded tables, only where they are installed."""
     brought = {"test", *re.findall(r"\w+", EXTRAS["test"][0].removeprefix("croco-lib"))}
@@ -70,34 +75,18 @@ def test_data_loads_and_models_train_without_what_one_measure_needs():
 
 def test_the_library_needs_no_extra():
     """What only lessons or serving need is imported by them alone."""
-    extra = {
-        "bs4",
-        "IPython",
-        "ipywidgets",
-        "matplotlib",
-        "nbclient",
-        "nbconvert",
-        "nbformat",
-        "onnx",
-        "onnxruntime",
-        "seaborn",
-        "torchrec",
-    }
-    extra &= loaded_by(
-        "from croco_lib import build, fit, load, evaluate, cli\nimport croco_lib.study.verdicts, croco_lib.look.report"
-    )
+    extra = "bs4 IPython ipywidgets matplotlib nbclient nbconvert nbformat onnx onnxruntime seaborn torchrec".split()
+    wings = "import croco_lib.study.verdicts, croco_lib.look.report"
+    extra = loaded_by(f"from croco_lib import build, fit, load, evaluate, cli\n{wings}").intersection(extra)
     assert not extra, extra
 
 
 @pytest.mark.parametrize(("module", "words"), [("onnxruntime", "[serving]'"), ("torchrec", "[distributed-cpu]'")])
-def test_an_absent_extra_is_one_line(monkeypatch, capsys, module, words):
+def test_an_absent_extra_is_one_line(monkeypatch, croco, module, words):
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(cli, "app", lambda: __import__(module))
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 1
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1 and f"pip install 'croco-lib{words}" in told
+    code, _, told = croco()
+    assert code == 1 and told.count("\n") == 1 and f"pip install 'croco-lib{words}" in told
 
 
 def test_environment_yml_only_brings_python_and_installs_the_project():
@@ -131,10 +120,8 @@ def test_lesson_is_tidy_and_every_widget_has_a_still(name):
     assert tidy(nbformat.from_dict(LESSONS[name])) == LESSONS[name]
     outputs = [o for cell in LESSONS[name].cells for o in cell.get("outputs", [])]
     assert not [o for o in outputs if VIEW in o.get("data", {})]
-    sources = "\n".join(cell.source for cell in LESSONS[name].cells)
-    explorers = len(re.findall(r"= (?:explore|covariances|projections)\(", sources))
     stills = [o for o in outputs if "An explorer" in o.get("data", {}).get("text/plain", "")]
-    assert len(stills) == explorers and all("image/png" in o.data for o in stills)
+    assert len(stills) == explorers(LESSONS[name]) and all("image/png" in o.data for o in stills)
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -194,11 +181,8 @@ def test_tidy_drops_views_progress_bars_and_state():
 def test_lessons_begin_with_the_same_cell_that_installs_what_is_missing():
     first = {name: next(c for c in lesson.cells if c.cell_type == "code") for name, lesson in LESSONS.items()}
     begun = [cell for cell in first.values() if "install" in cell.metadata.get("tags", [])]
-    assert (
-        len(begun) == len(LESSONS)
-        and len({cell.source for cell in begun}) == 1
-        and not any(cell.outputs for cell in begun)
-    )
+    assert len(begun) == len(LESSONS) and len({cell.source for cell in begun}) == 1
+    assert not any(cell.outputs for cell in begun)
 
 
 def test_the_table_of_figures_names_sections_and_functions_that_exist():
@@ -312,10 +296,8 @@ def test_the_readmes_figures_of_speed_are_the_committed_ones():
 
     shipped, fed = times("shared-bottom")
     assert f"Shared-Bottom trains {shipped} times as fast as torch-rechub's as shipped and {fed} times" in readme
-    assert (
-        "MMoE {} and {} times".format(*times("mmoe")) in readme
-        and "PLE {} and {} times".format(*times("ple")) in readme
-    )
+    assert "MMoE {} and {} times".format(*times("mmoe")) in readme
+    assert "PLE {} and {} times".format(*times("ple")) in readme
     for model in ("shared-bottom", "mmoe", "ple"):
         aucs = [value for (table, row, _), value in peer.items() if table == "peer: test AUC" and row == model]
         assert len(aucs) == 3 and max(aucs) - min(aucs) < 0.003
@@ -337,9 +319,8 @@ def test_what_was_aimed_at_stands_beside_what_the_figures_reach():
     def rows_a_second(name):
         return f"{round(own['prepare', f'{name}, 1,000,000 rows', 'rows a second'], -3):,.0f}"
 
-    bare = (
-        own["covloss", "on 4096 rows", "share of its bare products"] * own["models", "crocodile", "share of the limit"]
-    )
+    bare = own["covloss", "on 4096 rows", "share of its bare products"]
+    bare *= own["models", "crocodile", "share of the limit"]
     many, usual = (own["vocabulary", f"{n} items, lazy Adam", "step ms"] for n in ("4,000,000", "10,000"))
     reached = [
         beside(" as shipped"),
@@ -396,9 +377,8 @@ def test_what_lesson_09_says_of_a_step_on_a_gpu_follows_from_it():
 
 def test_what_lesson_10_says_of_the_committed_simulation_follows_from_it():
     text, results = " ".join(prose_of("10_online.ipynb").split()), ROOT / "data" / "results"
-    daily = (
-        pd.read_csv(results / "online.aa.csv").query("rule == 'a look each day'").set_index("metric").false_positives
-    )
+    daily = pd.read_csv(results / "online.aa.csv").query("rule == 'a look each day'")
+    daily = daily.set_index("metric").false_positives
     assert f"it is {100 * daily.gmv:.3g} % for GMV and {100 * daily.ctr:.3g} % for CTR" in text
     users = pd.read_csv(results / "online.power.csv").query("metric == 'ctr'").users_for_80_percent.iloc[0]
     assert f"{round(users, -4):,.0f} would do: `online.power.csv`" in text
@@ -417,16 +397,15 @@ def test_what_lesson_10_says_of_the_committed_simulation_follows_from_it():
     assert true.ctr.idxmin() == 0 and (true[["revenue", "gmv"]] < 0).all(axis=None)
     seen = lifts[lifts.measured == "A/B test"].query("metric == 'ctr'").set_index("training")
     a, low, high = (f"{100 * seen[name].iloc[0]:+.1f}".replace("-", "−") for name in ("lift", "low", "high"))
-    assert (
-        f"A/B test saw {a} % where the true lift was {fewer} %, and its interval reaches from {low} to {high} %" in text
-    )
+    said = f"A/B test saw {a} % where the true lift was {fewer} %, and its interval reaches from {low} to {high} %"
+    assert said in text
     assert (seen.low < 0).all() and (seen.high > 0).all()  # it could tell none of these from nothing
     assert (seen.baseline == "hinet").all() and json.loads((results / "online.json").read_text())["trainings"] == 3
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The package as a wheel installs it, in a folder of its own, far from the checkout."""
+    """Runs `croco` of the package as a wheel installs it, in a folder of its own, far from the checkout."""
     folder = tmp_path_factory.mktemp("installed")
     source = folder / "source"  # a copy, for building leaves folders behind
     shutil.copytree(ROOT / "croco_lib", source / "croco_lib")
@@ -436,7 +415,10 @@ def installed(tmp_path_factory):
     subprocess.run(
         [*pip, "install", "--no-deps", "--no-build-isolation", "--target", folder / "site", source], check=True
     )
-    return folder / "site"
+    env, command = os.environ | {"PYTHONPATH": str(folder / "site")}, [sys.executable, "-m", "croco_lib"]
+    return lambda words: subprocess.run(
+        [*command, *words.split()], cwd=tmp_path_factory.mktemp("away"), text=True, capture_output=True, env=env
+    )
 
 
 @pytest.mark.parametrize(
@@ -448,26 +430,14 @@ def installed(tmp_path_factory):
         pytest.param("study main", "data/verdicts/studies.toml", marks=pytest.mark.slow),
     ],
 )
-def test_without_a_checkout_a_command_says_what_it_needs(installed, tmp_path, words, needs):
-    done = subprocess.run(
-        [sys.executable, "-m", "croco_lib", *words.split()],
-        cwd=tmp_path,
-        text=True,
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(installed)},
-    )
+def test_without_a_checkout_a_command_says_what_it_needs(installed, words, needs):
+    done = installed(words)
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
     assert f"croco: This needs {needs} of the repository" in done.stderr
 
 
-def test_without_a_checkout_the_rest_works(installed, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "croco_lib", "data"],
-        cwd=tmp_path,
-        text=True,
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(installed)},
-    )
+def test_without_a_checkout_the_rest_works(installed):
+    done = installed("data")
     assert done.returncode == 0 and "world: made on the spot" in done.stdout, done.stderr
 
 

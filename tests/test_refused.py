@@ -3,11 +3,13 @@
 import ast
 import gzip
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from small import ROLES, clicks
 
 from croco_lib import CrocoError, from_frame
 from croco_lib.data.tables import read_table
@@ -15,21 +17,7 @@ from croco_lib.errors import ROOT
 from croco_lib.look.report import first_look
 
 HEAD, LINE = "click,place,who,what\n", "1,0,3,4\n"
-ROLES = dict(label="click", domain="place", user="who", item="what")
 MODULES = ("data/tables.py", "data/frame.py", "data/ids.py", "look/report.py", "schema.py")
-
-
-def table(rows=400, **columns):
-    rng = np.random.default_rng(0)
-    return pd.DataFrame(
-        {
-            "click": rng.integers(0, 2, rows),
-            "place": rng.integers(0, 2, rows),
-            "who": rng.integers(0, 30, rows),
-            "what": rng.integers(0, 20, rows),
-            **columns,
-        }
-    )
 
 
 def file(text, name="a.csv"):
@@ -43,11 +31,11 @@ def file(text, name="a.csv"):
 
 
 def frame(frame=None, **options):
-    return lambda folder: from_frame(table() if frame is None else frame, **{**ROLES, **options})
+    return lambda folder: from_frame(clicks() if frame is None else frame, **{**ROLES, **options})
 
 
 def column(name, values, **options):
-    return frame(table(**{name: values}), **options)
+    return frame(clicks(**{name: values}), **options)
 
 
 def looked(text):
@@ -58,9 +46,7 @@ def broken(**changes):
     """Data put together by hand, its train split changed."""
 
     def provoke(folder):
-        from dataclasses import replace
-
-        data = from_frame(table(), **ROLES)
+        data = from_frame(clicks(), **ROLES)
         replace(data, train=replace(data.train, **{k: getattr(data.train, k) + v for k, v in changes.items()}))
 
     return provoke
@@ -101,13 +87,13 @@ PROVOKED = {
     "not numbers or dates, so its order is not known": column("at", ["now"] * 400, split="time", time="at"),
     "or more as floating-point numbers": column("who", np.array([2**24, 2.0] * 200, np.float32)),
     "holds fractions": column("who", np.linspace(0, 1, 400)),
-    "values that cannot be ids": frame(pl.from_pandas(table()).with_columns(who=pl.concat_list("who", "what"))),
+    "values that cannot be ids": frame(pl.from_pandas(clicks()).with_columns(who=pl.concat_list("who", "what"))),
     "writes a long number that it has rounded": file(HEAD + "1,a,2,1.08775E+14\n"),
     "as a spreadsheet rounds them": column("who", ROUNDED),
     "not text in the encoding that it begins with": looked((HEAD + LINE).encode("utf-16") + b"1"),
     "says at which line": looked(HEAD + LINE + "1,2\n"),
     "domains need different names": frame(domains={0: "a", 1: "a"}),
-    "split is empty": frame(table(3, place=[0, 0, 0])),
+    "split is empty": frame(clicks(3, place=[0, 0, 0])),
     "has no rows in the": column("place", [0] * 399 + [1]),
     "has only one class of label": column("click", [0] * 400),
     "labels that are not 0 or 1": broken(label=1),

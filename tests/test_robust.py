@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from accelerate.state import AcceleratorState
 from polars.exceptions import ComputeError
 from safetensors import SafetensorError
 
@@ -15,6 +17,7 @@ from croco_lib.datasets import aliccp
 from croco_lib.datasets.registry import present
 from croco_lib.errors import DataError, write_text, write_whole
 from croco_lib.lessons import notebooks as lessons
+from croco_lib.sharded import together as room
 from croco_lib.study.studies import run_study
 
 
@@ -37,8 +40,6 @@ def test_a_run_says_its_precision_and_refuses_another(small_world, tmp_path, mon
     assert run.settings["mixed_precision"] == "no" and run.settings["threads"] >= 1 and run.settings["device"] == "cpu"
     saved = json.loads((tmp_path / "settings.json").read_text(encoding="utf-8"))
     assert saved == run.settings
-    from accelerate.state import AcceleratorState
-
     AcceleratorState._reset_state(True)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     try:
@@ -48,21 +49,13 @@ def test_a_run_says_its_precision_and_refuses_another(small_world, tmp_path, mon
         AcceleratorState._reset_state(True)
 
 
-def test_a_benchmark_of_absent_data_or_failed_runs_does_not_end_well(tmp_path, monkeypatch):
-    from croco_lib import cli
-
-    def status(*words):
-        monkeypatch.setattr("sys.argv", ["croco", "benchmark", "--folder", str(tmp_path), *words])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code
-
-    assert status("--data", "clicks.csv") == 1 and not list(tmp_path.iterdir())
+def test_a_benchmark_of_absent_data_or_failed_runs_does_not_end_well(tmp_path, monkeypatch, croco):
+    assert croco("benchmark --data clicks.csv --folder", tmp_path)[0] == 1 and not list(tmp_path.iterdir())
     monkeypatch.setenv("CROCO_DATA", str(tmp_path))
     monkeypatch.setenv("CROCO_PREPARED", str(tmp_path))
     with pytest.raises(DataError, match="kuairand-1k is not here"):
         present("kuairand-1k")
-    assert status("--data", "world:rows=3", "--models", "mmoe", "--seeds", "2", "--workers", "1") == 1
+    assert croco("benchmark --data world:rows=3 --models mmoe --seeds 2 --workers 1 --folder", tmp_path)[0] == 1
     with pytest.raises(CrocoError, match="rows must lie between 1000 and inf, not 3"):
         run_study("own", dict(models=["mmoe"], seeds=1), "world:rows=3", tmp_path, progress=False)
 
@@ -85,8 +78,6 @@ def test_lessons_run_in_this_python(tmp_path, monkeypatch):
     spec.parent.mkdir(parents=True)
     spec.write_text(json.dumps(dict(argv=["/no/such/python"], display_name="other", language="python")))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    import sys
-
     assert lessons.OwnPython(kernel_name="python3").kernel_spec.argv[0] == sys.executable
 
 
@@ -99,8 +90,6 @@ def test_a_lesson_runs_without_a_word_about_its_transport(tmp_path, capfd):
 
 
 def test_what_fails_on_one_process_is_raised_on_all(monkeypatch):
-    from croco_lib.sharded import together as room
-
     def fails():
         raise OSError("full")
 

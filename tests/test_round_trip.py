@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small import ROLES
 
 import croco_lib
 from croco_lib.data.splits import split_random
@@ -26,25 +27,7 @@ WRITTEN = st.one_of(
     st.integers(0, 99).map(str),
     WORDS,
     st.sampled_from(
-        [
-            "2.10",
-            "2.1",
-            "-7",
-            "+7",
-            "True",
-            "FALSE",
-            "x,y",
-            'say "hi"',
-            " 7",
-            "1e5",
-            "N/A",
-            "é",
-            "ß",
-            "日本",
-            "=1+1",
-            str(2**63 + 5),
-            "9" * 30,
-        ]
+        [*'2.10|2.1|-7|+7|True|FALSE|x,y|say "hi"| 7|1e5|N/A|é|ß|日本|=1+1'.split("|"), str(2**63 + 5), "9" * 30]
     ),
 )
 
@@ -83,31 +66,14 @@ def check(folder, values, places, seed, min_count, how, exported):
     rng = np.random.default_rng(seed)
     who, what, kind = (pd.Series(v)[rng.integers(0, len(v), ROWS)].reset_index(drop=True) for v in values)
     kind = kind.astype(object).where(rng.random(ROWS) > 0.2, None)
-    frame = pd.DataFrame(
-        {
-            "click": np.arange(ROWS) % 4 // 2,
-            "place": np.array(places, object)[np.arange(ROWS) % 2],
-            "who": who,
-            "what": what,
-            "kind": kind.infer_objects(),
-        }
-    )
+    place, click = np.array(places, object)[np.arange(ROWS) % 2], np.arange(ROWS) % 4 // 2
+    frame = pd.DataFrame(dict(click=click, place=place, who=who, what=what, kind=kind.infer_objects()))
     frame = frame.sample(frac=1, random_state=seed, ignore_index=True)
     frame.to_csv(folder / "rows.csv", index=False)
     frame.to_parquet(folder / "rows.parquet")
     source = frame if how == "pandas" else folder / f"rows.{how}"
     try:
-        data = croco_lib.from_frame(
-            source,
-            label="click",
-            domain="place",
-            user="who",
-            item="what",
-            fields=["kind"],
-            min_count=min_count,
-            missing="unknown",
-            seed=seed,
-        )
+        data = croco_lib.from_frame(source, **ROLES, fields=["kind"], missing="unknown", min_count=min_count, seed=seed)
     except croco_lib.DataError as error:  # nine rows of validation can be of one place
         assert "has no rows in the" in str(error) or "only one class" in str(error)
         return

@@ -1,7 +1,6 @@
 """Training at full size: fair shuffles in blocks, lazy Adam, a kill at any moment, several processes."""
 
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from launched import launch
 from scipy import stats
+from small import killed_at_each_write
 
-from croco_lib import CrocoError, batches, build, checkpoint, errors, evaluate, fit, losses, optimizers, training
+from croco_lib import CrocoError, batches, build, checkpoint, evaluate, fit, losses, optimizers, training
 from croco_lib.layers import MultiEmbedding
 from croco_lib.schema import Bag, Field, Split
 from croco_lib.study import steps
@@ -79,18 +79,19 @@ def test_an_interrupted_run_over_many_buffers_ends_like_an_uninterrupted_one(sma
 
 
 def test_lazy_adam_moves_the_rows_of_the_batch_and_no_other(small_world):
+    """Not even those that the batch before has read, which Adam's momentum would move on."""
     model = build("crocodile", small_world)
     adam = optimizers.adam(model, lazy=True, lr=0.01)
-    before = model.embedding.table.weight.detach().clone()
-    features = torch.from_numpy(small_world.train.features[:50])
-    out = model(features, torch.from_numpy(small_world.train.domain[:50]))
-    (out.logits.square().sum() + out.penalty).backward()
-    for optimizer in adam:
-        optimizer.step()
-    moved = (model.embedding.table.weight != before).any(1)
-    read = torch.zeros(len(before), dtype=bool)
-    read[(features + model.embedding.offset).long().flatten()] = True
-    assert torch.equal(moved, read)
+    for rows in (slice(0, 50), slice(50, 100)):
+        before = model.embedding.table.weight.detach().clone()
+        features, domain = (torch.from_numpy(a[rows]) for a in (small_world.train.features, small_world.train.domain))
+        model.zero_grad()
+        model(features, domain).logits.square().sum().backward()
+        for optimizer in adam:
+            optimizer.step()
+        read = torch.zeros(len(before), dtype=bool)
+        read[(features + model.embedding.offset).long().flatten()] = True
+        assert torch.equal((model.embedding.table.weight != before).any(1), read)
 
 
 def test_repeated_ids_of_a_sparse_gradient_are_added_up():
@@ -108,19 +109,14 @@ def test_repeated_ids_of_a_sparse_gradient_are_added_up():
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("weight_decay", [1e-6, 1.0])
 def test_weight_decay_leaves_rows_alone_that_no_batch_reads(small_world, lazy, weight_decay):
-    model = build("crocodile", small_world)
-    seen = []
-    fit(
-        model,
-        small_world,
-        epochs=3,
-        batch_size=2_000,
-        lazy=lazy,
-        weight_decay=weight_decay,
-        progress=False,
-        watch=lambda step, m: seen.append([t.weight.detach().clone() for t in optimizers.tables_of(m)]),
-    )
-    assert len(seen) == 4
+    model, seen = build("crocodile", small_world), []
+
+    def watch(step, model):
+        seen.append([table.weight.detach().clone() for table in optimizers.tables_of(model)])
+
+    options = dict(epochs=1, batch_size=2_000, lazy=lazy, weight_decay=weight_decay, progress=False)
+    fit(model, small_world, watch=watch, **options)
+    assert len(seen) == 2
     for first, last, columns, layer in zip(
         seen[0], seen[-1], [slice(None), model.gate.columns], [model.embedding, model.gate.prior], strict=True
     ):
@@ -173,25 +169,10 @@ def test_the_first_lazy_step_is_dense_adams(small_world, weight_decay):
 
 @pytest.mark.slow
 def test_lazy_adam_is_as_accurate_as_the_dense_reference(small_world):
-    aucs = {
-        lazy: [
-            evaluate(
-                fit(
-                    build("crocodile", small_world, seed=s),
-                    small_world,
-                    lazy=lazy,
-                    seed=s,
-                    epochs=6,
-                    batch_size=500,
-                    lr=0.01,
-                    progress=False,
-                ).model,
-                small_world.test,
-            ).value[0]
-            for s in range(3)
-        ]
-        for lazy in (False, True)
-    }
+    given, aucs = dict(epochs=6, batch_size=500, lr=0.01, progress=False), {}
+    for lazy in (False, True):
+        runs = [fit(build("crocodile", small_world, seed=s), small_world, lazy=lazy, seed=s, **given) for s in range(3)]
+        aucs[lazy] = [evaluate(run.model, small_world.test).value[0] for run in runs]
     assert min(map(min, aucs.values())) > 0.6
     assert abs(np.mean(aucs[True]) - np.mean(aucs[False])) < 0.02
 
@@ -230,57 +211,22 @@ def test_a_bag_is_the_weighted_mean_of_its_vectors(lazy):
 
 # ---------------------------------------------------------------------------------------------- kills, processes
 
-FIT = [
-    sys.executable,
-    "-m",
-    "croco_lib",
-    "fit",
-    "crocodile",
-    "--option",
-    "rows=20000",
-    "--option",
-    "users=300",
-    "--option",
-    "items=400",
-    "--batch-size",
-    "500",
-    "--threads",
-    "1",
-    "--lr",
-    "0.01",
-    "--json",
-]
+FIT = (
+    "-m croco_lib fit crocodile --option rows=20000 --option users=300 --option items=400 "
+    "--batch-size 500 --threads 1 --lr 0.01 --json"
+)
 
 
-class Killed(BaseException):
-    """What nobody catches, as a kill."""
-
-
-def test_a_run_killed_at_any_write_goes_on(small_world, tmp_path, monkeypatch):
+def test_a_run_killed_at_any_write_goes_on(small_world, tmp_path):
     given = dict(epochs=1, batch_size=1_000, eval_every=8, patience=99, progress=False)
-    whole, really, kills = fit(build("shared-bottom", small_world), small_world, **given), errors.write_whole, 0
 
-    def dies(path, write):
-        nonlocal left
-        if not left:
-            path.with_name(path.name + ".tmp").write_bytes(b"half")
-            raise Killed
-        left -= 1
-        really(path, write)
+    def run(folder=None):
+        return fit(build("shared-bottom", small_world), small_world, folder=folder, **given).history
 
-    while True:
-        left, folder = kills, tmp_path / str(kills)
-        with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, "write_whole", dies)
-            patch.setattr(errors, "write_whole", dies)  # that of write_text
-            try:
-                fit(build("shared-bottom", small_world), small_world, folder=folder, **given)
-                break
-            except Killed:
-                kills += 1
-        again = fit(build("shared-bottom", small_world), small_world, folder=folder, **given)
-        pd.testing.assert_frame_equal(again.history, whole.history)
-    assert kills > 8
+    whole = run()
+    for kills in killed_at_each_write(lambda n: run(tmp_path / str(n)), checkpoint):
+        pd.testing.assert_frame_equal(run(tmp_path / str(kills)), whole)
+    assert kills >= 8
 
 
 def printed_by(processes: int, *words) -> str:
@@ -295,7 +241,7 @@ def test_two_processes_train_to_the_metrics_of_one_and_go_on_where_they_stopped(
     """Tolerance: 0.01 of AUC. The batches and the objective are the same; CovLoss is estimated on each half."""
 
     def two(*words):
-        said = printed_by(2, "-m", "croco_lib", *FIT[3:], *words)
+        said = printed_by(2, *FIT.split(), *words)
         (line,) = [line for line in said.splitlines() if line.startswith("{")]  # one process speaks
         return json.loads(line)
 
@@ -370,18 +316,12 @@ def test_each_process_trains_on_its_own_share(small_world, monkeypatch):
 @pytest.mark.parametrize("objective", ["sample", "domain"])
 def test_fit_takes_the_step_that_its_options_name(small_world, lazy, objective):
     rows, seen = len(small_world.train), []
-    fit(
-        build("mmoe", small_world),
-        small_world,
-        epochs=1,
-        batch_size=rows,
-        lr=0.01,
-        weight_decay=0.1,
-        lazy=lazy,
-        objective=objective,
-        progress=False,
-        watch=lambda step, m: seen.append({n: p.detach().clone() for n, p in m.named_parameters()}),
-    )
+
+    def watch(step, model):
+        seen.append({name: weight.detach().clone() for name, weight in model.named_parameters()})
+
+    options = dict(epochs=1, batch_size=rows, lr=0.01, weight_decay=0.1, lazy=lazy, objective=objective, progress=False)
+    fit(build("mmoe", small_world), small_world, watch=watch, **options)
     model = build("mmoe", small_world)
     adam = optimizers.adam(model, lazy, 0.01)
 
@@ -423,17 +363,9 @@ def test_the_costs_of_a_step_follow_from_its_times(monkeypatch):
     monkeypatch.setattr(steps, "Stepper", Timed)
     monkeypatch.setattr(steps, "bare", lambda operands: 0.003)
     costs = steps.step_costs("shared-bottom", data := steps.shaped(1_000), steps=2)
-    assert costs == pytest.approx(
-        {
-            "rows a second": steps.BATCH / 0.004,
-            "forward ms": 1,
-            "backward ms": 2,
-            "optimiser ms": 1,
-            "step ms": 4,
-            "products ms": 3,
-            "share of the limit": 3 / 4,
-        }
-    )
+    ms = dict(zip("forward backward optimiser step products".split(), (1, 2, 1, 4, 3), strict=True))
+    rates = {"rows a second": steps.BATCH / 0.004, "share of the limit": 3 / 4}
+    assert costs == pytest.approx({f"{part} ms": n for part, n in ms.items()} | rates)
     shares = steps.covloss_costs(data, 3)
     assert shares == pytest.approx({"share of a step": 1 / 5, "share of its bare products": 0})
 

@@ -68,11 +68,9 @@ def test_a_domain_must_be_known(small_world, exported):
     table = raw(small_world, small_world.test, 5)
     with pytest.raises(DataError, match="'domain'.*tab 0.*5 rows"):
         serving.score(exported[1], table.drop("domain"))
+    other = table.with_columns(domain=pl.when(pl.int_range(5) == 1).then(pl.lit("tab 9")).otherwise("domain"))
     with pytest.raises(DataError, match="1 rows, the first data row 2"):
-        serving.score(
-            exported[1],
-            table.with_columns(domain=pl.when(pl.int_range(5) == 1).then(pl.lit("tab 9")).otherwise("domain")),
-        )
+        serving.score(exported[1], other)
 
 
 def test_schema_comes_back(small_world, tmp_path):
@@ -94,9 +92,8 @@ def test_an_export_that_was_cut_short_scores_nothing(small_world, tmp_path, monk
 
 
 def test_a_run_is_exported_with_its_best_weights(small_world, tmp_path):
-    run = fit(
-        build("shared-bottom", small_world, dim=4), small_world, epochs=1, folder=tmp_path / "run", progress=False
-    )
+    given = dict(epochs=1, folder=tmp_path / "run", progress=False)
+    run = fit(build("shared-bottom", small_world, dim=4), small_world, **given)
     with pytest.raises(CrocoError, match="schema"):
         serving.export_run(tmp_path / "run", tmp_path / "out")
     (tmp_path / "out").mkdir()

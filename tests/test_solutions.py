@@ -5,6 +5,7 @@ import re
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from test_project import explorers
 
 from croco_lib.lessons.notebooks import OwnPython, paths
 
@@ -98,8 +99,7 @@ def test_exercises_are_open_and_their_solutions_right(path, monkeypatch, tmp_pat
                         nbformat.v4.new_code_cell(cell.source, metadata={"says": says, "of": name}),
                     ]
             name = None
-    explorers = sum(len(re.findall(r"= (?:explore|covariances|projections)\(", c.source)) for c in lesson.cells)
-    lesson.cells = [*cells, nbformat.v4.new_code_cell(MOVE.replace("COUNT", str(explorers)))]
+    lesson.cells = [*cells, nbformat.v4.new_code_cell(MOVE.replace("COUNT", str(explorers(lesson))))]
     here = {"metadata": {"path": str(path.parent)}}
     NotebookClient(lesson, timeout=300, kernel_name="python3", kernel_manager_class=OwnPython, resources=here).execute()
     for cell in lesson.cells:

@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import io
 import os
 import shutil
 from decimal import Decimal
@@ -14,35 +13,27 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import ROLES, clicks
 
 import croco_lib
 from croco_lib.data import vocabulary
 from croco_lib.data.ids import as_ids, usual_numbers
 from croco_lib.data.tables import read_table
 from croco_lib.data.vocabulary import Counts, Vocabulary
-from croco_lib.datasets.registry import prepare
 from croco_lib.errors import DataError, write_text, write_whole
 from croco_lib.look.report import first_look
 from croco_lib.online import serving
 from croco_lib.study.raw import write_kuairand
 
-NAMES = dict(label="click", domain="place", user="who", item="what")
 
-
-def table(rows: int = 400, items=lambda v: str(v)) -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    return pd.DataFrame(
-        {
-            "click": rng.integers(0, 2, rows),
-            "place": rng.choice(["a", "b"], rows),
-            "who": rng.integers(0, 20, rows),
-            "what": [items(v) for v in rng.integers(0, 12, rows)],
-        }
-    )
+def table(items=str) -> pd.DataFrame:
+    """A table of clicks whose places and items are text."""
+    frame = clicks(sizes=(20, 12, 1))
+    return frame.assign(place=frame.place.map({0: "a", 1: "b"}), what=frame.what.map(items))
 
 
 def load(source, **options):
-    return croco_lib.from_frame(source, **NAMES, min_count=0, **options)
+    return croco_lib.from_frame(source, **ROLES, min_count=0, **options)
 
 
 def known_items(data) -> set[str]:
@@ -130,32 +121,30 @@ def test_text_in_text_out(tmp_path_factory, values, separator):
     assert read_table(path, text=True).equals(frame)
 
 
-def dressed(frame: pd.DataFrame, path, how: str):
-    text = frame.to_csv(index=False)
-    if how == "gz":
-        path = path.with_suffix(".csv.gz")
-        path.write_bytes(gzip.compress(text.encode()))
-        return path
-    text = {
-        "tabs": text.replace(",", "\t"),
-        "semicolons": text.replace(",", ";"),
-        "bars": text.replace(",", "|"),
-        "crlf": text.replace("\n", "\r\n"),
-        "blank": text.replace("\n", "\n\n", 5),
-        "quoted": "\n".join(",".join(f'"{c}"' for c in line.split(",")) for line in text.split("\n") if line),
-    }.get(how, text)
-    path = path.with_suffix(".CSV" if how == "capitals" else ".csv")
-    path.write_bytes(text.encode({"bom": "utf-8-sig", "utf-16": "utf-16"}.get(how, "utf-8")))
-    return path
+SEPARATOR = dict(tabs="\t", semicolons=";", bars="|")
 
 
-@pytest.mark.parametrize(
-    "how", ["gz", "tabs", "semicolons", "bars", "crlf", "blank", "quoted", "capitals", "bom", "utf-16"]
-)
+def dressed(path, how):
+    """The plain CSV at the path, packed, in another encoding, with other separators or ends of lines, quoted or in
+    capitals; returns where it lies now, and the plain one is gone."""
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    path.unlink()
+    quoting = csv.QUOTE_ALL if how == "quoted" else csv.QUOTE_MINIMAL
+    text = rows.to_csv(index=False, sep=SEPARATOR.get(how, ","), quoting=quoting)
+    text = text.replace("\n", "\r\n") if how == "crlf" else text.replace("\n", "\n\n", 5) if how == "blank" else text
+    data = text.encode({"bom": "utf-8-sig", "utf-16": "utf-16"}.get(how, "utf-8"))
+    there = (
+        path.with_name(path.name + ".gz") if how == "gz" else path.with_suffix(".CSV" if how == "capitals" else ".csv")
+    )
+    there.write_bytes(gzip.compress(data) if how == "gz" else data)
+    return there
+
+
+@pytest.mark.parametrize("how", "gz tabs semicolons bars crlf blank quoted capitals bom utf-16".split())
 def test_files_in_every_dress(how, tmp_path):
-    frame = table()
-    plain = dressed(frame, tmp_path / "plain", "plain")
-    assert load(dressed(frame, tmp_path / how, how)).fingerprint == load(plain).fingerprint
+    table().to_csv(tmp_path / "a.csv", index=False)
+    plain = load(tmp_path / "a.csv")
+    assert load(dressed(tmp_path / "a.csv", how)).fingerprint == plain.fingerprint
 
 
 def test_windows_1252(tmp_path):
@@ -205,10 +194,6 @@ def test_a_line_number_is_the_files(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (
-            "Export of 3 May\nclick,place,who,what\n1,a,2,3\n",
-            "Remove what stands above the line that names the columns",
-        ),
         ("Export\nclick,place\n1,a\n", "Remove what stands above the line that names the columns"),
         ("click,place,who,what\n1,a,2,1.08775E+14\n", r"'what' holds '1.08775E\+14' in data row 1 .* spreadsheet"),
         ("click,place,who,what\n1,a,2,0.1234\n", "'what' holds fractions"),
@@ -226,23 +211,9 @@ def test_whole_numbers_beyond_64_bits_from_pandas():
     assert len(load(frame).fields[0].values) == 20
 
 
-def in_dress(path, how):
-    """The same file, packed, in another encoding, with other separators, quoted or in capitals; the plain one goes."""
-    text = path.read_text(encoding="utf-8")
-    path.unlink()
-    if how == "quoted":
-        rows = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-        text = rows.to_csv(index=False, quoting=csv.QUOTE_ALL)
-    elif how == "semicolons":
-        text = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).to_csv(index=False, sep=";")
-    data = text.encode({"bom": "utf-8-sig", "utf-16": "utf-16"}.get(how, "utf-8"))
-    name = path.with_suffix(".CSV") if how == "capitals" else path.with_name(path.name + ".gz") if how == "gz" else path
-    name.write_bytes(gzip.compress(data) if how == "gz" else data)
-
-
 @pytest.mark.parametrize("how", ["gz", "quoted", "semicolons", "bom", "utf-16", "capitals"])
 def test_what_fit_reads_prepare_reads(how, tmp_path, monkeypatch):
-    """KuaiRand's raw files in every dress: through memory and prepared, the figures of the plain ones."""
+    """KuaiRand's raw files in every dress, prepared: the figures of the plain ones."""
     raw, dressed_ = tmp_path / "raw", tmp_path / "dressed"
     write_kuairand(raw, rows=3000, users=60, videos=40)
     monkeypatch.setenv("CROCO_DATA", str(raw))
@@ -250,10 +221,8 @@ def test_what_fit_reads_prepare_reads(how, tmp_path, monkeypatch):
     expected = croco_lib.load("kuairand-pure").fingerprint
     shutil.copytree(raw, dressed_)
     for path in sorted(dressed_.glob("*.csv")):
-        in_dress(path, how)
+        dressed(path, how)
     monkeypatch.setenv("CROCO_DATA", str(dressed_))
-    assert croco_lib.load("kuairand-pure").fingerprint == expected
-    prepare("kuairand-pure")
     assert croco_lib.load("kuairand-pure").fingerprint == expected
 
 
@@ -261,8 +230,6 @@ def test_a_separator_can_be_given(tmp_path):
     (tmp_path / "a.csv").write_text("a#b,c\n007#1,5\n")
     read = read_table(tmp_path / "a.csv", text=True, separator="#")
     assert read.to_dict(as_series=False) == {"a": ["007"], "b,c": ["1,5"]}
-    with pytest.raises(DataError, match="a separator is one character, not '##'"):
-        read_table(tmp_path / "a.csv", separator="##")
 
 
 @pytest.mark.parametrize("kind", [str, int])
@@ -290,7 +257,7 @@ def test_of_the_columns_that_are_asked_for_each_must_be_there(tmp_path):
 
 
 def test_a_packed_file_that_is_cut_short_is_one_line(tmp_path):
-    text = "click,place,who,what\n" + "".join(f"{i % 2},{i % 3},{i % 7},{i * 7919 % 1009}\n" for i in range(200_000))
+    text = "click,place,who,what\n" + "".join(f"{i % 2},{i % 3},{i % 7},{i * 7919 % 1009}\n" for i in range(40_000))
     packed = gzip.compress(text.encode())
     for cut in (len(packed) // 100, len(packed) - 5):  # within the first piece that is read, and far behind it
         (tmp_path / "a.csv.gz").write_bytes(packed[:cut])
@@ -348,7 +315,7 @@ def test_what_databases_write_for_nothing_is_a_gap(tmp_path, word):
     assert read_table(tmp_path / "a.csv", text=["who", "what"]).null_count().row(0) == (0, 0, 1, 1)
     assert first_look(tmp_path / "a.csv")["columns"]["who"]["gaps"] == 1
     with pytest.raises(DataError, match="column 'who' has 1 missing values"):
-        croco_lib.from_frame(tmp_path / "a.csv", label="click", domain="place", user="who", item="what")
+        load(tmp_path / "a.csv")
 
 
 def test_two_processes_may_write_one_file(tmp_path, monkeypatch):
