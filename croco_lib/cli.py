@@ -6,7 +6,7 @@ import math
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,14 @@ from .online import commands as online
 from .options import TrainOptions
 from .sharded import commands as sharded
 from .study import commands as study
+
+if TYPE_CHECKING:  # read where they are needed, so that `croco --help` is quick
+    from collections.abc import Callable
+
+    import pandas as pd
+
+    from .schema import MultiDomainData
+    from .training import Run
 
 FEW_STEPS = 10  # in an epoch, below which too large a batch is the likely reason where little is learnt [ours]
 app = typer.Typer(
@@ -103,7 +111,15 @@ def fit(
         _print_run(run, table, loaded)
 
 
-def _train(shard: bool, read, model: str, chosen: dict, options: TrainOptions, folder: Path | None, progress: bool):
+def _train(
+    shard: bool,
+    read: "Callable[[], MultiDomainData]",
+    model: str,
+    chosen: dict,
+    options: TrainOptions,
+    folder: Path | None,
+    progress: bool,
+) -> "tuple[MultiDomainData, Run]":
     """The data that `read` gives, and the run on it, its tables whole or sharded."""
     if folder and (folder / "model.onnx").is_file():
         raise CrocoError(
@@ -130,7 +146,7 @@ def _train(shard: bool, read, model: str, chosen: dict, options: TrainOptions, f
     return loaded, train(made, loaded, options, folder, progress, keep_schema)
 
 
-def _print_run(run, table, data) -> None:
+def _print_run(run: "Run", table: "pd.DataFrame", data: "MultiDomainData") -> None:
     """How the data was made and the run ended, then the metrics, a line a domain, and why one is missing."""
     for line in datasets.lines_of(data.notes):
         typer.echo(f"# {line}")
@@ -160,7 +176,7 @@ for command in (*look.COMMANDS, *study.COMMANDS, *online.COMMANDS, *sharded.COMM
     app.command()(command)
 
 
-def as_json(run, table, data) -> dict:
+def as_json(run: "Run", table: "pd.DataFrame", data: "MultiDomainData") -> dict:
     """The evaluation as one object: metrics overall and per domain (null: not defined), rows, seconds, versions."""
 
     def values(domain: str) -> dict:

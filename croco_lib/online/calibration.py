@@ -5,26 +5,27 @@ import pandas as pd
 from scipy.special import expit, logit
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
+from torch import nn
 
 from ..evaluation import predict
 from ..schema import Split
 
 
-def reliability(label, p, domain, domains: tuple[str, ...], bins: int = 10) -> pd.DataFrame:
-    """Mean prediction and click rate in equally full bins, by domain: domain, predicted, observed, ece.
+def reliability(label: np.ndarray, p: np.ndarray, domain: np.ndarray, domains: tuple[str, ...]) -> pd.DataFrame:
+    """Mean prediction and click rate in ten equally full bins, by domain: domain, predicted, observed, ece.
 
     ece, the expected calibration error: the mean gap between the two, each bin counting alike (ties make some fuller).
     """
     frames = []
     for s, name in enumerate(domains):
-        observed, mean = calibration_curve(label[domain == s], p[domain == s], n_bins=bins, strategy="quantile")
+        observed, mean = calibration_curve(label[domain == s], p[domain == s], n_bins=10, strategy="quantile")
         frames.append(
             pd.DataFrame(dict(domain=name, predicted=mean, observed=observed, ece=np.abs(observed - mean).mean()))
         )
     return pd.concat(frames, ignore_index=True)
 
 
-def platt(model, split: Split) -> np.ndarray:
+def platt(model: nn.Module, split: Split) -> np.ndarray:
     """Slope and shift [S, 2] that calibrate the model's logits in each domain (Platt 1999), fitted on this split."""
     z = predict(model, split)
     fits = [

@@ -41,18 +41,19 @@ FAULTS: dict[str, Callable[[Split, np.random.Generator, MultiDomainData], Split]
         rows, label=np.maximum(rows.label, rng.random(len(rows)) < 0.5).astype(np.float32)
     ),
 }
+WOBBLE = 0.05  # standard deviation, from day to day, of a domain's log traffic and of its clicks' log odds [ours]
 LEVEL = 0.01  # a good day fails a test with at most this chance
 PAST = 10  # good days that a domain's first day is held against; later ones are held against twice as many at most
 MAIN = 1  # the domain that must not get worse: the largest
 TESTS = ("rows", "click rate", "repeated rows", "contradicting ids", "log loss of the released model")
 
 
-def draw_day(market: Market, rows: int, rng: np.random.Generator, wobble: float = 0.05) -> list[Split]:
-    """About `rows` rows of the logging policy, by domain; traffic and click odds vary by `wobble` from day to day."""
+def draw_day(market: Market, rows: int, rng: np.random.Generator) -> list[Split]:
+    """About `rows` rows of the logging policy, by domain; traffic and click odds vary by WOBBLE from day to day."""
     world, S = market.world, len(market.share)
-    counts = np.maximum(20, rng.poisson(rows * market.share * rng.lognormal(0, wobble, S)))
+    counts = np.maximum(20, rng.poisson(rows * market.share * rng.lognormal(0, WOBBLE, S)))
     drawn = world.draw(counts, rng)
-    p = expit(logit(drawn.truth) + wobble * rng.normal(size=S)[drawn.domain])
+    p = expit(logit(drawn.truth) + WOBBLE * rng.normal(size=S)[drawn.domain])
     drawn = replace(drawn, label=(rng.random(len(p)) < p).astype(np.float32), domains=market.data.domains)
     return [drawn.take(np.flatnonzero(drawn.domain == s)) for s in range(S)]
 

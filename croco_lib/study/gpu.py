@@ -30,7 +30,7 @@ KUAIRAND = {  # KuaiRand-1K: its users and videos as published, the other fields
 }  # fmt: skip
 
 
-def seconds(step: Callable[[], object], times: int) -> float:
+def seconds_each(step: Callable[[], object], times: int) -> float:
     """Seconds a step takes, of so many one after the other: a GPU works on while the next is prepared."""
     torch.cuda.synchronize()
     start = time.perf_counter()
@@ -127,8 +127,8 @@ def step_times(name: str, data: MultiDomainData, lazy: bool, rounds: int) -> Ite
     """Milliseconds of a step by each way, in turn: the median of the rounds, and half the range of its middle half."""
     every = ways(name, data, lazy)
     for step in every.values():
-        seconds(step, 5)  # compiles
-    times = 1e3 * np.array([[seconds(step, 10) for step in every.values()] for _ in range(rounds)])
+        seconds_each(step, 5)  # compiles
+    times = 1e3 * np.array([[seconds_each(step, 10) for step in every.values()] for _ in range(rounds)])
     low, middle, high = np.percentile(times, (25, 50, 75), axis=0)
     for i, way in enumerate(every):
         yield way, "step ms", middle[i]
@@ -136,14 +136,14 @@ def step_times(name: str, data: MultiDomainData, lazy: bool, rounds: int) -> Ite
         yield way, "rows a second", BATCH / middle[i] * 1e3
 
 
-def profile(name: str, data: MultiDomainData, lazy: bool, steps: int = 10) -> Iterator[tuple[str, float]]:
+def bounds(name: str, data: MultiDomainData, lazy: bool, steps: int = 10) -> Iterator[tuple[str, float]]:
     """What bounds a step: its launches, the share of its time that the GPU works, and the operators it works on."""
     stepper = Stepper(build(name, data), data, lazy, BATCH, "cuda")
-    seconds(stepper.step, 5)
+    seconds_each(stepper.step, 5)
     torch.cuda.reset_peak_memory_stats()
-    whole = seconds(stepper.step, steps)
+    whole = seconds_each(stepper.step, steps)
     with torch.profiler.profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
-        seconds(stepper.step, steps)
+        seconds_each(stepper.step, steps)
     on_gpu = [e for e in seen.events() if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
     busy = sum(event.self_device_time_total for event in on_gpu)  # microseconds
     yield "peak GiB", torch.cuda.max_memory_allocated() / 2**30
@@ -165,5 +165,5 @@ def measure_gpu(rounds: int = 9) -> Iterator[tuple[str, str, str, float]]:
         yield table, "fit, its batches fetched", "rows a second", run.rows_per_second
         for way, column, value in step_times(name, data, lazy, rounds):
             yield table, way, column, value
-        for figure, value in profile(name, data, lazy):
+        for figure, value in bounds(name, data, lazy):
             yield f"{table}: what bounds it", figure, "as it is", value

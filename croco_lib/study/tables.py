@@ -162,9 +162,9 @@ class Tables:
         """How many times as many training rows the largest domain has as the smallest."""
         return float(self.domains().max() / self.domains().min())
 
-    def over_start(self, metric: str, part: str = "all", split: str = "test", by: str = "model") -> pd.DataFrame:
+    def over_start(self, metric: str, part: str = "all", split: str = "test") -> pd.DataFrame:
         """A measure over its own value before training: a row a seed, a column a model."""
-        return self.metric(metric, part, split, by) / self.metric(f"{metric}_start", part, split, by)
+        return self.metric(metric, part, split) / self.metric(f"{metric}_start", part, split)
 
     def best_on_validation(self, names: Iterable[str], by: str = "model") -> str:
         """Which of these models (or variants) has the best mean validation AUC: chosen without a look at test rows."""

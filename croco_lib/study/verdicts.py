@@ -19,7 +19,7 @@ def judge(folder: Path = RESULTS) -> pd.DataFrame:
     """Every check of every claim on every data set, tidy: number, claim, data, verdict, and the check's columns.
 
     A claim on a data set whose study has not been run stands there as "not run yet". Raises CrocoError for results that
-    were made under other rules or versions.
+    were made under other rules or, but for the costs, with other versions.
     """
     rows, planned = [], studies()
     for claim in CLAIMS:

@@ -9,6 +9,8 @@ from .draws import BLOCK, clicks, tail
 
 DOMAINS = (9351665, 9351666, 9351667)  # Ali-CCP's field 301; the third value is a guess
 DOMAIN_RATES = np.array([0.04, 0.05, 0.035])  # clicks of their rows
+IMPOSSIBLE = 0.001  # of the rows: click 0 and conversion 1
+ORPHANS = 0.001  # of the rows: their common line is not there
 # A field's first id and how many it has: multi-valued (and their mean number of values a profile or row), then single.
 MANY = {
     "109_14": (450_000, 5_000, 20),
@@ -74,17 +76,14 @@ def write_aliccp(
     profiles: int = 500,
     items: int = 2_000,
     seed: int = 0,
-    impossible: float = 0.001,
-    orphans: float = 0.001,
     bad: dict[int, str] | None = None,
     values: float = 1.0,
     shares: tuple[float, ...] = (0.378, 0.0075, 0.6145),
 ) -> Path:
     """Ali-CCP's four files, half of the rows train, half test; both have `profiles` common lines.
 
-    `impossible`: the share of rows with click 0 and conversion 1; `orphans`: of rows whose common line is not there.
-    `values` scales how many values the multi-valued fields have; `shares` are the domains'. `bad` maps
-    train rows to text that stands there instead.
+    `values` scales how many values the multi-valued fields have; `shares` are the domains'. `bad` maps train rows to
+    text that stands there instead.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -102,8 +101,8 @@ def write_aliccp(
                 who = np.sort(tail(rng, profiles, n))  # a profile's rows stand together
                 item, domain = tail(rng, items, n), rng.choice(3, n, p=shares)
                 click = clicks(rng, user[who], item, domain, DOMAIN_RATES, seed)
-                conversion = np.where(rng.random(n) < impossible, 1 - click, click * (rng.random(n) < 0.01)).astype(int)
-                index = pl.Series(np.where(rng.random(n) < orphans, -1, who))
+                conversion = np.where(rng.random(n) < IMPOSSIBLE, 1 - click, click * (rng.random(n) < 0.01)).astype(int)
+                index = pl.Series(np.where(rng.random(n) < ORPHANS, -1, who))
                 listed = pl.DataFrame({"i": np.arange(profiles), "key": key})
                 known = pl.DataFrame({"i": index}).join(listed, on="i", how="left", maintain_order="left")["key"]
                 heads = [
