@@ -1,9 +1,8 @@
-"""Reading the studies' tables: one metric a seed and a model, and differences with their intervals."""
+"""Reading the studies' tables: one metric a seed and a model, and what is compared of them."""
 
 import json
 import shlex
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import pandas as pd
 from ..console import VERSIONS
 from ..errors import CrocoError
 from ..models import options_of
-from .intervals import Gap, gap
+from .intervals import Gap
 from .resampling import RESAMPLED
+from .sides import Side
 from .space import label_of
 from .studies import RESULTS, chosen_settings, file_of, starts_from, studies, variants_of
 
@@ -24,42 +24,6 @@ CHECKED = ("torch", "numpy")  # versions under which results count as today's
 def release(text: str | None) -> str:
     """2.13.0+cpu and 2.13.0 are one release."""
     return (text or "").partition("+")[0]
-
-
-@dataclass(frozen=True)
-class Side:
-    """What a difference is made of: a value a seed, and one a bootstrap draw of the test users where it was resampled.
-
-    One side minus another goes seed with seed and draw with draw; of one study, or of two on the same data with equal
-    numbers of seeds. `resampled` has a row a draw and a column for each number of first seeds that its means are over.
-    """
-
-    seeds: pd.Series
-    resampled: pd.DataFrame | None
-
-    def __sub__(self, other: "Side") -> "Side":
-        resampled = None
-        if self.resampled is not None and other.resampled is not None:
-            both = self.resampled.columns.intersection(other.resampled.columns)
-            resampled = self.resampled[both] - other.resampled[both]
-        return Side((self.seeds - other.seeds).dropna(), resampled)
-
-    @property
-    def draws(self) -> pd.Series | None:
-        """A mean a draw, over the seeds that stand in `seeds`. Raises CrocoError where the draws are over fewer."""
-        if self.resampled is None or self.seeds.empty:
-            return None
-        needed = int(self.seeds.index.max()) + 1
-        over = [n for n in self.resampled.columns if n >= needed]
-        if not over:
-            raise CrocoError(
-                f"The two sides have no draws of the test users over the same {needed} seeds. Run both with as many."
-            )
-        return self.resampled[min(over)]
-
-    def gap(self) -> Gap:
-        """This difference with its interval."""
-        return gap(self.seeds, 0.0 if self.draws is None else float(self.draws.std()))
 
 
 class Tables:
@@ -144,10 +108,21 @@ class Tables:
             )
         return users
 
+    @cached_property
+    def _by_metric(self) -> dict[Hashable, pd.DataFrame]:
+        return dict(iter(self.values.groupby(["metric", "part", "split"])))
+
+    @cached_property
+    def _by_part(self) -> dict[Hashable, pd.DataFrame]:
+        return dict(iter(self.users.groupby(["part", "split"])))
+
+    def _measured(self, metric: str, part: str, split: str) -> pd.DataFrame:
+        """The values of one metric on one part of a split: a judgement asks for hundreds, so they are sorted once."""
+        return self._by_metric.get((metric, part, split), self.values.iloc[:0])
+
     def metric(self, metric: str, part: str = "all", split: str = "test", by: str = "model") -> pd.DataFrame:
         """A row a seed, a column a model (or variant)."""
-        rows = self.values.query("metric == @metric and part == @part and split == @split")
-        return rows.pivot(index="seed", columns=by, values="value")
+        return self._measured(metric, part, split).pivot(index="seed", columns=by, values="value")
 
     def domains(self) -> pd.Series:
         """Training rows of each domain, in the data's order."""
@@ -185,18 +160,20 @@ class Tables:
         """The side of all runs with this `model`, `variant` or both."""
 
         def of(frame: pd.DataFrame) -> pd.DataFrame:
-            return frame[(frame[list(wanted)] == pd.Series(wanted)).all(axis=1)]
+            for column, name in wanted.items():
+                frame = frame[frame[column] == name]
+            return frame
 
         if of(self.runs).empty:
             raise CrocoError(f"The study {self.study!r} on {self.data} has no {', '.join(wanted.values())!r}.")
-        measured = of(self.values.query("metric == @metric and part == @part and split == @split"))
+        measured = of(self._measured(metric, part, split))
         seeds = measured.set_index("seed").value
         if not seeds.index.is_unique:
             what, several = ", ".join(wanted.values()), "models" if "model" not in wanted else "variants"
             raise CrocoError(f"The study {self.study!r} on {self.data} has {what!r} in several {several}; name one.")
         if metric not in RESAMPLED:
             return Side(seeds, None)
-        drawn = of(self.users.query("part == @part and split == @split"))
+        drawn = of(self._by_part.get((part, split), self.users.iloc[:0]))
         if drawn.empty:
             return Side(seeds, None)
         return Side(seeds, drawn.pivot(index="draw", columns="seeds", values=metric))
