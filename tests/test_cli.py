@@ -107,7 +107,7 @@ def test_a_users_error_is_one_line_and_status_1(croco, line, message):
 
 def test_the_package_runs_as_a_module():
     run = subprocess.run([sys.executable, "-m", "croco_lib", "fit", "sharedbottom"], capture_output=True, text=True)
-    assert run.returncode == 1 and run.stderr.startswith("croco: Unknown model")
+    assert run.returncode == 1 and run.stderr.startswith("croco: Unknown model") and run.stderr.count("\n") == 1
 
 
 def test_a_benchmark_reads_a_file_as_fit_does(croco, tmp_path):
@@ -185,6 +185,7 @@ def test_export_and_score_a_run(croco, tmp_path):
         (["export", tmp_path / "run", "-o", tmp_path / "run"], "holds a run, whose schema would be lost"),
         (["export", tmp_path / "run", "-o", tmp_path / "t.csv"], "is a file; give the exported model a folder"),
         (["fit", "mmoe", "--option", "rows=5000", "--folder", tmp_path / "model"], "holds an exported model"),
+        (["fit", "mmoe", "--shard", "--folder", tmp_path / "model"], "holds an exported model"),
     ):
         code, _, err = croco(*words)
         assert code == 1 and said in err, err

@@ -374,6 +374,7 @@ LINE = "1,0,3,4,5\n"
     ("text", "words"),
     [
         (HEAD + LINE * 3 + "1,0,3\n" + LINE, "line 5: Expected 5 columns, got 3"),
+        (HEAD + LINE * 3 + "1,0,3,4,5,6\n", "line 5: Expected 5 columns, got 6"),
         (HEAD + LINE * 3 + "x,0,3,4,5\n", "the label 'click' is String"),
         (HEAD + LINE * 3 + "1,0,,4,5\n", r"'who' has 1 missing values .* \(line 5 of the file\)"),
         (HEAD + LINE * 3 + "2,0,3,4,5\n", r"\(line 5 of the file\) has 2"),

@@ -81,7 +81,8 @@ def test_csv_and_parquet_look_alike_in_any_pieces(file, tmp_path, monkeypatch):
     monkeypatch.setattr(room, "BLOCK", 5_000)
     three = first_look(file)
     for other in (two, three):
-        assert all(other[k] == one[k] for k in ("rows", "repeated_rows", "columns", "roles", "domains", "alone"))
+        for key in ("rows", "repeated_rows", "columns", "roles", "domains", "alone"):
+            assert other[key] == one[key], key
 
 
 def test_a_sample_stands_for_a_large_file(file, monkeypatch):

@@ -346,3 +346,8 @@ def test_a_days_rows_are_checked_also_on_a_world_that_is_prepared(place):
     log = place.data.train.take(np.flatnonzero(place.data.train.domain != 2)[:3_000])
     with pytest.raises(DataError, match="has no rows in the train split"):
         market.day_data(stored, log)
+
+
+def test_a_fault_that_is_none_is_named_before_the_first_day(place, model, few):
+    with pytest.raises(CrocoError, match="Unknown fault 'labels fliped'. Did you mean 'labels flipped'"):
+        faults.simulate_fault(model, place, "labels fliped", requests=few, tolerance=True, when=range(0))

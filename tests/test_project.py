@@ -468,6 +468,7 @@ def test_lessons_that_are_saved_run_one_at_a_time(monkeypatch):
     for words, message in (
         (["--only", "99"], "No lesson's name starts with '99'"),
         (["--as-saved"], "give it a folder"),
+        (["--html", "x", "--as-saved", "--only", "04"], "leave out --only and --save"),
         (["--profile", "tny"], "Did you mean 'tiny'"),
     ):
         with pytest.raises(CrocoError, match=message):

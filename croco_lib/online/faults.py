@@ -119,18 +119,18 @@ def simulate_fault(
     Tidy, a row a day: day, auc and gmv (expected, per request of `requests`) of the main domain, auc of the faulty
     one, the tests that failed (alarm), what was done.
     """
+    fault = fault and known("fault", fault, FAULTS)
     data, rng = market.data, np.random.default_rng([seed, 6])
     fresh, decided = market.world.fresh(20_000), decided_by_ids(data)
     before = [draw_day(market, rows, rng) for _ in range(PAST)]
-    judge = deepcopy(model).eval()  # one yardstick for all days
-    good = before[-1]
+    judge, good = deepcopy(model).eval(), before[-1]  # one yardstick for all days
     history = [[daily_statistics(judge, day[s], decided) for day in before] for s in range(len(data.domains))]
     table = []
     for day in range(days):
         feed, done = draw_day(market, rows, rng), "trained"
         fault_rng = np.random.default_rng([seed, day, 7])  # of its own: the other rows are the same with every fault
         if fault is not None and day in when:
-            feed[domain] = FAULTS[known("fault", fault, FAULTS)](feed[domain], fault_rng, data)
+            feed[domain] = FAULTS[fault](feed[domain], fault_rng, data)
         alarms = replace_abnormal(feed, good, history, judge, decided) if tolerance else {}
         if alarms:
             done = f"without {', '.join(data.domains[s] for s in alarms)}"

@@ -114,8 +114,12 @@ def export(model, schema: MultiDomainData | Schema, folder: str | Path) -> Path:
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in (*folder.glob("model.onnx*"), folder / "model.pt2"):  # of another run: beside this schema they lie
-        old.unlink(missing_ok=True)
+    for old in (
+        "model.onnx",
+        "model.onnx.data",
+        "model.pt2",
+    ):  # of another run: with this schema they would score wrong
+        (folder / old).unlink(missing_ok=True)
     save_schema(schema, folder)
     example = (torch.zeros(3, len(schema.fields), dtype=torch.int32), torch.zeros(3, dtype=torch.int64))
     rows = torch.export.Dim("rows", min=1)

@@ -34,7 +34,7 @@ def study(
     failed = False
     for n, s, one in plan:
         run_study(n, s, one, folder, workers)
-        failed |= bool(_say_what_failed(n, one, folder))
+        failed |= _say_what_failed(n, one, folder)
     if name == "cost" or (name == "all" and data is None):  # it is of no data set
         write_whole(folder / "cost.csv", partial(cost().to_csv, index=False))
         typer.echo(f"table: {folder / 'cost.csv'}")

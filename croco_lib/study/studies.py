@@ -6,6 +6,7 @@ its last run is done.
 
 import hashlib
 import json
+import shlex
 import tomllib
 from functools import partial
 from itertools import product
@@ -117,7 +118,7 @@ def chosen_in_main(data: str, model: str, folder: Path) -> dict:
     """The settings that [main]'s search chose, from its committed table."""
     path = file_of("main", data, "runs", folder)
     if not path.is_file():
-        command = f"croco study main --data {data} --folder {folder}"
+        command = f"croco study main --data {shlex.quote(data)} --folder {shlex.quote(str(folder))}"
         raise CrocoError(f"{path} is not there; its settings are needed first: {command}")
     return chosen_settings(pd.read_csv(path, keep_default_na=False), model)
 

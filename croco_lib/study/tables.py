@@ -35,7 +35,9 @@ class Tables:
     def __init__(self, study: str, data: str, folder: Path = RESULTS, own: bool = False):
         self.study, self.data, self.folder = study, data, folder
         command = f"{f'benchmark --name {study}' if own else f'study {study}'} --data {shlex.quote(data)}"
-        self.again = f"Make them again: croco {command}{'' if folder == RESULTS else f' --folder {folder}'}"
+        self.again = (
+            f"Make them again: croco {command}{'' if folder == RESULTS else f' --folder {shlex.quote(str(folder))}'}"
+        )
         for kind in ("runs", "values", "users", "costs"):
             if not file_of(study, data, kind, folder).is_file():
                 raise CrocoError(f"There are no results of the study {study!r} on {data} in {folder}. {self.again}")
