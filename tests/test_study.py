@@ -664,7 +664,7 @@ def test_a_share_that_is_none_is_refused(share):
 def test_all_studies_of_a_data_set_are_run_and_no_others(monkeypatch, tmp_path):
     ran = []
     monkeypatch.setattr(room, "run_study", lambda name, study, data, *rest: ran.append((name, data)))
-    monkeypatch.setattr("croco_lib.study.commands._say_what_failed", lambda *words: None)
+    monkeypatch.setattr("croco_lib.study.commands._say_what_failed", lambda *words: False)
     given = ["study", "all", "--data", "world", "--folder", str(tmp_path)]
     assert CliRunner().invoke(cli.app, given, catch_exceptions=False).exit_code == 0
     assert ran == [(name, "world") for name, study in room.studies().items() if "world" in study["data"]]

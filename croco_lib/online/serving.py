@@ -114,11 +114,8 @@ def export(model, schema: MultiDomainData | Schema, folder: str | Path) -> Path:
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in (
-        "model.onnx",
-        "model.onnx.data",
-        "model.pt2",
-    ):  # of another run: with this schema they would score wrong
+    # What is left of another run would score wrong beside this schema.
+    for old in ("model.onnx", "model.onnx.data", "model.pt2"):
         (folder / old).unlink(missing_ok=True)
     save_schema(schema, folder)
     example = (torch.zeros(3, len(schema.fields), dtype=torch.int32), torch.zeros(3, dtype=torch.int64))
@@ -170,12 +167,9 @@ def session(folder: str | Path):
 
     path = Path(folder) / "model.onnx"
     if not path.is_file():
-        is_run = (Path(folder) / "settings.json").is_file()
-        how = (
-            f"It is a run: `croco export {folder} -o model`."
-            if is_run
-            else f"`croco export RUN -o {folder}` makes one."
-        )
+        how = f"`croco export RUN -o {folder}` makes one."
+        if (Path(folder) / "settings.json").is_file():
+            how = f"It is a run: `croco export {folder} -o model`."
         raise CrocoError(f"{folder} holds no model.onnx. {how}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
