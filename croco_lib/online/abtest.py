@@ -50,7 +50,8 @@ def compare(
             else:  # both arms have every user, so what a user's visits have in common cancels
                 la, lb = np.log(ya.sum() / n.sum()), np.log(yb.sum() / n.sum())
                 variance = np.square(yb / yb.sum() - ya / ya.sum()).sum()
-            lift, se = np.expm1(lb - la), np.exp(lb - la) * np.sqrt(variance)
+            with np.errstate(invalid="ignore"):  # where nothing happened in either arm there is no lift: NaN
+                lift, se = np.expm1(lb - la), np.exp(lb - la) * np.sqrt(variance)
             rows.append((name, metric, np.exp(la), np.exp(lb), lift, lift - z * se, lift + z * se, se))
     return pd.DataFrame(rows, columns=["domain", "metric", "a", "b", "lift", "low", "high", "se"])
 
