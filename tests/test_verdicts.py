@@ -252,7 +252,7 @@ def test_what_the_readme_says_of_the_real_days_follows_from_the_tables():
 
 
 def test_what_the_readme_says_of_the_made_world_follows_from_the_tables():
-    text, T, without = (prose_of("README.md"), Tables("main", "world"), "crocodile without CovLoss")
+    text, T, without = prose_of("README.md"), Tables("main", "world"), "crocodile without CovLoss"
 
     def said(one, other, **where):
         return in_readme(T.gap(one, other, **where))
@@ -568,7 +568,7 @@ def test_what_lesson_07_says_of_the_made_world_follows_from_the_tables():
 
 
 def test_what_lesson_07_says_of_the_control_follows_from_the_tables():
-    text, K = (prose_of("notebooks/07_ablations.ipynb"), Tables("control", "world:conflict=0"))
+    text, K = prose_of("notebooks/07_ablations.ipynb"), Tables("control", "world:conflict=0")
     means = K.metric("auc").mean()
     gaps = {model: K.gap(model, "shared-bottom") for model in means.index.drop("shared-bottom")}
 
@@ -815,7 +815,7 @@ def test_the_cost_is_judged_either_way(tmp_path, times, said):
 
 
 def test_what_lesson_06_says_of_the_objective_on_the_made_world_follows_from_the_tables():
-    text, plain, literal = (prose_of("notebooks/06_benchmark.ipynb"), {"objective": "sample"}, {"objective": "domain"})
+    text, plain, literal = prose_of("notebooks/06_benchmark.ipynb"), {"objective": "sample"}, {"objective": "domain"}
     real, made = Tables("objective", "kuairand-pure"), Tables("objective", "world")
 
     def lost(study, model, *where):

@@ -123,7 +123,8 @@ def simulate_fault(
     data, rng = market.data, np.random.default_rng([seed, 6])
     fresh, decided = market.world.fresh(20_000), decided_by_ids(data)
     before = [draw_day(market, rows, rng) for _ in range(PAST)]
-    judge, good = deepcopy(model).eval(), before[-1]  # one yardstick for all days
+    judge = deepcopy(model).eval()  # one yardstick for all days
+    good = before[-1]
     history = [[daily_statistics(judge, day[s], decided) for day in before] for s in range(len(data.domains))]
     table = []
     for day in range(days):
@@ -145,18 +146,16 @@ def simulate_fault(
         shown = serve(market, requests, predict_candidates(model, market, requests))
         alarm = "; ".join(f"{data.domains[s]}: {', '.join(failed)}" for s, failed in alarms.items())
         table.append(
-            (
-                day,
-                domain_auc(model, fresh, MAIN),
-                shown.true_gmv[shown.domain == MAIN].mean(),
-                domain_auc(model, fresh, domain),
-                alarm,
-                done,
+            dict(
+                day=day,
+                auc=domain_auc(model, fresh, MAIN),
+                gmv=shown.true_gmv[shown.domain == MAIN].mean(),
+                auc_faulty=domain_auc(model, fresh, domain),
+                alarm=alarm,
+                done=done,
             )
         )
-    return pd.DataFrame(table, columns=["day", "auc", "gmv", "auc_faulty", "alarm", "done"]).assign(
-        fault=fault or "none", tolerance=tolerance
-    )
+    return pd.DataFrame(table).assign(fault=fault or "none", tolerance=tolerance)
 
 
 def replace_abnormal(
