@@ -631,6 +631,56 @@ def test_what_lesson_07_says_of_the_start_on_the_made_world_follows_from_the_tab
     assert f"Crocodile's lead was {in_lesson(at_size.value)}." in text and 0.4 < at_size.value / wide.value < 0.6
 
 
+def test_what_is_said_of_more_data_follows_from_the_tables():
+    text, readme = prose_of("notebooks/07_ablations.ipynb"), prose_of("README.md")
+    beside, plain = ("shared-bottom", "mmoe", "ple", "me-ple"), {"objective": "sample"}
+    drawn = ("rows=100000,users=1000,items=2000", "rows=1600000,users=8000,items=16000")
+    small, middle = (Tables("size", f"world:{options}") for options in drawn)
+    usual, start = Tables("objective", "world"), Tables("start", "world")
+    full = Tables("full", "world:rows=11648000,users=1000,items=4370000")
+    for T in (small, middle, full):  # "at every size"
+        assert T.best_on_validation(beside) == "mmoe"
+    runs = usual.runs[(usual.runs.variant == label_of(plain)) & usual.runs.model.isin(beside)]
+    assert runs.groupby("model").valid_auc.mean().idxmax() == "mmoe"
+
+    here = [small, middle, full]
+    leads = [T.gap("crocodile", "mmoe") for T in here]
+    before = usual.gap(("crocodile", plain), ("mmoe", plain))
+    said = "is {} at 100,000 rows, {} at 400,000, {} at 1.6 million and {} in one pass over 11.6 million"
+    first, second = map(in_lesson, (leads[0].value, before.value))
+    assert said.format(first, second, *map(with_interval, leads[1:])) in text
+    assert [4 * p_value(g) < 0.05 for g in (leads[0], before, *leads[1:])] == [False, False, True, True]
+    for words, g in zip(("at 100,000 rows", "at 1.6 million", "after one pass over 11.6 million"), leads, strict=True):
+        assert f"{in_readme(g)} {words}" in readme
+    for T in here[1:]:  # "ahead of the four models beside it"
+        assert min(T.gap("crocodile", model).value for model in beside) > 0
+
+    rows = middle.domains()
+    fresh = {part: middle.gap("crocodile", "mmoe", "auc", part, "fresh").value for part in rows.index}
+    largest, others = fresh.pop(rows.idxmax()), fresh.values()
+    said = "by {} in the largest and by {} to {} in the others"
+    assert said.format(*map(in_lesson, (largest, min(others), max(others)))) in text and min(largest, *others) > 0
+
+    rise, error = leads[1].value - leads[0].value, np.hypot(leads[0].error, leads[1].error)
+    df = error**4 / sum(g.error**4 / g.df for g in leads[:2])  # Welch and Satterthwaite
+    half = stats.t.ppf(0.975, df) * error
+    assert "by {} [{}, {}], with no allowance".format(*map(in_lesson, (rise, rise - half, rise + half))) in text
+
+    without = "crocodile without CovLoss"
+    pays = [T.gap("crocodile", without) for T in here]
+    pays.append(start.gap(("crocodile", {"start": 0.1}), (without, {"start": 0.1})))
+    assert not any(g.low > 0 for g in pays)  # "not seen to pay at any size"
+    assert f"its mean gain is {with_interval(pays[1])}" in text and f"without is {in_readme(pays[1])} at 1.6" in readme
+    assert f"it costs {in_lesson(-pays[2].value)}" in text and f"{in_readme(pays[2])} at 11.6 million" in readme
+    assert "[{}, {}], is too short".format(*map(in_lesson, pays[2][1:3])) in text
+    assert f"the lead at 11.6 million is {in_lesson(full.gap(without, 'mmoe').value)}" in text
+
+    own = [usual.gap(("ple", plain), ("me-ple", plain)), full.gap("ple", "me-ple")]
+    counts = [T.domains().min() for T in (usual, full)]
+    assert f"{with_interval(own[0])} at 400,000 rows, where the smallest domain has {counts[0]:,.0f} for" in text
+    assert f"{with_interval(own[1])} at 11.6 million, where it has {counts[1]:,.0f}" in text
+
+
 def test_what_lesson_07_says_of_equal_sizes_follows_from_the_tables():
     text, E, C = (
         prose_of("notebooks/07_ablations.ipynb"),
