@@ -1,5 +1,6 @@
 """The rules on tables whose truth is planted: every claim can come out either way, and noise alone decides nothing."""
 
+import inspect
 import json
 import shutil
 from functools import cache
@@ -9,11 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from sklearn.metrics.pairwise import cosine_similarity
 
 from croco_lib import CrocoError
 from croco_lib.console import VERSIONS
+from croco_lib.data.world import TABS, begin_world, make_world
 from croco_lib.errors import ROOT
-from croco_lib.study import cost, intervals, rules, verdicts
+from croco_lib.models import options_of
+from croco_lib.study import cost, intervals, jobs, rules, verdicts
 from croco_lib.study import studies as room
 from croco_lib.study.rules import CONTRADICTED, HOLDS, NOISY, UNMEASURED
 from croco_lib.study.space import label_of, space
@@ -223,6 +227,16 @@ def with_interval(gap):
     return "{} [{}, {}]".format(*map(in_lesson, gap[:3]))
 
 
+def test_the_readme_counts_the_verdicts():
+    card, text = verdicts.scorecard(judged()), prose_of("README.md")
+    count = {data: card[data].value_counts() for data in DATA}
+    words = "no one two three four five six seven eight nine ten eleven".split()
+    made = [words[count["world"][said]] for said in ("reproduced", "contradicted")]
+    assert "on the made world {} are reproduced and {} is contradicted".format(*made) in text
+    real = [words[count["kuairand-pure"][said]] for said in ("reproduced", "too noisy to say")]
+    assert "on the real days {} is reproduced (the loss is cheap) and {} are too noisy".format(*real) in text
+
+
 def test_the_readme_says_what_the_tables_say():
     """A row a claim: its number and words, its verdict on each data set."""
     table = judged()
@@ -308,7 +322,7 @@ def test_what_the_readme_says_of_the_made_world_follows_from_the_tables():
     millions = equal.runs.groupby("model").parameters.mean() / 1e6
     assert millions[["hinet", "adasparse", "crocodile"]].round(1).tolist() == [1.2, 1.2, 0.7]
     scarce = T.metric("auc", "tab 6", "fresh").mean()
-    assert f"STAR, of one shared table, has {scarce['star']:.3f}, PLE {scarce['ple']:.3f}." in text
+    assert f"STAR, of one shared table, has {scarce['star']:.3f}, PLE {scarce['ple']:.3f};" in text
 
 
 def test_what_the_readme_says_of_the_papers_opening_figure_follows_from_the_tables():
@@ -652,25 +666,40 @@ def test_what_is_said_of_more_data_follows_from_the_tables():
     assert [4 * p_value(g) < 0.05 for g in (leads[0], before, *leads[1:])] == [False, False, True, True]
     for words, g in zip(("at 100,000 rows", "at 1.6 million", "after one pass over 11.6 million"), leads, strict=True):
         assert f"{in_readme(g)} {words}" in readme
-    for T in here[1:]:  # "ahead of the four models beside it"
-        assert min(T.gap("crocodile", model).value for model in beside) > 0
+    assert f"at {in_readme(before)} at 400,000" in readme
+    best = usual.gap(("crocodile", plain), ("hinet", plain))
+    assert f"HiNet is better still, and Crocodile {with_interval(best)} ahead of it" in text
+    alone = [T.gap("crocodile without CovLoss", "mmoe") for T in here]
+    assert f"{in_lesson(alone[2].value)}, at 1.6 million {with_interval(alone[1])}." in text
+    assert f"stands at {in_readme(alone[1])} from MMoE at 1.6 million" in readme
+    assert alone[1].low < 0 < alone[2].low  # "in one of the two without its loss as well"
 
     rows = middle.domains()
     fresh = {part: middle.gap("crocodile", "mmoe", "auc", part, "fresh").value for part in rows.index}
     largest, others = fresh.pop(rows.idxmax()), fresh.values()
     said = "by {} in the largest and by {} to {} in the others"
     assert said.format(*map(in_lesson, (largest, min(others), max(others)))) in text and min(largest, *others) > 0
+    by_domain = {part: middle.gap("crocodile", "mmoe", "auc", part, "fresh") for part in rows.index}
+    assert [part for part, g in by_domain.items() if 5 * p_value(g) < 0.05] == ["tab 0", "tab 4"]
+    assert by_domain["tab 6"].low < 0
 
-    rise, error = leads[1].value - leads[0].value, np.hypot(leads[0].error, leads[1].error)
-    df = error**4 / sum(g.error**4 / g.df for g in leads[:2])  # Welch and Satterthwaite
-    half = stats.t.ppf(0.975, df) * error
-    assert "by {} [{}, {}], with no allowance".format(*map(in_lesson, (rise, rise - half, rise + half))) in text
+    rises = []
+    for one, other in combinations([leads[0], before, *leads[1:]], 2):
+        rise, error = other.value - one.value, np.hypot(one.error, other.error)
+        df = error**4 / sum(g.error**4 / g.df for g in (one, other))  # Welch and Satterthwaite
+        half = stats.t.ppf(0.975, df) * error
+        rises.append((rise, rise - half, rise + half))
+    assert [i for i, (_, low, high) in enumerate(rises) if low > 0 or high < 0] == [1]  # 100,000 and 1.6 million
+    assert "by {} [{}, {}], with no allowance".format(*map(in_lesson, rises[1])) in text
 
     without = "crocodile without CovLoss"
     pays = [T.gap("crocodile", without) for T in here]
     pays.append(start.gap(("crocodile", {"start": 0.1}), (without, {"start": 0.1})))
-    assert not any(g.low > 0 for g in pays)  # "not seen to pay at any size"
+    assert not any(g.low > 0 for g in pays)  # "no gain is established at any size"
     assert f"its mean gain is {with_interval(pays[1])}" in text and f"without is {in_readme(pays[1])} at 1.6" in readme
+    in_users = middle.gap("crocodile", without, "gauc")
+    assert f"by gAUC {with_interval(in_users)} (not shown;" in text and f"by gAUC {in_readme(in_users)}," in readme
+    assert p_value(in_users) < 0.05 < 4 * p_value(in_users)
     assert f"it costs {in_lesson(-pays[2].value)}" in text and f"{in_readme(pays[2])} at 11.6 million" in readme
     assert "[{}, {}], is too short".format(*map(in_lesson, pays[2][1:3])) in text
     assert f"the lead at 11.6 million is {in_lesson(full.gap(without, 'mmoe').value)}" in text
@@ -679,6 +708,32 @@ def test_what_is_said_of_more_data_follows_from_the_tables():
     counts = [T.domains().min() for T in (usual, full)]
     assert f"{with_interval(own[0])} at 400,000 rows, where the smallest domain has {counts[0]:,.0f} for" in text
     assert f"{with_interval(own[1])} at 11.6 million, where it has {counts[1]:,.0f}" in text
+    still = full.gap("ple", "me-ple", "auc", "tab 0", "fresh")
+    assert f"with 1.9 million rows, they still do: {with_interval(still)} on" in text
+    assert round(full.domains()["tab 0"], -5) == 1.9e6 and 5 * p_value(still) < 0.05
+
+
+def test_what_lesson_07_says_the_number_of_rows_is_mixed_with():
+    text, readme = prose_of("notebooks/07_ablations.ipynb"), prose_of("README.md")
+    usual = {k: p.default for k, p in inspect.signature(make_world).parameters.items() if k not in ("users", "items")}
+    at, near = [list(TABS).index(domain) for domain in ("tab 1", "tab 6")], []
+    for rows, users, items in ((400_000, 2_000, 4_000), (1_600_000, 8_000, 16_000)):
+        truth, *_ = begin_world(**(usual | {"rows": rows}), users=users, items=items)
+        near.append(cosine_similarity(truth.weights)[*at])
+    assert "a cosine of {} at 400,000 rows and of {} at 1.6 million".format(*(in_lesson(v, 2) for v in near)) in text
+
+    middle = Tables("size", "world:rows=1600000,users=8000,items=16000")
+    held = {m: jobs.embedding_parameters("world", m, {}) for m in ("crocodile", "me-ple", "mmoe")}
+    assert [round(numbers / held["mmoe"]) for numbers in held.values()] == [6, 6, 1]
+    sets, dim = (options_of("crocodile")[option] for option in ("sets", "dim"))
+    assert f"hold {(sets + 1) * dim} numbers a user or item and MMoE's {options_of('mmoe')['dim']} " in text
+    assert "hold six times as many numbers as MMoE's" in readme and "with tables six times as large" in text
+    epoch = len(range(0, int(middle.domains().sum()), jobs.DEFAULTS.batch_size))
+    passes = {m: set(np.ceil(steps / epoch)) for m, steps in middle.runs.groupby("model").best_step}
+    assert passes["crocodile"] == {2} and passes["mmoe"] == {3, 4}
+    full = Tables("full", "world:rows=11648000,users=1000,items=4370000").runs
+    assert (full.best_step == full.steps).all()  # "none had finished"
+    assert round(11_648_000 / 4_370_000, 1) == 2.7 and "with 2.7 an item" in text
 
 
 def test_what_lesson_07_says_of_equal_sizes_follows_from_the_tables():
@@ -779,7 +834,7 @@ def test_what_is_said_of_searches_defaults_and_allowances_follows_from_the_table
     assert "in tab 6 {} against Shared-Bottom's {}.".format(*both) in six
     assert f"at the default settings it has {both[2]} there, and Shared-Bottom {both[1]}.)" in six
     assert f"in tab 6 Crocodile has {scarce['crocodile']:.3f}, Shared-Bottom {scarce['shared-bottom']:.3f}.)" in readme
-    assert f"at the defaults it has {scarce['star']:.3f} there" in readme
+    assert f"at the defaults STAR has {scarce['star']:.3f} there" in readme
     for tab in O.domains().index:  # "it leads in none"
         means = {m: O.side((m, plain), "auc", tab, "fresh").seeds.mean() for m in usual}
         assert max(means, key=means.get) != "shared-bottom"
