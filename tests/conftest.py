@@ -1,28 +1,33 @@
+import gc
 import os
 import shutil
 
 import pytest
-import torch
 from xdist.scheduler import LoadFileScheduling
 
 import croco_lib
 from croco_lib import cli
-from croco_lib.datasets.registry import find
-
-torch.set_num_threads(1)
-
 
 # What takes longest comes first, so that at the end no process has a long file left while the others wait.
 LONG = {
     f"test_{name}.py": place
     for place, name in enumerate(
-        "solutions study scale site browser verdicts prepare inside training market serving".split()
+        "solutions study scale site browser verdicts prepare inside training market serving project cli round_trip data"
+        " peer models robust".split()
     )
 }
 
 
 def pytest_collection_modifyitems(items):
+    import torch  # not above: the process that only hands out the tests needs none
+
+    torch.set_num_threads(1)
     items.sort(key=lambda item: (item.path.suffix != ".ipynb", LONG.get(item.path.name, len(LONG))))
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # what the imports have left lives to the end, so no later collection looks at it
 
 
 class ByFile(LoadFileScheduling):
@@ -75,6 +80,8 @@ def small_world():
 
 @pytest.fixture(scope="session")
 def kuairand(prepared_sets):
+    from croco_lib.datasets.registry import find
+
     if find("kuairand-pure") is None:
         pytest.skip("KuaiRand-Pure is not here; run `croco data get kuairand-pure`")
     return croco_lib.load("kuairand-pure")
@@ -102,4 +109,6 @@ def chromium():
 def one_thread_again():
     """`croco fit` without --threads takes all: the tests that follow in this process have one again."""
     yield
+    import torch
+
     torch.set_num_threads(1)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import CrocoError, known
+from ..errors import ROOT, CrocoError, in_checkout, known
 
 
 def lessons(
@@ -19,6 +19,7 @@ def lessons(
 
     With --save one at a time, since lessons 07 and 09 save what they time.
     """
+    in_checkout(ROOT / "notebooks")  # before what takes seconds to import
     from joblib import cpu_count
 
     from .notebooks import paths, run_all, site

@@ -9,7 +9,7 @@ import typer
 
 from ..console import made_with, split_pairs
 from ..datasets import commands as datasets
-from ..errors import ROOT, CrocoError, known, parse_value, write_whole
+from ..errors import ROOT, CrocoError, in_checkout, known, parse_value, write_whole
 
 
 def study(
@@ -19,6 +19,7 @@ def study(
     workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
 ) -> None:
     """Run a study of the claims; killed at any moment and started again, it ends with the same tables."""
+    in_checkout(ROOT / "data/verdicts/studies.toml")  # before what takes seconds to import
     from .cost import cost
     from .studies import need_data, run_study, studies
 
@@ -124,6 +125,7 @@ def claims(
     json_: Annotated[bool, typer.Option("--json", help="Every check as one JSON list.")] = False,
 ) -> None:
     """Judge the paper's claims by the committed tables: reproduced, contradicted, too noisy to say, or not testable."""
+    in_checkout(ROOT / "data/verdicts/studies.toml")  # before what takes seconds to import
     import pandas as pd
     from rich.console import Console
     from rich.table import Table

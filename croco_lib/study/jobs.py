@@ -5,6 +5,7 @@ Each finished job is a file, written whole, so studies that were killed go on, a
 
 import hashlib
 import json
+import os
 import time
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 FIT = ("lr", "weight_decay", "batch_size", "epochs", "patience", "objective")
 DEFAULTS = TrainOptions(batch_size=2048, patience=6)  # of every model, where a search has chosen nothing else
 LOOKS = 4  # validations an epoch, whatever the batch size: the best step comes early, and patience is 1.5 epochs
+# Linux's allocator gives large blocks back at once, and then waits for new pages: two thirds of a step with HSIC, whose
+# kernels have a number for each pair of rows.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
 FRESH_ROWS = 20_000  # new rows a domain of the made world, so that its smallest is measured as well as its largest
 
 
@@ -230,6 +234,8 @@ def run_jobs(
     folder.mkdir(parents=True, exist_ok=True)
     unique = list({key_of(job): job for job in jobs}.values())
     open_ = [job for job in unique if read(job, folder).get("status") != "done"]
+    for name, threshold in KEEP_MEMORY.items():  # the workers read it as they start
+        os.environ.setdefault(name, threshold)
     bar = tqdm(total=len(unique), initial=len(unique) - len(open_), desc=label, unit="run", disable=not progress)
     done = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch=workers)(
         delayed(_to_file)(job, folder) for job in open_

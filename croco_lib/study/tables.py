@@ -158,8 +158,18 @@ class Tables:
         wanted |= {} if settings is None else {"variant": label_of(settings)}
         return self._side(wanted, metric, part, split)
 
+    @cached_property
+    def _sides(self) -> dict[tuple, Side]:
+        return {}
+
     def _side(self, wanted: dict[str, str], metric: str, part: str = "all", split: str = "test") -> Side:
-        """The side of all runs with this `model`, `variant` or both."""
+        """The side of all runs with this `model`, `variant` or both; made once, for a judgement asks many times."""
+        key = (*wanted.items(), metric, part, split)
+        if key not in self._sides:
+            self._sides[key] = self._made_side(wanted, metric, part, split)
+        return self._sides[key]
+
+    def _made_side(self, wanted: dict[str, str], metric: str, part: str, split: str) -> Side:
 
         def of(frame: pd.DataFrame) -> pd.DataFrame:
             for column, name in wanted.items():
