@@ -5,6 +5,7 @@ import re
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbclient.util import run_sync
 from test_project import explorers
 
 from croco_lib.lessons.notebooks import OwnPython, paths
@@ -13,6 +14,15 @@ ODD = ("None", "'a word'", "-77", "(1.5,)", "(2.0, 1.0)", "{}", "['a', None]", "
 LESSONS = [path for path in paths() if path.name[:2] != "00"]
 
 
+ANEW = """
+%reset -f
+import gc, ipywidgets, matplotlib.pyplot, os
+matplotlib.pyplot.close("all")
+ipywidgets.Widget.close_all()
+os.environ.update(PLACES)
+gc.collect()
+%reset -f
+"""
 MOVE = """
 import ipywidgets as W_
 boxes_ = [b for b in globals().values() if isinstance(b, W_.VBox) and hasattr(b, "controls")]
@@ -59,6 +69,15 @@ def text(cell):
     return "".join(output.get("text", "") for output in cell.outputs)
 
 
+@pytest.fixture(scope="session")
+def kernel():
+    """One for all lessons of this process, wiped between them: its start and imports take seconds. nbval wipes none."""
+    manager = OwnPython(kernel_name="python3")
+    yield manager
+    if manager.has_kernel:
+        run_sync(manager.shutdown_kernel)(now=True)
+
+
 def exercises(path, pattern):
     """What `pattern` finds in the notebook's prose: {"01.1": the exercise's words}."""
     prose = "\n\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown")
@@ -74,15 +93,15 @@ def test_solutions_quote_the_exercises_as_the_lessons_put_them(path):
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_exercises_are_open_and_their_solutions_right(path, monkeypatch, tmp_path):
-    monkeypatch.setenv("CROCO_PROFILE", "tiny")
-    monkeypatch.setenv("CROCO_DATA", str(tmp_path))  # as for a reader without KuaiRand; nbval runs the lessons with it
-    monkeypatch.setenv("CROCO_PREPARED", str(tmp_path / "prepared"))
+def test_exercises_are_open_and_their_solutions_right(path, kernel, tmp_path):
+    # As for a reader without KuaiRand; nbval runs the lessons with it.
+    places = dict(CROCO_PROFILE="tiny", CROCO_DATA=str(tmp_path), CROCO_PREPARED=str(tmp_path / "prepared"))
     lesson = nbformat.read(path, as_version=4)
     solutions = nbformat.read(path.parent / "solutions" / path.name, as_version=4)
     right, wrong = tagged(solutions, "exercise"), tagged(solutions, "wrong")
     assert wrong and list(right) == list(tagged(lesson, "exercise")) and len(right) >= 3
-    cells, name, opened = [], None, tagged(lesson, "exercise")
+    begin = nbformat.v4.new_code_cell(ANEW.replace("PLACES", repr(places)))
+    cells, name, opened = [begin], None, tagged(lesson, "exercise")
     for cell in lesson.cells:
         cells.append(cell)
         name = next((t.removeprefix("exercise-") for t in cell.metadata.get("tags", []) if "exercise-" in t), name)
@@ -101,7 +120,14 @@ def test_exercises_are_open_and_their_solutions_right(path, monkeypatch, tmp_pat
             name = None
     lesson.cells = [*cells, nbformat.v4.new_code_cell(MOVE.replace("COUNT", str(explorers(lesson))))]
     here = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(lesson, timeout=300, kernel_name="python3", kernel_manager_class=OwnPython, resources=here).execute()
+    client = NotebookClient(lesson, km=kernel, timeout=300, kernel_name="python3", resources=here)
+    try:
+        client.execute()
+    except BaseException:
+        run_sync(kernel.shutdown_kernel)(now=True)  # the next lesson starts a new one
+        raise
+    finally:
+        client.kc.stop_channels()
     for cell in lesson.cells:
         if "says" in cell.metadata:
             said = text(cell)
