@@ -233,7 +233,7 @@ def test_the_readme_counts_the_verdicts():
     count = {data: card[data].value_counts() for data in DATA}
     words = "no one two three four five six seven eight nine ten eleven".split()
     made = [words[count["world"][said]] for said in ("reproduced", "contradicted")]
-    assert "on the made world {} are reproduced and {} is contradicted".format(*made) in text
+    assert "on the made world {} are reproduced and {} are contradicted".format(*made) in text
     real = [words[count["kuairand-pure"][said]] for said in ("reproduced", "too noisy to say")]
     assert "on the real days {} is reproduced (the loss is cheap) and {} are too noisy".format(*real) in text
 
@@ -438,6 +438,47 @@ def test_what_the_readme_says_of_the_regularisers_follows_from_the_tables():
         lambda text: json.loads(text)["alpha"]
     )
     assert f"from {tried.max():.0f} down to {tried.min():.6f}" in text
+
+
+def test_what_is_said_of_the_regularisers_on_the_made_world_follows_from_the_tables():
+    text, readme = prose_of("notebooks/07_ablations.ipynb"), prose_of("README.md")
+    R, M = Tables("regularisers", "world"), Tables("main", "world")
+    names = ("cov", *rules.OTHERS)
+
+    def minus_none(name, *where):
+        return (R.side({"regulariser": name}, *where) - M.side(rules.WITHOUT, *where)).gap()
+
+    gaps = {name: minus_none(name) for name in names}
+    assert [name for name, g in gaps.items() if g.low > 0 or g.high < 0] == ["cov"]  # "the only one beside zero"
+    assert f"p times 8 is {in_lesson(8 * p_value(gaps['cov']), 2)}" in text and 8 * p_value(gaps["cov"]) > 0.05
+    best = R.best_on_validation([f"regulariser: {name}" for name in rules.OTHERS], by="variant")
+    behind = R.gap({"regulariser": "cov"}, {"regulariser": "ole"})
+    assert best == "regulariser: ole" and f"with no regulariser ({with_interval(gaps['cov'])}), and" in text
+    assert f"best on validation ({with_interval(behind)}). So by the rule" in text
+    assert f"stands at {in_readme(gaps['cov'])} from no regulariser and at {in_readme(behind)} from OLE" in readme
+
+    inside = {name: R.side({"regulariser": name}, "correlation", split="valid").seeds.mean() for name in names}
+    alone = M.side(rules.WITHOUT, "correlation", split="valid").seeds[:6].mean()  # over the seeds that both have
+    assert f"falls from {in_lesson(alone, 2)} to {in_lesson(inside['cov'], 2)}" in text
+    assert (
+        0.45 < inside["cov"] / alone < 0.55 and abs(inside["ole"] - alone) < 0.005
+    )  # "halves"; "as alike as they were"
+    assert f"brings the correlation to {in_lesson(inside['hsic'], 2)}," in text
+
+    def tried(T, **given):
+        """The mean validation AUC, on a quarter of the users, of the trials with these settings."""
+        search = T.runs[T.runs.stage == "search"]
+        fits = search.settings.map(lambda text: given.items() <= json.loads(text).items())
+        return search[fits].valid_auc.mean()
+
+    none = tried(M, **M.settings_of(rules.WITHOUT), alpha=0.0)
+    chosen = tried(R, regulariser="cov", alpha=0.006)
+    assert f".006 had a mean of {in_lesson(chosen)} and no regulariser {in_lesson(none)}:" in text
+    by_domain = {(n, d): minus_none(n, "auc", d, "fresh") for n, d in product(names, M.domains().index)}
+    least = min(by_domain, key=lambda pair: p_value(by_domain[pair]))
+    assert least == ("dot", "tab 6") == max(by_domain, key=lambda pair: by_domain[pair].value)
+    assert f"lead of {with_interval(by_domain[least])} in tab 6" in text
+    assert f"p times 40 is {in_lesson(40 * p_value(by_domain[least]), 2)}" in text
 
 
 def test_what_the_readme_says_of_the_cost_follows_from_the_table():
