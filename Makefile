@@ -22,7 +22,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv module is incomplete; on Debian: apt-get install python3-venv"; exit 1; }
 	@echo "setting up $(VENV) (a few minutes the first time) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[test]'
-	@$(BIN)/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib || true  # pip would do it on one core
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true  # pip would do it on one core
 	@touch $@
 
 setup: $(READY)

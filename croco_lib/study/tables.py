@@ -170,7 +170,6 @@ class Tables:
         return self._sides[key]
 
     def _made_side(self, wanted: dict[str, str], metric: str, part: str, split: str) -> Side:
-
         def of(frame: pd.DataFrame) -> pd.DataFrame:
             for column, name in wanted.items():
                 frame = frame[frame[column] == name]
