@@ -106,8 +106,13 @@ def formula(tex: re.Match) -> str:
     return convert(body, display="block" if tex["block"] else "inline")
 
 
+def anchor_of(title: str) -> str:
+    """What code hosts call a heading in links to it; nbconvert gives it another name."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
 def site(folder: Path, fresh: Mapping[Path, nbformat.NotebookNode]) -> Path:
-    """Write README, lessons, solutions, guide and glossary as pages that fetch nothing; returns the contents page.
+    """Write README and its pages, lessons, solutions, guide and glossary as a site that fetches nothing; returns its contents.
 
     A lesson in `fresh` is written as given, all others as saved.
     """
@@ -116,6 +121,7 @@ def site(folder: Path, fresh: Mapping[Path, nbformat.NotebookNode]) -> Path:
         ROOT / "README.md": "index.html",
         ROOT / "data/README.md": "data.html",
         ROOT / "data/verdicts/README.md": "verdicts.html",
+        ROOT / "CONTRIBUTING.md": "contributing.html",
         guide: "teaching.html",
         glossary: "glossary.html",
     }
@@ -153,8 +159,13 @@ def page(path: Path, notebook: nbformat.NotebookNode | None, pages: Mapping[Path
     for text in soup.find_all(string=FORMULA):
         if text.find_parent(class_="jp-MarkdownOutput") and not text.find_parent(["code", "pre"]):
             text.replace_with(BeautifulSoup(FORMULA.sub(formula, escape(text)), "html.parser"))
+    ids = {
+        anchor_of(title.get_text().removesuffix("¶")): title["id"] for title in soup.select("h1[id], h2[id], h3[id]")
+    }
     for link in soup.select("a[href]"):
         target, hash_, anchor = link["href"].partition("#")
+        if not target:
+            link["href"] = hash_ + ids.get(anchor, anchor)
         if target and (path.parent / target).resolve() in pages:
             link["href"] = pages[(path.parent / target).resolve()] + hash_ + anchor
     for image in soup.select(".jp-OutputArea img"):

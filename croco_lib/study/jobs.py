@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 FIT = ("lr", "weight_decay", "batch_size", "epochs", "patience", "objective")
 DEFAULTS = TrainOptions(batch_size=2048, patience=6)  # of every model, where a search has chosen nothing else
 LOOKS = 4  # validations an epoch, whatever the batch size: the best step comes early, and patience is 1.5 epochs
-# Linux's allocator gives large blocks back at once, and then waits for new pages: two thirds of a step with HSIC, whose
-# kernels have a number for each pair of rows.
+# Else Linux gives large blocks back at once and waits for them again: two thirds of a step with HSIC's N × N kernels.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
 FRESH_ROWS = 20_000  # new rows a domain of the made world, so that its smallest is measured as well as its largest
 
