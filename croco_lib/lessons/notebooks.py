@@ -112,7 +112,7 @@ def anchor_of(title: str) -> str:
 
 
 def site(folder: Path, fresh: Mapping[Path, nbformat.NotebookNode]) -> Path:
-    """Write README and its pages, lessons, solutions, guide and glossary as a site without scripts; returns its contents.
+    """Write README and its pages, lessons, solutions, guide and glossary as a site without scripts; returns its index.
 
     A lesson in `fresh` is written as given, all others as saved.
     """
