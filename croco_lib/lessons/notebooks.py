@@ -166,7 +166,7 @@ def page(path: Path, notebook: nbformat.NotebookNode | None, pages: Mapping[Path
         target, hash_, anchor = link["href"].partition("#")
         if not target:
             link["href"] = hash_ + ids.get(anchor, anchor)
-        if target and (path.parent / target).resolve() in pages:
+        elif (path.parent / target).resolve() in pages:
             link["href"] = pages[(path.parent / target).resolve()] + hash_ + anchor
     for image in soup.select(".jp-OutputArea img"):
         image["alt"] = f"Figure: {image.find_previous(['h1', 'h2', 'h3']).get_text().removesuffix('¶')}"
