@@ -116,7 +116,7 @@ def use(page, box):
     return done
 
 
-@pytest.mark.parametrize("name", ["08_your_own_data.ipynb"])  # the other controls are moved in test_solutions.py
+@pytest.mark.parametrize("name", ["09_your_own_data.ipynb"])  # the other controls are moved in test_solutions.py
 def test_explorers_follow_mouse_and_keyboard(name, lab, chromium):
     page, errors = chromium.new_page(viewport={"width": 1400, "height": 1000}), []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)

@@ -337,8 +337,8 @@ def test_what_was_aimed_at_stands_beside_what_the_figures_reach():
     assert re.findall(r"^\| .* \| .* \| (.*) \|$", readme, re.MULTILINE) == ["reached", "---", *reached]
 
 
-def test_what_lesson_09_says_of_a_step_on_a_gpu_follows_from_it():
-    text, found = " ".join(prose_of("09_full_size.ipynb").split()), speed_figures("speed.gpu")
+def test_what_lesson_10_says_of_a_step_on_a_gpu_follows_from_it():
+    text, found = " ".join(prose_of("10_full_size.ipynb").split()), speed_figures("speed.gpu")
 
     def ms(model, row="as it is", shape="MovieLens-1M"):
         return found[f"{shape}, {model}", row, "step ms"]
@@ -375,8 +375,8 @@ def test_what_lesson_09_says_of_a_step_on_a_gpu_follows_from_it():
         assert said in text, said
 
 
-def test_what_lesson_10_says_of_the_committed_simulation_follows_from_it():
-    text, results = " ".join(prose_of("10_online.ipynb").split()), ROOT / "data" / "results"
+def test_what_lesson_11_says_of_the_committed_simulation_follows_from_it():
+    text, results = " ".join(prose_of("11_online.ipynb").split()), ROOT / "data" / "results"
     daily = pd.read_csv(results / "online.aa.csv").query("rule == 'a look each day'")
     daily = daily.set_index("metric").false_positives
     assert f"it is {100 * daily.gmv:.3g} % for GMV and {100 * daily.ctr:.3g} % for CTR" in text

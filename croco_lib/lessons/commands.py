@@ -17,7 +17,7 @@ def lessons(
 ) -> None:
     """Run the lessons, as many at a time as there are cores, a line each; --html leaves a site to read offline.
 
-    With --save one at a time, since lessons 07 and 09 save what they time.
+    With --save one at a time, since lessons 07 and 10 save what they time.
     """
     in_checkout(ROOT / "notebooks")  # before what takes seconds to import
     from joblib import cpu_count

@@ -26,7 +26,7 @@ from ..errors import ROOT, CrocoError, in_checkout, write_text
 
 FOLDER = ROOT / "notebooks"
 VIEW = "application/vnd.jupyter.widget-view+json"
-LONG = ("00", "02", "03", "04", "05", "10")  # run before the others, so that in the end no core waits for one of them
+LONG = ("00", "02", "03", "04", "05", "11")  # run before the others, so that in the end no core waits for one of them
 API = "api/index.html"  # the pages of the functions, where `make html` has made them
 FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>.+?)\$", re.DOTALL)
 STYLE = """main {max-width: 64rem; margin: auto; padding: 0 1rem} math {font-size: 115%}

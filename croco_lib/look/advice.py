@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ..metrics import MIN_USERS
 
 LEAK = 0.9  # AUC of one column alone, on held-out rows, from which it is suspected [ours]
-SMALL = 100  # rows of the rarer label in a tenth of a domain, below which its AUC is noise (lesson 08)
+SMALL = 100  # rows of the rarer label in a tenth of a domain, below which its AUC is noise (lesson 09)
 
 
 def warnings_of(about: dict) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The committed simulation of the online test: two arms, and every table that lesson 10 reads. [ours]
+"""The committed simulation of the online test: two arms, and every table that lesson 11 reads. [ours]
 
 Each arm is trained with several seeds: an interval over users knows nothing of how a lift varies with the training.
 """
