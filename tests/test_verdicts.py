@@ -357,18 +357,22 @@ def test_what_the_readme_says_of_the_objective_follows_from_the_tables():
 
 
 def test_what_is_said_of_the_objective_on_movielens_follows_from_the_tables():
-    six, readme, plain = prose_of("notebooks/06_benchmark.ipynb"), prose_of("README.md"), {"objective": "sample"}
+    text, readme, plain = (
+        prose_of("notebooks/08_what_it_depends_on.ipynb"),
+        prose_of("README.md"),
+        {"objective": "sample"},
+    )
     T = Tables("objective", "movielens-1m")
     models = T.runs.model.unique()
     cost = {m: T.gap((m, plain), (m, {"objective": "domain"})) for m in models}
     most = max(cost, key=lambda m: cost[m].value)
-    assert len(models) == 12 and f"No model loses more than {in_lesson(cost[most].value)}" in six
+    assert len(models) == 12 and f"No model loses more than {in_lesson(cost[most].value)}" in text
     assert f"no model more than {cost[most].value:.4f}" in readme
     assert f"It costs Shared-Bottom {in_readme(cost['shared-bottom'])} of AUC" in readme
     assert [m for m, g in cost.items() if 12 * p_value(g) < 0.05] == ["pepnet"]
-    assert f"PEPNet's {with_interval(cost['pepnet'])}" in six
+    assert f"PEPNet's {with_interval(cost['pepnet'])}" in text
     ratios = [Tables("objective", data).ratio() for data in ("movielens-1m", "kuairand-pure", "world")]
-    assert f"weighs only {ratios[0]:.1f} times" in six and f"has {ratios[0]:.1f} times as many rows" in readme
+    assert f"weighs only {ratios[0]:.1f} times" in text and f"has {ratios[0]:.1f} times as many rows" in readme
     assert "in KuaiRand-Pure it is {:.1f} times, in the made world {:.1f}.".format(*ratios[1:]) in readme
 
     stands = {m: T.gap((m, plain), ("shared-bottom", plain)) for m in models if m != "shared-bottom"}
@@ -383,12 +387,12 @@ def test_what_is_said_of_the_objective_on_movielens_follows_from_the_tables():
     assert (
         f"which is {means['shared-bottom']:.4f}." in readme and stands["crocodile"].low < 0 < stands["crocodile"].high
     )
-    assert f"MMoE leads ({with_interval(stands['mmoe'])} above Shared-Bottom, not established" in six
+    assert f"MMoE leads ({with_interval(stands['mmoe'])} above Shared-Bottom, not established" in text
     rows = T.domains()
-    assert rows.idxmin() == "under 25" and f"{rows.min():,.0f} training rows" in six and f"{rows.min():,.0f}" in readme
+    assert rows.idxmin() == "under 25" and f"{rows.min():,.0f} training rows" in text and f"{rows.min():,.0f}" in readme
     lost = [T.gap(("shared-bottom", plain), ("single-domain", plain), "auc", part) for part in rows.index]
     words = f"single-domain {with_interval(lost[0])}, against {in_lesson(lost[1].value)} and {in_lesson(lost[2].value)}"
-    assert words in six
+    assert words in text
     for model in own:  # "They lose most in just that one"
         parts = [T.gap((model, plain), ("shared-bottom", plain), "auc", part).value for part in rows.index]
         assert parts[0] == min(parts)
@@ -504,9 +508,6 @@ def test_what_lesson_06_says_beside_its_cells_follows_from_the_tables():
     lines = [T.gap(m, "crocodile", "auc", part) for part in ("all", *T.domains().index) for m in models]
     missing = sum(gap.low > 0 or gap.high < 0 for gap in lines)
     assert "models make 72 lines" in text and "Thirteen do" in text and (len(lines), missing) == (72, 13)
-    cost = {m: O.side((m, plain)) - O.side((m, {"objective": "domain"})) for m in ("me-mmoe", "ple")}
-    more = (cost["me-mmoe"] - cost["ple"]).gap()
-    assert f"ME-MMoE loses {with_interval(more)} more than PLE" in text
     between = [np.corrcoef(a.draws, g.draws)[0, 1] for a, g in zip(*sides.values(), strict=True)]
     assert "correlate at .4 at most" in text and 0.35 < max(between) < 0.45
     in_tab_1 = T.gap("me-ple", "crocodile", "auc", "tab 1")
@@ -622,8 +623,8 @@ def test_what_lesson_07_says_of_the_made_world_follows_from_the_tables():
     assert f"the AUC is {said(few)[1:]} *higher*" in text
 
 
-def test_what_lesson_07_says_of_the_control_follows_from_the_tables():
-    text, K = prose_of("notebooks/07_ablations.ipynb"), Tables("control", "world:conflict=0")
+def test_what_lesson_08_says_of_the_control_follows_from_the_tables():
+    text, K = prose_of("notebooks/08_what_it_depends_on.ipynb"), Tables("control", "world:conflict=0")
     means = K.metric("auc").mean()
     gaps = {model: K.gap(model, "shared-bottom") for model in means.index.drop("shared-bottom")}
 
@@ -670,8 +671,12 @@ def test_what_lessons_06_and_07_say_of_the_made_worlds_parts_follows_from_the_ta
     assert len(runs) == 10 and round(runs.iloc[1:].mean() - runs.iloc[0], 2) == 0.01
 
 
-def test_what_lesson_07_says_of_the_start_on_the_made_world_follows_from_the_tables():
-    text, S, E = prose_of("notebooks/07_ablations.ipynb"), Tables("start", "world"), Tables("capacity", "world")
+def test_what_lesson_08_says_of_the_start_on_the_made_world_follows_from_the_tables():
+    text, S, E = (
+        prose_of("notebooks/08_what_it_depends_on.ipynb"),
+        Tables("start", "world"),
+        Tables("capacity", "world"),
+    )
     models = ("shared-bottom", "mmoe", "crocodile", "crocodile without CovLoss")
     gains = {model: S.gap((model, {"start": 0.1}), (model, {"start": 0.001})) for model in models}
 
@@ -687,33 +692,33 @@ def test_what_lesson_07_says_of_the_start_on_the_made_world_follows_from_the_tab
 
 
 def test_what_is_said_of_more_data_follows_from_the_tables():
-    text, readme = prose_of("notebooks/07_ablations.ipynb"), prose_of("README.md")
+    text, readme = prose_of("notebooks/08_what_it_depends_on.ipynb"), prose_of("README.md")
     beside, plain = ("shared-bottom", "mmoe", "ple", "me-ple"), {"objective": "sample"}
     drawn = ("rows=100000,users=1000,items=2000", "rows=1600000,users=8000,items=16000")
-    small, middle = (Tables("size", f"world:{options}") for options in drawn)
+    small, middle, large = (Tables("size", f"world:{o}") for o in (*drawn, "rows=6400000,users=32000,items=64000"))
     usual, start = Tables("objective", "world"), Tables("start", "world")
     full = Tables("full", "world:rows=11648000,users=1000,items=4370000")
-    for T in (small, middle, full):  # "at every size"
+    here = [small, middle, large, full]
+    for T in here:  # "at every size"
         assert T.best_on_validation(beside) == "mmoe"
     runs = usual.runs[(usual.runs.variant == label_of(plain)) & usual.runs.model.isin(beside)]
     assert runs.groupby("model").valid_auc.mean().idxmax() == "mmoe"
 
-    here = [small, middle, full]
     leads = [T.gap("crocodile", "mmoe") for T in here]
     before = usual.gap(("crocodile", plain), ("mmoe", plain))
-    said = "is {} at 100,000 rows, {} at 400,000, {} at 1.6 million and {} in one pass over 11.6 million"
+    said = "is {} at 100,000 rows, {} at 400,000, {} at 1.6 million, {} at 6.4 million and {} in one pass over"
     first, second = map(in_lesson, (leads[0].value, before.value))
     assert said.format(first, second, *map(with_interval, leads[1:])) in text
-    assert [4 * p_value(g) < 0.05 for g in (leads[0], before, *leads[1:])] == [False, False, True, True]
-    for words, g in zip(("at 100,000 rows", "at 1.6 million", "after one pass over 11.6 million"), leads, strict=True):
+    assert [5 * p_value(g) < 0.05 for g in (leads[0], before, *leads[1:])] == [False, False, True, False, True]
+    places = ("at 100,000 rows", "at 1.6 million", "at 6.4 million", "after one pass over 11.6 million")
+    for words, g in zip(places, leads, strict=True):
         assert f"{in_readme(g)} {words}" in readme
     assert f"at {in_readme(before)} at 400,000" in readme
     best = usual.gap(("crocodile", plain), ("hinet", plain))
     assert f"HiNet is better still, and Crocodile {with_interval(best)} ahead of it" in text
     alone = [T.gap("crocodile without CovLoss", "mmoe") for T in here]
-    assert f"{in_lesson(alone[2].value)}, at 1.6 million {with_interval(alone[1])}." in text
+    assert f"{in_lesson(alone[3].value)}, at 1.6 million {with_interval(alone[1])}." in text
     assert f"stands at {in_readme(alone[1])} from MMoE at 1.6 million" in readme
-    assert alone[1].low < 0 < alone[2].low  # "in one of the two without its loss as well"
 
     rows = middle.domains()
     by_domain = {part: middle.gap("crocodile", "mmoe", "auc", part, "fresh") for part in rows.index}
@@ -723,45 +728,104 @@ def test_what_is_said_of_more_data_follows_from_the_tables():
     assert said.format(*map(in_lesson, (largest, min(others), max(others)))) in text and min(largest, *others) > 0
     assert [part for part, g in by_domain.items() if 5 * p_value(g) < 0.05] == ["tab 0", "tab 4"]
     assert by_domain["tab 6"].low < 0
+    level = {part: large.gap("crocodile", "mmoe", "auc", part, "fresh") for part in rows.index}
+    assert all(g.low < 0 < g.high for g in level.values()) and leads[2].high < 0.0009
 
-    rises = []
+    rises, p_rises = [], []
     for one, other in combinations([leads[0], before, *leads[1:]], 2):
         rise, error = other.value - one.value, np.hypot(one.error, other.error)
         df = error**4 / sum(g.error**4 / g.df for g in (one, other))  # Welch and Satterthwaite
         half = stats.t.ppf(0.975, df) * error
         rises.append((rise, rise - half, rise + half))
-    assert [i for i, (_, low, high) in enumerate(rises) if low > 0 or high < 0] == [1]  # 100,000 and 1.6 million
-    assert "by {} [{}, {}], with no allowance".format(*map(in_lesson, rises[1])) in text
+        p_rises.append(2 * stats.t.sf(abs(rise) / error, df))
+    assert len(rises) == 10 and 10 * p_rises[7] < 0.05  # of all pairs of sizes: 1.6 and 6.4 million
+    fall = "the lead falls by {} [{}, {}], which stands"
+    assert fall.format(*map(in_lesson, (-rises[7][0], -rises[7][2], -rises[7][1]))) in text
 
     without = "crocodile without CovLoss"
     pays = [T.gap("crocodile", without) for T in here]
+    assert f"at 6.4 million it is {with_interval(pays[2])}, with no room" in text and pays[2].high < 0.0007
+    assert f"{in_readme(pays[2])} at 6.4 million and {in_readme(pays[3])} at 11.6 million" in readme
     pays.append(start.gap(("crocodile", {"start": 0.1}), (without, {"start": 0.1})))
     assert not any(g.low > 0 for g in pays)  # "no gain is established at any size"
     assert f"its mean gain is {with_interval(pays[1])}" in text and f"without is {in_readme(pays[1])} at 1.6" in readme
     in_users = middle.gap("crocodile", without, "gauc")
     assert f"by gAUC {with_interval(in_users)} (not shown;" in text and f"by gAUC {in_readme(in_users)}," in readme
-    assert p_value(in_users) < 0.05 < 4 * p_value(in_users)
-    assert f"it costs {in_lesson(-pays[2].value)}" in text and f"{in_readme(pays[2])} at 11.6 million" in readme
-    assert "[{}, {}], is too short".format(*map(in_lesson, pays[2][1:3])) in text
+    assert p_value(in_users) < 0.05 < 5 * p_value(in_users)
+    assert f"it costs {in_lesson(-pays[3].value)}" in text
+    assert "[{}, {}], is too short".format(*map(in_lesson, pays[3][1:3])) in text
     assert f"the lead at 11.6 million is {in_lesson(full.gap(without, 'mmoe').value)}" in text
 
-    own = [usual.gap(("ple", plain), ("me-ple", plain)), full.gap("ple", "me-ple")]
-    counts = [T.domains().min() for T in (usual, full)]
-    assert f"{with_interval(own[0])} at 400,000 rows, where the smallest domain has {counts[0]:,.0f} for" in text
-    assert f"{with_interval(own[1])} at 11.6 million, where it has {counts[1]:,.0f}" in text
+    own = [usual.gap(("ple", plain), ("me-ple", plain)), *(T.gap("ple", "me-ple") for T in (large, full))]
+    said = "is {} at 400,000 rows, still {} at 6.4 million, and {} after the one pass"
+    assert said.format(*map(with_interval, own)) in text
+    few, many = (T.domains() for T in (usual, large))
+    assert f"The smallest domain has {few.min():,.0f} training rows in the first of these worlds" in text
+    assert f"and {many.min():,.0f} in the second" in text and f"has {many.min():,.0f} training rows" in readme
+    an_item = [list((rows / items)[["tab 6", "tab 0"]].round(1)) for rows, items in ((few, 4_000), (many, 64_000))]
+    assert an_item == [[1.3, 16.5]] * 2 and "still reads about 1.3 rows for each" in text
+    own_of, gaps = ("ple", "me-ple"), {}
+    for tab in ("tab 6", "tab 0"):
+        at = ("auc", tab, "fresh")
+        gaps[tab] = usual.gap(*((m, plain) for m in own_of), *at), large.gap(*own_of, *at)
+    assert "is {} ahead in the first and {} in the second".format(*map(with_interval, gaps["tab 6"])) in text
+    assert "by {} at 400,000 rows and by {} at 6.4 million".format(*map(in_readme, gaps["tab 6"])) in readme
+    assert "falls from {} to {}.".format(*(in_lesson(g.value) for g in gaps["tab 0"])) in text
     still = full.gap("ple", "me-ple", "auc", "tab 0", "fresh")
-    assert f"with 1.9 million rows, they still do: {with_interval(still)} on" in text
+    assert f"with 1.9 million rows, they still do there: {with_interval(still)} on" in text
     assert round(full.domains()["tab 0"], -5) == 1.9e6 and 5 * p_value(still) < 0.05
 
 
-def test_what_lesson_07_says_the_number_of_rows_is_mixed_with():
-    text, readme = prose_of("notebooks/07_ablations.ipynb"), prose_of("README.md")
+def test_what_lesson_08_says_in_short_follows_from_the_tables():
+    text, plain, literal = (
+        prose_of("notebooks/08_what_it_depends_on.ipynb"),
+        {"objective": "sample"},
+        {"objective": "domain"},
+    )
+    studies = {data: Tables("objective", data) for data in ("kuairand-pure", "world", "movielens-1m")}
+    cost = [in_lesson(T.gap(*(("shared-bottom", o) for o in (plain, literal))).value) for T in studies.values()]
+    said = "costs Shared-Bottom {} of AUC on the real days and {} on the made world, and single-domain nothing,"
+    assert said.format(*cost[:2]) in text and f"on MovieLens-1M, it costs {cost[2]}." in text
+
+    made, agree, size = studies["world"], Tables("control", "world:conflict=0"), Tables("capacity", "world")
+    conditions = {
+        "plain": lambda model, *where: made.side((model, plain), "auc", *where),
+        "agree": lambda model, *where: agree.side(model, "auc", *where),
+        "size": lambda model, *where: size.side(model, "auc", *where),
+        "literal": lambda model, *where: made.side((model, literal), "auc", *where),
+    }
+    models = set(made.runs.model) - {"shared-bottom"}
+    above, below = {}, {}
+    for name, side in conditions.items():
+        for where in ((), ("tab 6", "fresh")):
+            gaps = {model: (side(model, *where) - side("shared-bottom", *where)).gap() for model in models}
+            above[name, where] = {model for model, g in gaps.items() if g.low > 0}
+            below[name, where] = {model for model, g in gaps.items() if g.high < 0}
+    own = {"single-domain", "sdem", "me-ple"}
+    assert all(own <= found for (name, _), found in below.items() if name != "literal")
+    assert above["agree", ()] == {"crocodile", "me-mmoe", "mmoe", "hinet"} and above["size", ()] == {
+        "hinet",
+        "adasparse",
+    }
+    assert above["plain", ()] == {"hinet"} and "adasparse" in below["plain", ()]
+    assert len(above["literal", ()]) == 9 and "single-domain" in above["literal", ()]
+
+    pair = ("crocodile", "crocodile without CovLoss")
+    gaps = [Tables("capacity", data).gap(*pair) for data in ("world", "kuairand-pure")]
+    for data, start in product(("world", "kuairand-pure"), (0.1, 0.001)):
+        gaps.append(Tables("start", data).gap(*((model, {"start": start}) for model in pair)))
+    assert not any(g.low > 0 for g in gaps)  # "no gain by CovLoss is established", besides the sizes
+
+
+def test_what_lesson_08_says_the_number_of_rows_is_mixed_with():
+    text, readme = prose_of("notebooks/08_what_it_depends_on.ipynb"), prose_of("README.md")
     usual = {k: p.default for k, p in inspect.signature(make_world).parameters.items() if k not in ("users", "items")}
     at, near = [list(TABS).index(domain) for domain in ("tab 1", "tab 6")], []
-    for rows, users, items in ((400_000, 2_000, 4_000), (1_600_000, 8_000, 16_000)):
+    for rows, users, items in ((400_000, 2_000, 4_000), (1_600_000, 8_000, 16_000), (6_400_000, 32_000, 64_000)):
         truth, *_ = begin_world(**(usual | {"rows": rows}), users=users, items=items)
         near.append(cosine_similarity(truth.weights)[*at])
-    assert "a cosine of {} at 400,000 rows and of {} at 1.6 million".format(*(in_lesson(v, 2) for v in near)) in text
+    said = "a cosine of {} at 400,000 rows, of {} at 1.6 million and of {} at 6.4 million"
+    assert said.format(*(in_lesson(v, 2) for v in near)) in text
 
     middle = Tables("size", "world:rows=1600000,users=8000,items=16000")
     held = {m: jobs.embedding_parameters("world", m, {}) for m in ("crocodile", "me-ple", "mmoe")}
@@ -772,14 +836,17 @@ def test_what_lesson_07_says_the_number_of_rows_is_mixed_with():
     epoch = len(range(0, int(middle.domains().sum()), jobs.DEFAULTS.batch_size))
     passes = {m: set(np.ceil(steps / epoch)) for m, steps in middle.runs.groupby("model").best_step}
     assert passes["crocodile"] == {2} and passes["mmoe"] == {3, 4}
+    large = Tables("size", "world:rows=6400000,users=32000,items=64000")
+    epoch = len(range(0, int(large.domains().sum()), jobs.DEFAULTS.batch_size))
+    assert set(np.ceil(large.runs.best_step / epoch)) == {2}  # "at 6.4 million each was best after two"
     full = Tables("full", "world:rows=11648000,users=1000,items=4370000").runs
     assert (full.best_step == full.steps).all()  # "none had finished"
     assert round(11_648_000 / 4_370_000, 1) == 2.7 and "with 2.7 an item" in text
 
 
-def test_what_lesson_07_says_of_equal_sizes_follows_from_the_tables():
+def test_what_lesson_08_says_of_equal_sizes_follows_from_the_tables():
     text, E, C = (
-        prose_of("notebooks/07_ablations.ipynb"),
+        prose_of("notebooks/08_what_it_depends_on.ipynb"),
         Tables("capacity", "world"),
         Tables("capacity", "kuairand-pure"),
     )
@@ -904,7 +971,7 @@ def test_what_is_said_of_searches_defaults_and_allowances_follows_from_the_table
     assert [round(12 * p_value(g), 3) for g in firsts[1:]] == [0.052, 0.032]
 
 
-def test_what_lesson_07_says_of_searches_and_defaults_follows_from_the_tables():
+def test_what_lessons_07_and_08_say_of_searches_and_defaults_follows_from_the_tables():
     seven, plain, small = prose_of("notebooks/07_ablations.ipynb"), {"objective": "sample"}, ("tab 2", "tab 4", "tab 6")
     M, O, B, G, C, S = (Tables(n, "world") for n in ("main", "objective", "ablations", "gates", "capacity", "start"))
 
@@ -939,10 +1006,11 @@ def test_what_lesson_07_says_of_searches_and_defaults_follows_from_the_tables():
         O.gap(("hinet", plain), ("shared-bottom", plain)),
         (C.side("shared-bottom") - S.side(("shared-bottom", {"start": 0.1}))).gap(),
     )
-    assert f"default width ({with_interval(hinet)}, the plain mean" in seven
-    assert f"gain for Shared-Bottom, {with_interval(wider)}, may be nothing" in seven
+    eight = prose_of("notebooks/08_what_it_depends_on.ipynb")
+    assert f"default width ({with_interval(hinet)}, the plain mean" in eight
+    assert f"gain for Shared-Bottom, {with_interval(wider)}, may be nothing" in eight
     leads = {s: S.side(("crocodile", {"start": s})) - S.side(("shared-bottom", {"start": s})) for s in (0.001, 0.1)}
-    assert f"the difference of the two, {with_interval((leads[0.001] - leads[0.1]).gap())}, may be luck" in seven
+    assert f"the difference of the two, {with_interval((leads[0.001] - leads[0.1]).gap())}, may be luck" in eight
 
 
 @pytest.mark.parametrize(
@@ -960,9 +1028,16 @@ def test_the_cost_is_judged_either_way(tmp_path, times, said):
     assert set(table[table.number == 12].verdict) == {said}
 
 
-def test_what_lesson_06_says_of_the_objective_on_the_made_world_follows_from_the_tables():
-    text, plain, literal = prose_of("notebooks/06_benchmark.ipynb"), {"objective": "sample"}, {"objective": "domain"}
+def test_what_lesson_08_says_of_the_objective_on_the_made_world_follows_from_the_tables():
+    text, plain, literal = (
+        prose_of("notebooks/08_what_it_depends_on.ipynb"),
+        {"objective": "sample"},
+        {"objective": "domain"},
+    )
     real, made = Tables("objective", "kuairand-pure"), Tables("objective", "world")
+    cost = {m: real.side((m, plain)) - real.side((m, literal)) for m in ("me-mmoe", "ple")}
+    more = (cost["me-mmoe"] - cost["ple"]).gap()
+    assert f"ME-MMoE loses {with_interval(more)} more than PLE" in text
 
     def lost(study, model, *where):
         return study.gap((model, plain), (model, literal), "auc", *where)
