@@ -771,6 +771,7 @@ def test_what_is_said_of_more_data_follows_from_the_tables():
     assert "is {} ahead in the first and {} in the second".format(*map(with_interval, gaps["tab 6"])) in text
     assert "by {} at 400,000 rows and by {} at 6.4 million".format(*map(in_readme, gaps["tab 6"])) in readme
     assert "falls from {} to {}.".format(*(in_lesson(g.value) for g in gaps["tab 0"])) in text
+    assert "the lead falls from {:.4f} to {:.4f}.".format(*(g.value for g in gaps["tab 0"])) in readme
     still = full.gap("ple", "me-ple", "auc", "tab 0", "fresh")
     assert f"with 1.9 million rows, they still hurt after that pass: {with_interval(still)} on" in text
     assert round(full.domains()["tab 0"], -5) == 1.9e6 and 5 * p_value(still) < 0.05
