@@ -258,6 +258,7 @@ def test_the_cost_of_the_literal_reading_is_a_difference_a_seed(tmp_path):
     order = [tick.get_text() for tick in left.get_yticklabels()]
     assert order == sorted(models, key=lambda model: -gain(model, "all").mean())
     dots = np.concatenate([c.get_offsets() for c in left.collections])
+    assert set(dots[:, 1]) == set(range(len(order)))  # on its line, so that two drawings are the same
     for at, model in enumerate(order):
         drawn = np.sort(dots[np.abs(dots[:, 1] - at) < 0.5, 0])
         np.testing.assert_allclose(drawn, np.sort(gain(model, "all")))

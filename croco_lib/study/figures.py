@@ -95,6 +95,7 @@ def literal_reading(T: Tables) -> Figure:
         hue=gain["all"].index.get_level_values("model"),
         palette=MODELS,
         legend=False,
+        jitter=False,  # three dots a line need none, and it would differ from run to run
         ax=left,
     )
     left.axvline(0, color="black", linewidth=0.8)
