@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from croco_lib.lessons.exercises import check
+from croco_lib.lessons.exercises import are_numbers, check
 
 
 def shape(x):
@@ -34,3 +34,11 @@ def test_what_is_said(capsys, answer, tests, said):
 def test_only_true_is_right(capsys):
     assert not check(1, lambda x: None)
     assert "Not yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "held"),
+    [((1, 2.5, 3), True), (np.arange(3), True), ([1, 2], False), (3, False), (("a", 1, 2), False), (None, False)],
+)
+def test_the_kind_of_an_answer(answer, held):
+    assert are_numbers(answer, 3) is held
