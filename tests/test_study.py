@@ -306,9 +306,13 @@ def test_costs_are_counted_as_the_paper_does():
     assert len(list(rules.cheap(table))) == 4 * len(cost.SHAPES)
 
 
-def test_costs_of_other_rules_are_refused(tmp_path):
-    cost.cost(repeats=2).assign(rules="0" * 16).to_csv(tmp_path / "cost.csv", index=False)
-    with pytest.raises(CrocoError, match="under other rules.*croco study cost"):
+@pytest.mark.parametrize(
+    ("column", "other", "said"),
+    [("rules", "0" * 16, "under other rules"), ("versions", "croco-lib: 0, numpy: 2, torch: 1.0", "with torch 1.0")],
+)
+def test_costs_of_other_rules_or_versions_are_refused(tmp_path, column, other, said):
+    cost.cost(repeats=2).assign(**{column: other}).to_csv(tmp_path / "cost.csv", index=False)
+    with pytest.raises(CrocoError, match=f"{said}.*croco study cost"):
         verdicts.judge(tmp_path)
 
 

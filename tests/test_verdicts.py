@@ -1038,7 +1038,8 @@ def test_what_lessons_07_and_08_say_of_searches_and_defaults_follows_from_the_ta
 def test_the_cost_is_judged_either_way(tmp_path, times, said):
     rows = [
         cost.products(*shape)
-        | {"shape": name, "rules": rules.RULES_HASH, "ms, experts": 1.0, "ms, all rows": ms, "ms, 32 rows": ms}
+        | {"shape": name, "rules": rules.RULES_HASH, "versions": label_of(VERSIONS)}
+        | {"ms, experts": 1.0, "ms, all rows": ms, "ms, 32 rows": ms}
         for name, shape in cost.SHAPES.items()
         for ms in times
     ]

@@ -26,6 +26,18 @@ def release(text: str | None) -> str:
     return (text or "").partition("+")[0]
 
 
+def refuse_others(table: pd.DataFrame, of: str, again: str) -> None:
+    """Raise CrocoError for a table made under other rules or with other versions; `of` names it, `again` remakes it."""
+    from .rules import RULES_HASH
+
+    if "rules" not in table or set(table.rules) != {RULES_HASH}:
+        raise CrocoError(f"{of} were made under other rules. {again}")
+    for text in table.versions.unique():
+        made = dict(part.split(": ") for part in text.split(", "))
+        if other := [f"{p} {made.get(p)}" for p in CHECKED if release(made.get(p)) != release(VERSIONS[p])]:
+            raise CrocoError(f"{of} were made with {', '.join(other)}. {again}")
+
+
 class Tables:
     """The tables of one study on one data set. Raises CrocoError where they are absent or not today's.
 
@@ -42,21 +54,9 @@ class Tables:
             if not file_of(study, data, kind, folder).is_file():
                 raise CrocoError(f"There are no results of the study {study!r} on {data} in {folder}. {self.again}")
         self.runs = pd.read_csv(file_of(study, data, "runs", folder), keep_default_na=False)
-        self._refuse_other_versions()
+        refuse_others(self.runs, f"The results of {study!r} on {data}", self.again)
         if not own:
             self._refuse_parts()
-
-    def _refuse_other_versions(self) -> None:
-        """Raise CrocoError for results of other rules or versions."""
-        from .rules import RULES_HASH
-
-        of = f"The results of {self.study!r} on {self.data}"
-        if set(self.runs.rules) != {RULES_HASH}:
-            raise CrocoError(f"{of} were made under other rules. {self.again}")
-        for text in self.runs.versions.unique():
-            made = dict(part.split(": ") for part in text.split(", "))
-            if other := [f"{p} {made.get(p)}" for p in CHECKED if release(made.get(p)) != release(VERSIONS[p])]:
-                raise CrocoError(f"{of} were made with {', '.join(other)}. {self.again}")
 
     def _refuse_parts(self) -> None:
         """Raise CrocoError for runs that failed, and for results of other data or settings than those of [main]."""

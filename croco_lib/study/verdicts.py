@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..errors import CrocoError
 from .intervals import Gap
-from .rules import CLAIMS, RULES_HASH, Check, cheap, verdict
+from .rules import CLAIMS, Check, cheap, verdict
 from .studies import RESULTS, file_of, studies
-from .tables import Tables
+from .tables import Tables, refuse_others
 
 NOT_RUN = "not run yet"
 
@@ -19,7 +18,7 @@ def judge(folder: Path = RESULTS) -> pd.DataFrame:
     """Every check of every claim on every data set, tidy: number, claim, data, verdict, and the check's columns.
 
     A claim on a data set whose study has not been run stands there as "not run yet". Raises CrocoError for results that
-    were made under other rules or, but for the costs, with other versions.
+    were made under other rules or with other versions.
     """
     rows, planned = [], studies()
     for claim in CLAIMS:
@@ -44,10 +43,9 @@ def p_value(gap: Gap) -> float:
 
 
 def read_cost(folder: Path) -> pd.DataFrame:
-    """What `croco study cost` left in the folder. Raises CrocoError where it was made under other rules."""
+    """What `croco study cost` left in the folder. Raises CrocoError for other rules or versions."""
     table = pd.read_csv(folder / "cost.csv")
-    if "rules" not in table or set(table.rules) != {RULES_HASH}:
-        raise CrocoError(f"{folder / 'cost.csv'} was made under other rules. Make it again: croco study cost")
+    refuse_others(table, f"The figures in {folder / 'cost.csv'}", "Make them again: croco study cost")
     return table
 
 
