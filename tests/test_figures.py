@@ -2,6 +2,7 @@
 
 import base64
 import io
+from itertools import product
 
 import ipywidgets as W
 import matplotlib
@@ -89,7 +90,10 @@ def test_covariances_step_through_what_they_were_given(shown, monkeypatch):
     monkeypatch.setattr(
         plots, "covariance_heatmaps", lambda given, *a, **k: drawn.append(given) or real(given, *a, **k)
     )
+    films["a"][10] = np.ones((6, 6))  # all agree
     box = widgets.covariances(films, experts=3)
+    stills = [next(iter(given.values())) for given in drawn[1:]]  # after the first drawing
+    assert all(C is films[run][step] for C, (run, step) in zip(stills, product("ab", (0, 10, 20)), strict=True))
     box.controls["step"].value, box.controls["run"].value = 10, "b"
     assert box.message.value == "" and any(C is films["b"][10] for C in drawn[-1].values())
     with pytest.raises(CrocoError, match="same columns"):

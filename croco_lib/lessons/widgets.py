@@ -79,26 +79,29 @@ def covariances(snapshots: Mapping[str, Mapping], experts: int, label: str = "co
     """Step through matrices [M·d, M·d]: `snapshots[row][column]`, a menu over rows and a slider over columns.
 
     For example a row a run and a column a step of its training. `names` may rename the controls: run=…, step=…. The
-    title gives the mean |entry| between different experts. All pictures share one scale.
+    title gives the mean |entry| between different experts. All pictures share one scale. The stills are the first
+    column, the one in which the experts are most alike, and the last.
     """
-    every = np.concatenate(
-        [np.abs(metrics.cross_blocks(C, experts)) for row in snapshots.values() for C in row.values()]
-    )
-    top = float(np.quantile(every, 0.995))
+    columns = list(next(iter(snapshots.values())))
+    if any(list(row) != columns for row in snapshots.values()):
+        raise CrocoError("covariances: every row of snapshots needs the same columns.")
+    between = {
+        (run, step): np.abs(metrics.cross_blocks(C, experts))
+        for run, row in snapshots.items()
+        for step, C in row.items()
+    }
+    top = float(np.quantile(np.concatenate(list(between.values())), 0.995))
+    most_alike = max(columns, key=lambda step: sum(between[run, step].mean() for run in snapshots))
 
     def draw(run, step) -> Figure:
-        C = snapshots[run][step]
-        mean = np.abs(metrics.cross_blocks(C, experts)).mean()
+        mean = between[run, step].mean()
         title = f"{run}, {names.get('step', 'step')} {step}\nmean |{label}| between experts {mean:.3f}"
-        return plots.covariance_heatmaps({title: C}, experts, label, top)
+        return plots.covariance_heatmaps({title: snapshots[run][step]}, experts, label, top)
 
-    first = next(iter(snapshots.values()))
-    if any(list(row) != list(first) for row in snapshots.values()):
-        raise CrocoError("covariances: every row of snapshots needs the same columns.")
-    columns = list(first)
+    stills = dict.fromkeys((columns[0], most_alike, columns[-1]))
     return explore(
         draw,
-        [dict(run=run, step=step) for run in snapshots for step in dict.fromkeys((columns[0], columns[-1]))],
+        [dict(run=run, step=step) for run in snapshots for step in stills],
         run=W.Dropdown(options=list(snapshots), description=names.get("run", "run")),
         step=W.SelectionSlider(options=columns, value=columns[-1], description=names.get("step", "step")),
     )
