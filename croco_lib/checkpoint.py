@@ -51,13 +51,15 @@ def settings_of(
 
     The number of epochs and the patience are not among it: a run may be made longer. The evaluation at its earlier end
     then stays in the history. `lazy` is what the option has come to. Raises CrocoError for a model that was built
-    for other data.
+    for other data, and for what could not be resumed exactly or not be trained at all.
     """
     sizes = [field.size for field in data.fields]
     if getattr(model, "sizes", None) not in (None, sizes):  # a reader's own model may have none
         raise CrocoError(f"fit: this {name_of(model)} was built for other data than {data.name}; build it anew.")
     if accelerator.mixed_precision == "fp16":  # its loss scale is no part of a checkpoint
         raise CrocoError("fit: in fp16 a run could not be resumed exactly; use ACCELERATE_MIXED_PRECISION=bf16.")
+    if lazy and accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+        raise CrocoError("fit: GPUs cannot add up lazy Adam's sparse gradients (NCCL); use --shard, or --no-lazy.")
     settings = dict(
         model=name_of(model),
         options=getattr(model, "options", None) or repr(model),  # a reader's own model is known by its layers
@@ -91,7 +93,7 @@ def resume(folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[
         folder.mkdir(parents=True, exist_ok=True)
         return RunState()
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)  # torch.load knows no "cpu:1"
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # torch.load knows no "cpu:1"
         old = json.loads(saved["settings"])
     except (RuntimeError, EOFError, OSError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise CrocoError(f"{path} is damaged, or no checkpoint of `fit`; delete it to start again.") from error
@@ -101,6 +103,7 @@ def resume(folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[
         pairs = ", ".join(f"{key} ({was.get(key)!r}, now {now.get(key)!r})" for key in changed)
         raise CrocoError(f"{folder} holds a run with another {pairs}. Give another folder.")
     model.load_state_dict(saved["model"])
+    torch.set_rng_state(saved.get("rng", torch.get_rng_state()))  # for a reader's own model with dropout, on a CPU
     for optimizer, values in zip(optimizers, saved["optimizers"], strict=True):
         optimizer.load_state_dict(values)
     return RunState(**json.loads(saved["state"]))
@@ -114,6 +117,7 @@ def save(
         model=model.state_dict(),
         optimizers=[optimizer.state_dict() for optimizer in optimizers],
         state=json.dumps(vars(state)),
+        rng=torch.get_rng_state(),
         settings=json.dumps(settings),
     )
     write_whole(folder / "checkpoint.pt", lambda path: torch.save(content, path))

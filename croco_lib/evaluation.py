@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather
+from accelerate.utils import broadcast, gather
 from torch import nn
 
 from . import metrics
@@ -43,10 +43,15 @@ def predict(model: nn.Module, split: Split) -> np.ndarray:
     """Logits float32 [N] of every row; of several processes each scores its share, and all get the whole."""
     N, processes, rank = len(split), PartialState().num_processes, PartialState().process_index
     share = -(-N // processes)
-    # Of one size, the last row filling up the last share: so they can be gathered, and all make as many calls.
-    mine = split if processes == 1 else split.take(np.arange(rank * share, (rank + 1) * share).clip(max=N - 1))
-    logits = torch.cat([out.logits for out in outputs(model, mine)]).float()
-    return (gather(logits) if processes > 1 else logits)[:N].cpu().numpy()
+    # Of one size: so they can be gathered, and all make as many calls. Slices: a mapped split stays on disk.
+    parts = [slice(at, at + share) for at in (min(r * share, N - share) for r in range(processes))]
+    for buffer in model.buffers() if processes > 1 else ():
+        broadcast(buffer)  # STAR's running means: since its last step each process has its own
+    logits = torch.cat([out.logits for out in outputs(model, split.take(parts[rank]))]).float()
+    whole = logits.new_empty(N)
+    for part, scored in zip(parts, gather(logits).view(processes, share), strict=True):
+        whole[part] = scored
+    return whole.cpu().numpy()
 
 
 def evaluate(model: nn.Module, split: Split) -> pd.DataFrame:
@@ -61,36 +66,36 @@ def has_experts(model: nn.Module) -> bool:
     return hasattr(model, "towers")
 
 
-def _towers(model: nn.Module) -> Any:
-    """What reads the mixtures of the model's experts."""
-    if not has_experts(model):
+def _experts(model: nn.Module, out: Output) -> torch.Tensor:
+    """O^(m) of a batch: [M, B, d]. Raises CrocoError for a model without experts."""
+    if out.experts is None:
         raise CrocoError(f"{name_of(model)} has no experts.")
-    return model.towers
+    return out.experts
 
 
 def expert_outputs(model: nn.Module, split: Split) -> np.ndarray:
     """O^(m) of every row: float [M, N, d]. Raises CrocoError for a model without experts."""
-    _towers(model)
-    return torch.cat([O for out in outputs(model, split) if (O := out.experts) is not None], 1).float().cpu().numpy()
+    return torch.cat([_experts(model, out) for out in outputs(model, split)], 1).float().cpu().numpy()
 
 
-def expert_scores(model: nn.Module, split: Split) -> tuple[np.ndarray, np.ndarray]:
+def expert_scores(model: Any, split: Split) -> tuple[np.ndarray, np.ndarray]:
     """What each expert alone would have the row's tower say: logits [M, N] with O^(m) in place of every mixture.
 
     The second array, bool [M, N], says whether the row's tower reads the expert at all. Raises CrocoError for a model
-    without experts.
+    without experts, or without `towers` that read them.
     """
-    towers = _towers(model)
+    if not has_experts(model):
+        raise CrocoError(f"{name_of(model)} has no experts, or no `towers` that read them.")
     device, scores, read, start = device_of(model), [], [], 0
     for out in outputs(model, split):
-        assert out.experts is not None
-        rows = slice(start, start + out.experts.shape[1])
-        domain = torch.from_numpy(np.array(split.domain[rows])).to(device)
+        O, start = _experts(model, out), start + len(out.logits)
+        domain = torch.from_numpy(np.array(split.domain[start - len(out.logits) : start])).to(device)
         with torch.inference_mode():
             # HiNet's towers read three mixtures side by side, so the expert's output takes all three places.
-            scores.append(torch.stack([towers(O.repeat(1, towers.inputs // O.shape[1]), domain) for O in out.experts]))
+            scores.append(
+                torch.stack([model.towers(o.repeat(1, model.towers.inputs // o.shape[1]), domain) for o in O])
+            )
         read.append(torch.ones_like(scores[-1], dtype=torch.bool) if out.gate is None else (out.gate > 0).any(-1))
-        start = rows.stop
     return torch.cat(scores, 1).float().cpu().numpy(), torch.cat(read, 1).cpu().numpy()
 
 

@@ -51,5 +51,6 @@ class TrainOptions:
         # From a rate of 10 on nothing was ever learnt; such a value is a slip of the hand.
         if isinstance(self.lr, bool) or not isinstance(self.lr, Real) or not 0 < self.lr < 10:
             raise CrocoError(f"fit: lr must be above 0 and below 10, not {self.lr!r}.")
-        if not isinstance(self.weight_decay, Real) or not 0 <= self.weight_decay < 10:
-            raise CrocoError(f"fit: weight_decay must be at least 0 and below 10, not {self.weight_decay!r}.")
+        decay = self.weight_decay
+        if isinstance(decay, bool) or not isinstance(decay, Real) or not 0 <= decay < 10:
+            raise CrocoError(f"fit: weight_decay must be at least 0 and below 10, not {decay!r}.")

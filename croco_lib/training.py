@@ -74,7 +74,8 @@ def fit(
     `watch(step, model)` may look at the model as it stands.
 
     Started by `accelerate launch`, each process takes its share of every batch, and `batch_size` stays the whole
-    batch's: the objective is that of one process; CovLoss is the mean of the processes' own.
+    batch's: the objective is that of one process; CovLoss and AdaSparse's penalty are the mean of the processes' own,
+    and STAR normalises each share by itself. In bf16 the model is trained and validated in it, and given back in full.
 
     Raises CrocoError for settings out of range, a folder that holds another run, or a loss that is not finite.
     """
@@ -135,6 +136,7 @@ def _load_best(model: nn.Module, best_in: Path, accelerator: Accelerator, keep: 
     if accelerator.num_processes > 1:  # each has a temporary folder of its own
         best_in = Path(broadcast_object_list([str(best_in)])[0])
     keep.load_weights(model, best_in)
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # `prepare` has put autocast around its forward
     accelerator.wait_for_everyone()  # before the folder may go
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from croco_lib import CrocoError, batches, build, checkpoint, evaluate, evaluation, fit, load, metrics, training
 from croco_lib.checkpoint import load_weights
@@ -211,6 +212,7 @@ def test_a_folder_of_another_start_or_a_damaged_one_is_refused(small_world, tmp_
         *((name, 1.5, "a whole number") for name in ("epochs", "batch_size")),
         *((name, -1, "") for name in ("seed", "weight_decay")),
         *(("lr", value, "") for value in (0, "a")),
+        ("weight_decay", True, ""),
         ("lazy", "false", "true, false or None"),
     ],
 )
@@ -351,6 +353,9 @@ def test_a_readers_own_model_needs_no_embedding_sets(small_world):
 
     run = fit(Flat(), small_world, **ONCE)
     assert not (run.history.metric == "information_abundance").any()
+    fit(Flat(), small_world, lazy=True, **ONCE)  # all its weights are tables: nothing is left for the other Adam
+    with pytest.raises(CrocoError, match="Flat has no experts"):
+        expert_outputs(run.model, small_world.test)
     with pytest.raises(CrocoError, match=r"Flat has no embedding sets \(`model\.embedding`, as `build` makes them\)"):
         embedding_sets(run.model, small_world)
 
@@ -388,6 +393,46 @@ def test_half_precision_that_could_not_be_resumed_is_refused(small_world):
     accelerator = SimpleNamespace(mixed_precision="fp16")
     with pytest.raises(CrocoError, match="in fp16 a run could not be resumed exactly"):
         checkpoint.settings_of(torch.nn.Linear(1, 1), small_world, TrainOptions(), False, accelerator)
+
+
+def test_lazy_adam_on_several_gpus_is_refused_before_its_first_step(small_world):
+    gpu = SimpleNamespace(type="cuda")
+    accelerator = SimpleNamespace(mixed_precision="no", num_processes=2, process_index=0, device=gpu)
+    given = torch.nn.Linear(1, 1), small_world, TrainOptions()
+    with pytest.raises(CrocoError, match="GPUs cannot add up lazy Adam's sparse gradients.*--shard.*--no-lazy"):
+        checkpoint.settings_of(*given, True, accelerator)
+    assert checkpoint.settings_of(*given, False, accelerator)["processes"] == 2
+
+
+def test_a_readers_own_model_with_dropout_goes_on_as_if_it_had_not_stopped(small_world, tmp_path):
+    class Forgetful(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inside = build("shared-bottom", small_world, dim=4, expert=(8, 4))
+
+        def forward(self, features, domain):
+            out = self.inside(features, domain)
+            return Output(torch.nn.functional.dropout(out.logits, 0.3, self.training))
+
+    def run(epochs, folder=None):
+        torch.manual_seed(0)
+        return fit(Forgetful(), small_world, epochs=epochs, batch_size=1000, folder=folder, progress=False).history
+
+    run(1, tmp_path)
+    pd.testing.assert_frame_equal(run(2, tmp_path), run(2))
+
+
+def test_a_run_in_bf16_leaves_the_model_as_it_was(small_world, monkeypatch):
+    AcceleratorState._reset_state(True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    try:
+        model = build("shared-bottom", small_world, dim=4, expert=(8, 4))
+        fit(model, small_world, **ONCE)
+    finally:
+        AcceleratorState._reset_state(True)
+    plain = build("shared-bottom", small_world, dim=4, expert=(8, 4))
+    plain.load_state_dict(model.state_dict())
+    np.testing.assert_array_equal(predict(model, small_world.test), predict(plain, small_world.test))
 
 
 def test_of_another_run_in_the_folder_only_what_differs_is_told(small_world, tmp_path):
