@@ -82,13 +82,16 @@ def test_schema_comes_back(small_world, tmp_path):
         serving.load_schema(tmp_path / "other")
 
 
-def test_an_export_that_was_cut_short_scores_nothing(small_world, tmp_path, monkeypatch, exported):
+@pytest.mark.parametrize("failing", ["export", "save"])
+def test_an_export_that_was_cut_short_leaves_the_one_before_it(small_world, tmp_path, monkeypatch, exported, failing):
     shutil.copytree(exported[1], tmp_path, dirs_exist_ok=True)
-    monkeypatch.setattr(torch.export, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    rows = raw(small_world, small_world.test, 3)
+    (before, _), there = serving.score(tmp_path, rows), sorted(tmp_path.iterdir())
+    monkeypatch.setattr(torch.export, failing, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         serving.export(build("shared-bottom", small_world, dim=8), small_world, tmp_path)
-    with pytest.raises(CrocoError):
-        serving.score(tmp_path, raw(small_world, small_world.test, 3))
+    assert sorted(tmp_path.iterdir()) == there
+    np.testing.assert_array_equal(serving.score(tmp_path, rows)[0], before)
 
 
 def test_a_run_is_exported_with_its_best_weights(small_world, tmp_path):

@@ -6,11 +6,13 @@ vocabulary.parquet; `score` reads raw values and looks them up as training did.
 
 import json
 import logging
+import os
 import time
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -114,10 +116,6 @@ def export(model, schema: MultiDomainData | Schema, folder: str | Path) -> Path:
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # What is left of another run would score wrong beside this schema.
-    for old in ("model.onnx", "model.onnx.data", "model.pt2"):
-        (folder / old).unlink(missing_ok=True)
-    save_schema(schema, folder)
     example = (torch.zeros(3, len(schema.fields), dtype=torch.int32), torch.zeros(3, dtype=torch.int64))
     rows = torch.export.Dim("rows", min=1)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision, which nothing here needs
@@ -129,17 +127,20 @@ def export(model, schema: MultiDomainData | Schema, folder: str | Path) -> Path:
             strict=True,
             dynamic_shapes={"features": {0: rows}, "domain": {0: rows}},
         )
-        torch.export.save(program, folder / "model.pt2")
-        torch.onnx.export(
-            program,
-            (),
-            folder / "model.onnx",
-            input_names=["features", "domain"],
-            output_names=["probability"],
-            external_data=sum(p.numel() for p in model.parameters()) > 1 << 28,  # a file of ONNX holds 2 GB
-            verbose=False,
+        onnx = torch.onnx.export(
+            program, (), input_names=["features", "domain"], output_names=["probability"], verbose=False
         )
-    write_text(folder / "README.md", README)
+    with TemporaryDirectory(dir=folder) as new:  # what may fail is done before anything that stands there is replaced
+        save_schema(schema, new)
+        torch.export.save(program, Path(new, "model.pt2"))
+        large = sum(p.numel() for p in model.parameters()) > 1 << 28  # a file of ONNX holds 2 GB
+        onnx.save(Path(new, "model.onnx"), external_data=large)  # type: ignore[union-attr]  # None is of another exporter
+        write_text(Path(new, "README.md"), README)
+        # What is left of another run would score wrong beside this schema.
+        for old in ("model.onnx", "model.onnx.data", "model.pt2"):
+            (folder / old).unlink(missing_ok=True)
+        for path in Path(new).iterdir():
+            os.replace(path, folder / path.name)
     return folder
 
 
