@@ -58,13 +58,14 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except Exception as error:
         if not isinstance(error, OSError | RuntimeError) and type(error).__name__ not in OF_WRITING:
             raise
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CrocoError(
             f"{path} could not be written ({reason}). Is the disk full, or the folder not writable? What "
             "stood there before is whole."
         ) from error
+    finally:  # also of an interruption by the keyboard
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the made world is itself described by this schema
 
 UNKNOWN = 0  # the id of whatever was rare or unseen in training, in every field
 SPLITS = ("train", "valid", "test")
+ID_TYPES = ("i1", "u1", "i2", "i4", "i8")  # torch adds up no other unsigned numbers
 
 
 @dataclass(frozen=True)
@@ -157,10 +158,15 @@ class MultiDomainData(Layout):
             if len(split.user) != len(split) or split.domains != self.domains:
                 raise DataError(f"{self.name}: {name} has users of another number than its rows, or other domains.")
             for ids, beyond in ((split.features, sizes), (split.domain, size)):
-                if ids.shape != (len(split), *np.shape(beyond)) or ids.dtype.kind not in "iu":
+                if ids.shape != (len(split), *np.shape(beyond)) or ids.dtype.str[1:] not in ID_TYPES:
                     raise DataError(f"{self.name}: {name} needs whole numbers, [N, F] features and [N] domains.")
                 if len(ids) and (ids.min() < 0 or (ids.max(0) >= beyond).any()):
                     raise DataError(f"{self.name}: {name} has ids beyond the size of their field, or unlisted domains.")
+        for f in self.fields:
+            ids = np.zeros(1, int) if f.bag is None else f.bag.ids
+            empty = f.bag is not None and (np.diff(f.bag.offsets) < 1).any()
+            if (f.values is not None and len(f.values) != f.size - 1) or empty or ids.min() < 0 or ids.max() >= f.size:
+                raise DataError(f"{self.name}: field {f.name!r} has values or bags that do not fit its {f.size} ids.")
         rows = np.stack([np.bincount(s.domain, minlength=size) for s in splits])
         clicks = np.stack([np.bincount(s.domain, s.label, minlength=size) for s in splits])
         check_domains(self.name, self.domains, rows, clicks)

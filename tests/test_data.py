@@ -3,12 +3,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import polars as pl
+import pooch
 import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ from croco_lib.datasets import kuairand_files as raw
 from croco_lib.datasets import raw as places
 from croco_lib.errors import ROOT
 from croco_lib.metrics import evaluate_scores
-from croco_lib.schema import SPLITS
+from croco_lib.schema import SPLITS, Bag
 from croco_lib.study.raw import write_kuairand
 
 
@@ -600,6 +602,22 @@ def test_a_download_asks_for_the_published_archive_and_md5(monkeypatch, tmp_path
     assert kuairand.download("kuairand-1k") == tmp_path / "mine" / "kuairand-1k" == asked["path"]
 
 
+def test_an_archive_that_was_half_unpacked_is_unpacked_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("CROCO_DATA", str(tmp_path / "data"))
+    packed = tmp_path / "log.tar.gz"
+    (tmp_path / "log.csv").write_text("user,item\n" * 1_000)
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(tmp_path / "log.csv", "log.csv")
+    url, md5 = packed.as_uri(), pooch.file_hash(str(packed), alg="md5")
+    monkeypatch.setattr("pooch.core.choose_downloader", lambda *_, **__: lambda url, to, _: shutil.copy(packed, to))
+
+    def fetch():
+        return places.fetch("log", packed.name, url, md5, "") / "log.csv"
+
+    fetch().write_text("user,")  # as a kill leaves it
+    assert fetch().read_text() == (tmp_path / "log.csv").read_text()
+
+
 def test_an_archive_without_known_md5_is_not_fetched(monkeypatch):
     monkeypatch.setattr("pooch.retrieve", refuse)
     with pytest.raises(DataError, match="md5 of KuaiRand-27K.tar.gz is not known.*data/raw/kuairand-27k/"):
@@ -632,5 +650,21 @@ def test_rows_put_together_by_hand_are_checked(small_world):
     splits = {s: replace(getattr(small_world, s), domain=getattr(small_world, s).domain + 1) for s in ("valid", "test")}
     with pytest.raises(DataError):
         replace(small_world, train=beyond, **splits)
+    first, *others = small_world.fields
+    bag = Bag(np.arange(first.size + 1), np.arange(first.size, dtype=np.int32), np.ones(first.size, np.float32))
+    hollow = replace(bag, offsets=np.where(bag.offsets == 1, 2, bag.offsets))
+    assert replace(small_world, fields=(replace(first, bag=bag), *others)).fields[0].bag is bag
+    for change in (
+        {"values": np.arange(first.size)},  # one more than there are ids
+        {"bag": replace(bag, ids=bag.ids + 1)},  # the last is another field's
+        {"bag": hollow},  # bag 1 holds nothing
+    ):
+        with pytest.raises(
+            DataError, match=f"field '{first.name}' has values or bags that do not fit its {first.size} ids"
+        ):
+            replace(small_world, fields=(replace(first, **change), *others))
+    wide = replace(small_world.train, features=small_world.train.features.astype(np.uint32))
+    with pytest.raises(DataError, match="whole numbers"):
+        replace(small_world, train=wide)
     with pytest.raises(CrocoError, match="Unknown role 'time'"):
         small_world.column("time")

@@ -248,3 +248,14 @@ def test_a_label_that_is_not_binary_or_a_name_that_stands_twice_is_named(tmp_pat
     (tmp_path / "a.csv").write_text("who,place,who,what\n" + rows)
     with pytest.raises(DataError, match="two columns have the same name"):
         first_look(tmp_path / "a.csv")
+
+
+def test_a_letter_of_windows_far_down_is_read_as_the_library_reads_it(tmp_path):
+    path = tmp_path / "clicks.csv"
+    rows = "".join(f"u{i % 50},i{i % 30},p{i % 2},{i % 3 % 2}\n" for i in range(40_000))
+    path.write_bytes(b"user,item,place,click\n" + rows.encode() + "Ren\u00e9,i1,p1,1\n".encode("cp1252"))
+    about = first_look(path)
+    assert about["encoding"] == "cp1252" and about["rows"] == 40_001 and about["columns"]["user"]["distinct"] == 51
+    path.write_bytes(path.read_bytes() + "Ren\u00e9,i1,p1,1\n".encode())
+    with pytest.raises(DataError, match="line 40002 is not UTF-8, and other lines are"):
+        first_look(path)

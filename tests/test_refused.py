@@ -52,6 +52,12 @@ def broken(**changes):
     return provoke
 
 
+def one_value_more(folder):
+    """Data put together by hand, whose fields name more values than they have ids."""
+    data = from_frame(clicks(), **ROLES)
+    replace(data, fields=tuple(replace(field, values=np.arange(field.size)) for field in data.fields))
+
+
 ROUNDED = [int(v) * 1000 for v in np.random.default_rng(0).integers(10**14, 10**15, 400)]
 PROVOKED = {
     "is not UTF-8, and other lines are": file(HEAD.encode() + "1,é,3,4\n".encode() + b"1,\xe9,3,4\n"),
@@ -100,6 +106,7 @@ PROVOKED = {
     "has users of another number than its rows": broken(domains=("shop",)),
     "needs whole numbers, [N, F] features": broken(domain=0.5),
     "ids beyond the size of their field": broken(features=1000),
+    "has values or bags that do not fit": one_value_more,
 }
 
 

@@ -111,5 +111,12 @@ def test_what_torch_safetensors_and_polars_say_of_a_full_disk_is_one_line_and_ot
         with pytest.raises(CrocoError, match="a could not be written") as told:
             write_whole(tmp_path / "a", lambda path, error=error: fails(error))
         assert "\n" not in str(told.value)
-    with pytest.raises(KeyError):
-        write_whole(tmp_path / "a", lambda path: fails(KeyError("own")))
+    for error in (KeyError("own"), KeyboardInterrupt()):
+
+        def stops(path, error=error):
+            path.write_text("half")
+            fails(error)
+
+        with pytest.raises(type(error)):
+            write_whole(tmp_path / "a", stops)
+    assert not list(tmp_path.iterdir())

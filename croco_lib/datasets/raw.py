@@ -34,7 +34,8 @@ def fetch(name: str, archive: str, url: str, md5: str, otherwise: str) -> Path:
             known_hash=f"md5:{md5}",
             fname=archive,
             path=target,
-            processor=unpack(extract_dir="."),
+            # "update": pooch leaves alone what is there, be it half of a file.
+            processor=lambda file, _, pooch: unpack(extract_dir=".")(file, "update", pooch),
             progressbar=True,
         )
     except Exception as error:  # pooch passes on whatever requests, ssl, tarfile or zipfile raise

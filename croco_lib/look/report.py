@@ -15,7 +15,7 @@ import pyarrow.parquet as pa_parquet
 from tqdm.auto import tqdm
 
 from ..data.ids import SPOILED
-from ..data.tables import BLOCK, GAPS, dialect, need, open_bytes, parts_of
+from ..data.tables import BLOCK, GAPS, cp1252_or_refuse, dialect, need, open_bytes, parts_of
 from ..errors import DataError, known
 from .advice import next_command, warnings_of
 from .suspects import above_zero, alone, giant, near_twins
@@ -72,7 +72,11 @@ class Column:
         return "whole numbers" if self.whole == filled else "numbers" if self.numbers == filled else "text"
 
 
-def text_batches(path: Path, progress: bool) -> Iterator[pl.DataFrame]:
+class NotUtf8(DataError):
+    """A letter that is not UTF-8 stands further down than `dialect` reads."""
+
+
+def text_batches(path: Path, progress: bool, known_encoding: str = "") -> Iterator[pl.DataFrame]:
     """The table in pieces, every value as text; lists and structs are left out. Raises DataError."""
     parts, is_csv = parts_of(path)
     plain: list[str] = []  # the columns of the first part: others may order them otherwise
@@ -87,7 +91,7 @@ def text_batches(path: Path, progress: bool) -> Iterator[pl.DataFrame]:
                 with part.open("rb") as raw, open_bytes(part, raw) as source:
                     reader = pa_csv.open_csv(
                         source,
-                        pa_csv.ReadOptions(encoding=encoding, block_size=BLOCK),
+                        pa_csv.ReadOptions(encoding=known_encoding or encoding, block_size=BLOCK),
                         pa_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
                         pa_csv.ConvertOptions(
                             column_types=dict.fromkeys(names, pa.string()), null_values=GAPS, strings_can_be_null=True
@@ -105,15 +109,11 @@ def text_batches(path: Path, progress: bool) -> Iterator[pl.DataFrame]:
     except UnicodeError as error:
         raise DataError(f"{path}: not text in the encoding that it begins with ({error}). Save it as UTF-8.") from error
     except (pa.ArrowInvalid, pl.exceptions.PolarsError) as error:
+        if is_csv and "UTF8" in str(error):
+            raise NotUtf8 from error
         raise DataError(
             f"{path}: {str(error).splitlines()[0].rstrip('.')}. "
-            + (
-                "Save it as UTF-8."
-                if "UTF8" in str(error)
-                else "`croco fit` says at which line."
-                if is_csv
-                else "Is it Parquet, and whole? Write it again."
-            )
+            + ("`croco fit` says at which line." if is_csv else "Is it Parquet, and whole? Write it again.")
         ) from error
     finally:
         bar.close()
@@ -172,7 +172,12 @@ def first_look(path: str | Path, progress: bool = False, **given: str) -> dict:
     path = Path(path)
     columns: dict[str, Column] = {}
     hashes: list[np.ndarray] = []
-    rows, sample = thinned(text_batches(path, progress), columns, hashes)
+    encoding = ""
+    try:
+        rows, sample = thinned(text_batches(path, progress), columns, hashes)
+    except NotUtf8:
+        columns, hashes, encoding = {}, [], cp1252_or_refuse(path)
+        rows, sample = thinned(text_batches(path, progress, encoding), columns, hashes)
     if not rows:
         raise DataError(f"{path}: the table has no rows.")
     repeated = rows - pl.Series(np.concatenate(hashes)).n_unique()
@@ -196,7 +201,8 @@ def first_look(path: str | Path, progress: bool = False, **given: str) -> dict:
         named_label=[] if "label" in roles else called("label", columns),
     )
     if parts_of(path)[1]:
-        about["encoding"], about["separator"], _ = dialect(parts_of(path)[0][0])
+        found, about["separator"], _ = dialect(parts_of(path)[0][0])
+        about["encoding"] = encoding or found
     about["near_twins"] = near_twins(sample, roles)
     about["giant"] = giant(sample[roles["user"]]) if "user" in roles else {}
     binary = "label" in roles and columns[roles["label"]].kind(rows) == "0 or 1"
