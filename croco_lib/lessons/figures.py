@@ -1,6 +1,6 @@
 """Figures that more than one lesson draws, and that the library itself does not need."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,7 +10,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-from ..plots import MODELS
+from ..metrics import cross_blocks
+from ..plots import MODELS, SIGNED
 
 LIT = "#d55e00"  # what is picked out among grey points
 
@@ -73,4 +74,30 @@ def linked(
         for axis in "xyz"[:dimensions]:
             getattr(ax, f"set_{axis}ticks")([])
     figure.suptitle(f"★ {names[chosen]};  " + ";  ".join(f"{i} {names[j]}" for i, j in enumerate(lit, 1)), fontsize=9)
+    return figure
+
+
+def covariance_heatmaps(
+    matrices: Mapping[str, np.ndarray], experts: int, label: str = "covariance", top: float | None = None
+) -> Figure:
+    """Matrices [M·d, M·d] side by side on one signed scale, with lines between the experts' blocks.
+
+    The scale ends at `top`, by default the 99.5th percentile of the cross-expert entries: the blocks on the diagonal
+    may saturate.
+    """
+    expert = np.arange(experts).repeat(len(next(iter(matrices.values()))) // experts)
+    top = top or max(np.quantile(np.abs(cross_blocks(C, experts)), 0.995) for C in matrices.values())
+    figure, axes = plt.subplots(1, len(matrices), figsize=(4.4 * len(matrices) + 0.6, 4.4), squeeze=False)
+    width = len(expert) // experts
+    for ax, (title, C) in zip(axes[0], matrices.items(), strict=True):
+        image = ax.imshow(C, cmap=SIGNED, vmin=-top, vmax=top, interpolation="nearest")
+        for edge in range(width, len(expert), width):
+            ax.axhline(edge - 0.5, color="black", linewidth=0.8)
+            ax.axvline(edge - 0.5, color="black", linewidth=0.8)
+        centres = np.arange(experts) * width + width / 2 - 0.5
+        ax.set_xticks(centres, [f"expert {m + 1}" for m in range(experts)], rotation=30)
+        ax.set_yticks(centres, [f"expert {m + 1}" for m in range(experts)])
+        ax.grid(False)
+        ax.set_title(title)
+    figure.colorbar(image, ax=axes, shrink=0.8, label=label, extend="both")
     return figure

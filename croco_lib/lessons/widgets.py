@@ -11,9 +11,9 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .. import metrics, plots
+from .. import metrics
 from ..errors import CrocoError
-from .figures import linked, principal
+from .figures import covariance_heatmaps, linked, principal
 
 
 def png(figure: Figure) -> bytes:
@@ -96,7 +96,7 @@ def covariances(snapshots: Mapping[str, Mapping], experts: int, label: str = "co
     def draw(run, step) -> Figure:
         mean = between[run, step].mean()
         title = f"{run}, {names.get('step', 'step')} {step}\nmean |{label}| between experts {mean:.3f}"
-        return plots.covariance_heatmaps({title: snapshots[run][step]}, experts, label, top)
+        return covariance_heatmaps({title: snapshots[run][step]}, experts, label, top)
 
     stills = dict.fromkeys((columns[0], most_alike, columns[-1]))
     return explore(
