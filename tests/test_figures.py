@@ -93,7 +93,7 @@ def test_covariances_step_through_what_they_were_given(shown, monkeypatch):
     films["a"][10] = np.ones((6, 6))  # all agree
     box = widgets.covariances(films, experts=3)
     stills = [next(iter(given.values())) for given in drawn[1:]]  # after the first drawing
-    assert all(C is films[run][step] for C, (run, step) in zip(stills, product("ab", (0, 10, 20)), strict=True))
+    assert all(C is films[run][step] for C, (step, run) in zip(stills, product((0, 10, 20), "ab"), strict=True))
     box.controls["step"].value, box.controls["run"].value = 10, "b"
     assert box.message.value == "" and any(C is films["b"][10] for C in drawn[-1].values())
     with pytest.raises(CrocoError, match="same columns"):

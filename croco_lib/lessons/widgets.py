@@ -101,7 +101,7 @@ def covariances(snapshots: Mapping[str, Mapping], experts: int, label: str = "co
     stills = dict.fromkeys((columns[0], most_alike, columns[-1]))
     return explore(
         draw,
-        [dict(run=run, step=step) for run in snapshots for step in stills],
+        [dict(run=run, step=step) for step in stills for run in snapshots],
         run=W.Dropdown(options=list(snapshots), description=names.get("run", "run")),
         step=W.SelectionSlider(options=columns, value=columns[-1], description=names.get("step", "step")),
     )
