@@ -273,7 +273,7 @@ def test_every_command_that_a_page_shows_is_one():
                 path.append(words.pop(0))
                 command = command.commands[path[-1]]
             assert path or not words or not re.fullmatch("[a-z]+", words[0]), f"{page.name}: croco {line}"
-            known = {option for parameter in command.params for option in parameter.opts}
+            known = {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
             unknown = {w.partition("=")[0] for w in words if w.startswith("--")} - known - {"--help"}
             assert not unknown, f"{page.name}: croco {line}"
             shown.add(path[0] if path else "")
