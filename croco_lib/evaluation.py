@@ -88,14 +88,15 @@ def expert_scores(model: Any, split: Split) -> tuple[np.ndarray, np.ndarray]:
         raise CrocoError(f"{name_of(model)} has no experts, or no `towers` that read them.")
     device, scores, read, start = device_of(model), [], [], 0
     for out in outputs(model, split):
-        O, start = _experts(model, out), start + len(out.logits)
-        domain = torch.from_numpy(np.array(split.domain[start - len(out.logits) : start])).to(device)
+        O, rows = _experts(model, out), slice(start, start + len(out.logits))
+        domain = torch.from_numpy(np.array(split.domain[rows])).to(device)
         with torch.inference_mode():
             # HiNet's towers read three mixtures side by side, so the expert's output takes all three places.
             scores.append(
                 torch.stack([model.towers(o.repeat(1, model.towers.inputs // o.shape[1]), domain) for o in O])
             )
         read.append(torch.ones_like(scores[-1], dtype=torch.bool) if out.gate is None else (out.gate > 0).any(-1))
+        start = rows.stop
     return torch.cat(scores, 1).float().cpu().numpy(), torch.cat(read, 1).cpu().numpy()
 
 

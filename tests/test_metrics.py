@@ -1,3 +1,4 @@
+import tracemalloc
 from itertools import permutations
 
 import numpy as np
@@ -8,6 +9,7 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
 from croco_lib import CrocoError, metrics
+from croco_lib.errors import ROOT
 from croco_lib.study.resampling import auc_of_weights
 
 SCORES = st.sampled_from([-1e30, -2.5, -1.0, -1e-30, -0.0, 0.0, 1e-30, 0.5, 1.0, 3.0, 1e30])
@@ -321,3 +323,18 @@ def test_weighted_auc_equals_scikit_learn(rows, seed):
         else:
             assert np.isnan(auc)
     np.testing.assert_array_equal(auc_of_weights(label, score)(weights[0]), got[0])
+
+
+def test_an_evaluation_takes_the_memory_that_the_readme_says():
+    """About 100 bytes a row, more where there are more users. The arrays that it is given do not count."""
+    rows, rng = 300_000, np.random.default_rng(0)
+    label, domain, user = rng.integers(0, 2, rows), rng.integers(0, 5, rows), rng.integers(0, 3_000, rows)
+    given_ = label, rng.normal(size=rows).astype(np.float32), domain, user, tuple("abcde")
+    tracemalloc.start()
+    try:
+        metrics.evaluate_scores(*given_)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "an evaluation adds about 100 bytes for each row" in " ".join((ROOT / "README.md").read_text().split())
+    assert peak / rows == pytest.approx(100, rel=0.25)
