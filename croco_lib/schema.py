@@ -163,9 +163,11 @@ class MultiDomainData(Layout):
                 if len(ids) and (ids.min() < 0 or (ids.max(0) >= beyond).any()):
                     raise DataError(f"{self.name}: {name} has ids beyond the size of their field, or unlisted domains.")
         for f in self.fields:
-            ids = np.zeros(1, int) if f.bag is None else f.bag.ids
-            empty = f.bag is not None and (np.diff(f.bag.offsets) < 1).any()
-            if (f.values is not None and len(f.values) != f.size - 1) or empty or ids.min() < 0 or ids.max() >= f.size:
+            wrong = f.values is not None and len(f.values) != f.size - 1
+            if f.bag is not None:
+                empty, ids = (np.diff(f.bag.offsets) < 1).any(), f.bag.ids
+                wrong = wrong or bool(empty or ids.min() < 0 or ids.max() >= f.size)
+            if wrong:
                 raise DataError(f"{self.name}: field {f.name!r} has values or bags that do not fit its {f.size} ids.")
         rows = np.stack([np.bincount(s.domain, minlength=size) for s in splits])
         clicks = np.stack([np.bincount(s.domain, s.label, minlength=size) for s in splits])

@@ -1,14 +1,15 @@
-"""What several files of tests use: a small table of clicks, and work that is killed at one of its writes."""
+"""What several files of tests use: a small table of clicks, training in bf16, work killed at one of its writes."""
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
+from accelerate.state import AcceleratorState
 
 from croco_lib import errors
 
@@ -50,3 +51,14 @@ def killed_at_each_write(work: Callable[[int], object], *modules: ModuleType) ->
             work(kills)
             return
         yield kills
+
+
+@contextmanager
+def in_bf16(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Trainings within run in bf16, as `accelerate launch` would have them. accelerate reads this once a process."""
+    AcceleratorState._reset_state(True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    try:
+        yield
+    finally:
+        AcceleratorState._reset_state(True)

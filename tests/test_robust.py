@@ -8,9 +8,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from accelerate.state import AcceleratorState
 from polars.exceptions import ComputeError
 from safetensors import SafetensorError
+from small import in_bf16
 
 from croco_lib import CrocoError, build, fit
 from croco_lib.datasets import aliccp
@@ -40,13 +40,8 @@ def test_a_run_says_its_precision_and_refuses_another(small_world, tmp_path, mon
     assert run.settings["mixed_precision"] == "no" and run.settings["threads"] >= 1 and run.settings["device"] == "cpu"
     saved = json.loads((tmp_path / "settings.json").read_text(encoding="utf-8"))
     assert saved == run.settings
-    AcceleratorState._reset_state(True)
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    try:
-        with pytest.raises(CrocoError, match="another mixed_precision .'no', now 'bf16'"):
-            fit(build("shared-bottom", small_world), small_world, **given)
-    finally:
-        AcceleratorState._reset_state(True)
+    with in_bf16(monkeypatch), pytest.raises(CrocoError, match="another mixed_precision .'no', now 'bf16'"):
+        fit(build("shared-bottom", small_world), small_world, **given)
 
 
 def test_a_benchmark_of_absent_data_or_failed_runs_does_not_end_well(tmp_path, monkeypatch, croco):

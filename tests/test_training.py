@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from accelerate.state import AcceleratorState
+from small import in_bf16
 
 from croco_lib import CrocoError, batches, build, checkpoint, evaluate, evaluation, fit, load, metrics, training
 from croco_lib.checkpoint import load_weights
@@ -423,13 +423,9 @@ def test_a_readers_own_model_with_dropout_goes_on_as_if_it_had_not_stopped(small
 
 
 def test_a_run_in_bf16_leaves_the_model_as_it_was(small_world, monkeypatch):
-    AcceleratorState._reset_state(True)
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    try:
-        model = build("shared-bottom", small_world, dim=4, expert=(8, 4))
+    model = build("shared-bottom", small_world, dim=4, expert=(8, 4))
+    with in_bf16(monkeypatch):
         fit(model, small_world, **ONCE)
-    finally:
-        AcceleratorState._reset_state(True)
     plain = build("shared-bottom", small_world, dim=4, expert=(8, 4))
     plain.load_state_dict(model.state_dict())
     np.testing.assert_array_equal(predict(model, small_world.test), predict(plain, small_world.test))
