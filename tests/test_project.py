@@ -64,7 +64,13 @@ def test_the_command_line_answers_without_torch_or_pandas():
         "from croco_lib import cli; import typer.testing as t\n"
         "assert t.CliRunner().invoke(cli.app, ['--help']).exit_code == 0"
     )
-    assert not {"torch", "pandas", "polars", "sklearn", "matplotlib"} & loaded, "slow to start"
+    assert not {"torch", "pandas", "polars", "sklearn", "matplotlib", "rich.console"} & loaded, "slow to start"
+
+
+def test_the_list_of_commands_cuts_no_sentence_off(croco):
+    for code, out, _ in (croco("--help"), croco("data --help")):
+        commands = out.partition("Commands:")[2]
+        assert code == 0 and commands and "..." not in commands
 
 
 def test_data_loads_and_models_train_without_what_one_measure_needs():

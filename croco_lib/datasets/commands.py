@@ -109,7 +109,10 @@ def prepare_columns(
     multi: Annotated[str | None, typer.Option(help="Ali-CCP's multi-valued fields: last (default) or mean.")] = None,
     option: Annotated[list[str], typer.Option(help="KEY=VALUE for the world, e.g. rows=30000000.")] = [],  # noqa: B006
 ) -> None:
-    """Data of any size to memory-mapped columns; a reading of raw files that was killed goes on with its next part."""
+    """Turn data of any size into memory-mapped columns.
+
+    A reading of raw files that was killed goes on with its next part.
+    """
     from .registry import load, prepare
 
     given = dict(split=split, multi=multi, min_count=min_count, seed=seed)

@@ -15,9 +15,9 @@ def lessons(
     profile: Annotated[str, typer.Option(help="tiny (for tests), fast (about a minute a lesson) or full.")] = "fast",
     as_saved: Annotated[bool, typer.Option("--as-saved", help="For --html: as saved, none is run.")] = False,
 ) -> None:
-    """Run the lessons, as many at a time as there are cores, a line each; --html leaves a site to read offline.
+    """Run the lessons, a line each.
 
-    With --save one at a time, since lessons 07 and 10 save what they time.
+    As many at a time as there are cores; with --save one at a time, since lessons 07 and 10 save what they time.
     """
     in_checkout(ROOT / "notebooks")  # before what takes seconds to import
     from joblib import cpu_count

@@ -16,7 +16,10 @@ def look(
     item: Annotated[str | None, typer.Option(help="… of items.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Look at a table before any training: its columns, what is wrong with it, and the command to go on with."""
+    """Look at a table before any training.
+
+    Prints its columns, what is wrong with it, and the command to go on with.
+    """
     import pandas as pd
 
     from .report import first_look

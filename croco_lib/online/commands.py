@@ -13,7 +13,10 @@ def online(
     requests: Annotated[int, typer.Option(min=10_000, help="Requests that both arms serve.")] = 1_000_000,
     seed: Annotated[int, typer.Option(min=0, help="Of the first training, the traffic and the users' arms.")] = 0,
 ) -> None:
-    """Simulate the online test (an hour), each arm trained thrice: A/B and A/A, calibration, day by day, faults."""
+    """Simulate the online test (an hour).
+
+    Each arm is trained three times: A/B and A/A tests, calibration, day by day, faults.
+    """
     import pandas as pd
     import torch
 
@@ -28,7 +31,10 @@ def export(
     run: Annotated[Path, typer.Argument(help="A folder that `croco fit --folder` left.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the exported model.")] = Path("model"),
 ) -> None:
-    """Write a run's best weights as a model that needs no training code: ONNX, torch.export, vocabularies, schema."""
+    """Write a run's best weights as a model for serving.
+
+    It needs no training code: ONNX, torch.export, vocabularies and schema.
+    """
     from .serving import export_run
 
     export_run(run, out)
@@ -43,7 +49,10 @@ def score(
     file: Annotated[Path, typer.Argument(help="A CSV or Parquet file with the model's fields as columns.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The same rows with their scores.")] = Path("scores.csv"),
 ) -> None:
-    """Score a table; values that the model does not know get the unknown id, and are counted."""
+    """Score a table with an exported model.
+
+    Values that the model does not know get the unknown id, and are counted.
+    """
     import polars as pl
 
     from ..data.tables import read_table

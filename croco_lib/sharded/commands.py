@@ -12,7 +12,10 @@ def plan(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the table.")] = Path("build/plan.csv"),
     batch_size: Annotated[int, typer.Option(min=64, help="Rows a step, of all devices together.")] = 65_536,
 ) -> None:
-    """Plan the tables of KuaiRand-1K, 27K and of a billion ids on 1, 8 and 64 GPUs; it needs none."""
+    """Plan where large embedding tables would lie on several GPUs.
+
+    Those of KuaiRand-1K, of KuaiRand-27K and of a billion ids, on 1, 8 and 64 GPUs; it needs none.
+    """
     from .plan import plans
 
     table = plans(batch_size)

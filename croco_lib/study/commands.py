@@ -18,7 +18,10 @@ def study(
     folder: Annotated[Path, typer.Option(help="For runs and tables; it goes on there.")] = ROOT / "data/verdicts",
     workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
 ) -> None:
-    """Run a study of the claims; killed at any moment and started again, it ends with the same tables."""
+    """Run a study of the claims.
+
+    Killed at any moment and started again, it ends with the same tables.
+    """
     in_checkout(ROOT / "data/verdicts/studies.toml")  # before what takes seconds to import
     from .cost import cost
     from .studies import need_data, run_study, studies
@@ -75,7 +78,10 @@ def benchmark(
     fields: datasets.FurtherColumns = None,
     option: datasets.DataOptions = [],  # noqa: B006
 ) -> None:
-    """Compare models, or one model's settings, on a data set: runs, seeds and intervals as for the claims."""
+    """Compare models, or one model's settings, on a data set.
+
+    Runs, seeds and intervals are those of the claims.
+    """
     from ..models import MODELS
     from .own import check_data, check_knobs, refuse_to_lose
     from .spec import spec_of
@@ -124,7 +130,10 @@ def claims(
     folder: Annotated[Path, typer.Option(help="Where the tables lie.")] = ROOT / "data/verdicts",
     json_: Annotated[bool, typer.Option("--json", help="Every check as one JSON list.")] = False,
 ) -> None:
-    """Judge the paper's claims by the committed tables: reproduced, contradicted, too noisy to say, or not testable."""
+    """Judge the paper's claims by the committed tables.
+
+    Each is reproduced, contradicted, too noisy to say, or not testable here.
+    """
     in_checkout(ROOT / "data/verdicts/studies.toml")  # before what takes seconds to import
     import pandas as pd
     from rich.console import Console
@@ -173,7 +182,10 @@ def speed(
     gpu: Annotated[bool, typer.Option("--gpu", help="Only the steps of two models on a CUDA device.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Measure what training, preparation and metrics cost here, beside the bare matrix products of the same step."""
+    """Measure what training, preparation and metrics cost here.
+
+    A training step stands beside the bare matrix products of the same step.
+    """
     import pandas as pd
     import torch
 
