@@ -87,7 +87,9 @@ def covariance_heatmaps(
     """
     expert = np.arange(experts).repeat(len(next(iter(matrices.values()))) // experts)
     top = top or max(np.quantile(np.abs(cross_blocks(C, experts)), 0.995) for C in matrices.values())
-    figure, axes = plt.subplots(1, len(matrices), figsize=(4.4 * len(matrices) + 0.6, 4.4), squeeze=False)
+    size = 4.4 * len(matrices) + 0.6, 4.4
+    figure, axes = plt.subplots(1, len(matrices), figsize=size, squeeze=False, layout="none")  # as in `linked`
+    figure.subplots_adjust(left=0.9 / size[0], right=1 - 0.5 / size[0], bottom=0.14, top=0.88, wspace=0.3)
     width = len(expert) // experts
     for ax, (title, C) in zip(axes[0], matrices.items(), strict=True):
         image = ax.imshow(C, cmap=SIGNED, vmin=-top, vmax=top, interpolation="nearest")
@@ -99,5 +101,5 @@ def covariance_heatmaps(
         ax.set_yticks(centres, [f"expert {m + 1}" for m in range(experts)])
         ax.grid(False)
         ax.set_title(title)
-    figure.colorbar(image, ax=axes, shrink=0.8, label=label, extend="both")
+    figure.colorbar(image, ax=axes, shrink=0.8, label=label, extend="both", fraction=0.12 / len(matrices), pad=0.03)
     return figure
