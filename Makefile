@@ -12,7 +12,7 @@ help:
 	@echo "make test-all    all tests: the saved numbers of every lesson, the browser, killed and resumed runs as well"
 	@echo "make lab         set up and open JupyterLab on the first lesson"
 	@echo "make html        the saved lessons and the library's functions as a site to read offline, in build/html"
-	@echo "make dashboard   the lessons without their code, for the lecture hall; LESSON=04 for one"
+	@echo "make dashboard   the lessons without their code; one: make dashboard LESSON=04"
 	@echo "make notebooks   run and save the lessons, tidied        make bench   the speed benchmarks"
 	@echo "make lint        ruff and mypy                           make clean   remove .venv and build"
 
