@@ -181,6 +181,7 @@ def test_export_and_score_a_run(croco, tmp_path):
     for words, said in (
         (["score", tmp_path / "run", tmp_path / "t.csv"], f"It is a run: `croco export {tmp_path / 'run'} -o model`"),
         (["score", tmp_path / "model", tmp_path / "t.csv", "-o", tmp_path / "t.csv"], "which would be lost"),
+        (["score", tmp_path / "model", tmp_path, "-o", tmp_path / "s.parquet"], "which would be lost"),
         (["score", tmp_path / "model", tmp_path / "t.csv", "-o", tmp_path / "s.csv.gz"], "ends in .csv or .parquet"),
         (["export", tmp_path / "run", "-o", tmp_path / "run"], "holds a run, whose schema would be lost"),
         (["export", tmp_path / "run", "-o", tmp_path / "t.csv"], "is a file; give the exported model a folder"),

@@ -1,8 +1,10 @@
 """An exported model says what the trained one says; what it does not know is counted."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -94,13 +96,31 @@ def test_an_export_that_was_cut_short_leaves_the_one_before_it(small_world, tmp_
     np.testing.assert_array_equal(serving.score(tmp_path, rows)[0], before)
 
 
+def test_an_export_replaces_no_file_but_an_exports(small_world, tmp_path):
+    (tmp_path / "README.md").write_text("of a project")
+    with pytest.raises(CrocoError, match="has a README.md of its own, which would be lost"):
+        serving.export(build("shared-bottom", small_world, dim=4), small_world, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "of a project"
+
+
+def test_the_model_comes_after_what_its_scores_need(small_world, tmp_path, monkeypatch, exported):
+    moved, real = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: (moved.append(Path(new).name), real(old, new)))
+    serving.export(build("shared-bottom", small_world, dim=4), small_world, tmp_path / "out")
+    inside = [name for name in moved if name in serving.EXPORTED]
+    assert inside[-1] == "model.onnx" and inside.index("schema.json") < inside.index("README.md")
+    assert set(inside) == {path.name for path in (tmp_path / "out").iterdir()}
+
+
 def test_a_run_is_exported_with_its_best_weights(small_world, tmp_path):
     given = dict(epochs=1, folder=tmp_path / "run", progress=False)
     run = fit(build("shared-bottom", small_world, dim=4), small_world, **given)
     with pytest.raises(CrocoError, match="schema"):
         serving.export_run(tmp_path / "run", tmp_path / "out")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/model.onnx.data").touch()  # of a larger model that was exported there before
+    for name in ("schema.json", "model.onnx.data"):  # of a larger model that was exported there before
+        (tmp_path / "out" / name).touch()
     serving.save_schema(small_world, tmp_path / "run")
     serving.export_run(tmp_path / "run", tmp_path / "out")
     got, _ = serving.score(tmp_path / "out", raw(small_world, small_world.test))

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,31 @@ main()
 """
 
 
+NO_ROOM = """
+from croco_lib.cli import main
+from croco_lib.sharded import tables
+small = tables.HardwareConfig(hbm_cap_bytes=1_000, ddr_cap_bytes=1_000)
+tables.HardwareConfig = lambda **_: small
+main()
+"""
+OTHER_TABLES = """
+import sys
+from croco_lib import CrocoError, load
+from croco_lib.sharded.checkpoint import load_weights, save_weights
+from croco_lib.sharded.tables import build
+from croco_lib.sharded.together import start
+start()
+many, few = (build("mmoe", load("world", rows=2_000, users=60, items=n), lr=0.003, batch_size=1_000) for n in (50, 40))
+save_weights(many, sys.argv[1])
+try:
+    load_weights(few, sys.argv[1])
+except CrocoError as error:
+    assert "does not fit this model" in str(error) and "values" in str(error), error
+else:
+    sys.exit("another table was read")
+"""
+
+
 def refused(done: subprocess.CompletedProcess) -> str:
     """The one line by which two processes say why they stopped."""
     assert done.returncode != 0 and '"auc"' not in done.stdout
@@ -177,6 +203,14 @@ def test_what_goes_wrong_on_one_process_is_one_line_and_loses_nothing(tmp_path):
     done = launch(2, *words, "--epochs", "2")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "a row" in refused(launch(2, *words[:-2], "--batch-size", "1"))
+    # Tables that fit nowhere: the one process that plans says so, and no other waits for its plan.
+    script.write_text(NO_ROOM)
+    assert "the tables do not fit 2 devices" in refused(launch(2, *words[:-2]))
+
+
+def test_weights_of_other_tables_are_refused(tmp_path):
+    done = subprocess.run([sys.executable, "-c", OTHER_TABLES, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_options_that_do_nothing_with_sharded_tables_are_refused():

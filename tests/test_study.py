@@ -21,7 +21,7 @@ from croco_lib import CrocoError, build, cli, evaluate, fit
 from croco_lib.lessons.comparison import against, interval
 from croco_lib.models import options_of
 from croco_lib.optimizers import tables_of
-from croco_lib.study import cost, figures, jobs, own, resampling, rules, space, spec, speed, tables, verdicts
+from croco_lib.study import cost, figures, intervals, jobs, resampling, rules, space, spec, speed, tables, verdicts
 from croco_lib.study import studies as room
 
 COMMITTED = [
@@ -192,6 +192,30 @@ def test_a_final_run_without_its_logits_is_run_again(tmp_path):
         assert jobs.read(job, tmp_path) == {"status": "done"}
 
 
+def test_logits_of_an_earlier_run_are_gone_when_a_run_fails(tmp_path):
+    job = jobs.make_job(DATA, "shared-bottom", 0, {"alpha": 0.1}, final=True)  # which it does not have
+    left = tmp_path / f"{jobs.key_of(job)}.npz"
+    left.touch()
+    jobs.run_jobs([job], tmp_path, progress=False)
+    assert jobs.read(job, tmp_path)["status"] == "failed" and not left.exists()
+
+
+def test_values_that_lack_a_run_are_refused(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "old", ignore=shutil.ignore_patterns("runs"))
+    path = tables.file_of("main", DATA, "values", tmp_path / "old")
+    values = pd.read_csv(path, keep_default_na=False)
+    values[values.key != values.key[0]].to_csv(path, index=False)
+    with pytest.raises(CrocoError, match="lacks runs that the table of runs beside it has. Make them again"):
+        tables.Tables("main", DATA, tmp_path / "old").domains()
+
+
+def test_a_difference_without_an_error_has_no_p():
+    same, one = pd.Series([0.25, 0.25, 0.25]), pd.Series([0.25])
+    assert all(np.isnan(verdicts.p_value(intervals.gap(values))) for values in (same, one))
+    some = np.random.default_rng(0).normal(0.3, 1, 9)
+    assert verdicts.p_value(intervals.gap(pd.Series(some))) == pytest.approx(stats.ttest_1samp(some, 0).pvalue)
+
+
 def test_draws_of_an_older_version_are_refused_with_the_command(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "old", ignore=shutil.ignore_patterns("runs"))
     path = tables.file_of("main", DATA, "users", tmp_path / "old")
@@ -328,6 +352,9 @@ def test_a_grid_is_widened_until_its_best_is_inside_or_three_times(tmp_path, mon
     values = [job["options"]["alpha"] for job in tried]
     assert found == {"sets": 3, "alpha": pytest.approx(chosen)}
     assert (min(values), max(values)) == pytest.approx((least, most))
+    for bad in ([0.1], [0.0, 0.1], [1.0, 0.1]):
+        with pytest.raises(CrocoError, match="two values or more, above 0 and in order"):
+            at.choose_value(DATA, "crocodile", {}, "alpha", bad, "t")
 
 
 def test_the_mean_of_three_finalists_chooses(tmp_path, monkeypatch):
@@ -510,9 +537,12 @@ def test_data_specs():
     assert jobs.parse_data(spec.spec_of("world:conflict=0", {"tail": 2})) == ("world", {"conflict": 0, "tail": 2})
     given = ("kuairand-pure", {"split": "time", "min_count": 20})
     assert jobs.parse_data("kuairand-pure:split=time,min_count=20") == given
+    for lost in ({"tabs": "a,b=c"}, {"day": "5"}):
+        with pytest.raises(CrocoError, match="An option of world is a number or a word"):
+            spec.spec_of("world", lost)
     with pytest.raises(CrocoError, match="'conflict' has no value"):
         jobs.parse_data("world:conflict")
-    with pytest.raises(CrocoError, match="the options of clicks.csv are no JSON object"):
+    with pytest.raises(CrocoError, match="the options of clicks.csv are not a JSON object"):
         jobs.parse_data('clicks.csv:{"label"')
 
 
@@ -560,7 +590,9 @@ def test_a_benchmark_of_ones_own_prints_its_tables(tmp_path):
         (["--folder", str(room.RESULTS)], "committed studies"),
         (["--data", "world:search_share=0.1"], "no option of a data set"),
         (["--search", "3000", "--name", "other"], "holds 2,160 settings"),
-        (["--name", "a/b"], "cannot hold a slash"),
+        (["--name", "a/b"], "letters and no slash"),
+        (["--name", ""], "letters and no slash"),
+        (["--search", "2"], r"own\..*runs\.csv was made with no search.*another --name"),
         (["--models", "ple,mmoe", "--grid", "sets=2"], "Unknown knob of ple, mmoe 'sets'"),
         (["--models", "mmoe"], r"own\..*runs\.csv holds 4 runs that are not asked for now.*another --name"),
         ([*given, "--seeds", "3", "--label", "click"], "--label: for a file only"),
@@ -574,10 +606,17 @@ def test_runs_of_data_that_has_changed_since_are_not_gone_on_with(tmp_path):
     run = dict(job=job, status="done", fingerprint=jobs.load_with_fresh(DATA)[0].fingerprint)
     path = tmp_path / f"{jobs.key_of(job)}.json"
     path.write_text(json.dumps(run))
-    own.check_data(DATA, tmp_path)
+    room.check_data(DATA, tmp_path)
+    old = run | {"fingerprint": "0" * 16, "job": job | {"versions": {"torch": "0"}}}
+    path.write_text(json.dumps(old))  # of another version: it is not gone on with
+    room.check_data(DATA, tmp_path)
     path.write_text(json.dumps(run | {"fingerprint": "0" * 16}))
     with pytest.raises(CrocoError, match="world has changed since it was read for the runs in"):
-        own.check_data(DATA, tmp_path)
+        room.check_data(DATA, tmp_path)
+    (tmp_path / "runs").mkdir()
+    shutil.move(path, tmp_path / "runs")
+    with pytest.raises(CrocoError, match="world has changed since"):  # any study, not a benchmark alone
+        room.run_study("any", dict(models=["mmoe"], seeds=1), DATA, tmp_path, progress=False)
 
 
 def killed(*_):
@@ -619,7 +658,7 @@ def test_a_failed_run_of_a_benchmark_is_named_and_the_others_are_compared(tmp_pa
     assert set(best.run) == {f"crocodile, alpha: 0.1, epochs: 1, expert: {e}" for e in ("[8]", "[8, 4]")}
     given[3] = "alpha=0,1"
     wrong = CliRunner().invoke(cli.app, words + given)
-    assert wrong.exit_code == 1 and "values are parted by semicolons, as in alpha=0;1" in str(wrong.exception)
+    assert wrong.exit_code == 1 and "values are separated by semicolons, as in alpha=0;1" in str(wrong.exception)
 
 
 def test_a_failed_run_is_recorded_and_the_study_is_not_judged(tmp_path, monkeypatch):

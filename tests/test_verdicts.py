@@ -247,6 +247,10 @@ def test_the_readme_says_what_the_tables_say():
     for number, row in card.iterrows():
         lines.append(f"| {number} | {row.claim} | {' | '.join(row[data] for data in DATA)} |")
     assert all(line in text for line in lines), "the README's table should have these rows:\n" + "\n".join(lines)
+    trends = table[(table.number == 2) & (table.data == "world") & table.what.str.startswith("rank")].value
+    assert f"its rank correlations of {' and '.join(in_lesson(v, 2) for v in trends)} over five" in prose_of(
+        "README.md"
+    )
 
 
 def test_what_the_readme_says_of_the_real_days_follows_from_the_tables():

@@ -12,7 +12,9 @@ def lessons(
     only: Annotated[str, typer.Option(help="Only the lessons whose file name starts so, e.g. 03.")] = "",
     html: Annotated[Path | None, typer.Option(help="Leave a site to read offline in this folder.")] = None,
     save: Annotated[bool, typer.Option(help="Save the run notebooks, tidied, in their place.")] = False,
-    profile: Annotated[str, typer.Option(help="tiny (for tests), fast (about a minute a lesson) or full.")] = "fast",
+    profile: Annotated[
+        str, typer.Option(envvar="CROCO_PROFILE", help="tiny (for tests), fast (about a minute a lesson) or full.")
+    ] = "fast",
     as_saved: Annotated[bool, typer.Option("--as-saved", help="For --html: as saved, none is run.")] = False,
 ) -> None:
     """Run the lessons, a line each.
@@ -32,6 +34,8 @@ def lessons(
         typer.echo(f"To read: {site(html, {})}")
         return
     known("profile", profile, ("tiny", "fast", "full"))
+    if save and profile == "tiny":
+        raise CrocoError("--save keeps what readers see, and --profile tiny is for tests: leave one of them out.")
     total = sum(p.name.startswith(only) for p in paths())
     if not total:
         raise CrocoError(f"No lesson's name starts with {only!r}. Known: {', '.join(p.stem for p in paths())}.")

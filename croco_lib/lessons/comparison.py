@@ -7,13 +7,13 @@ from scipy import stats
 from ..errors import known
 
 
-def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean and its t interval; the interval is infinite for one value."""
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean and its 95 % t interval; the interval is infinite for one value."""
     values = np.asarray(values, float)
     mean = values.mean()
     if len(values) < 2:
         return mean, -np.inf, np.inf
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values)
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return mean, mean - half, mean + half
 
 
@@ -22,7 +22,8 @@ def against(frame: pd.DataFrame, reference: str, by: str = "model") -> pd.DataFr
 
     `frame` holds one metric's values: seed, value and `by`. Returns mean, std and seeds of each, the difference with
     its 95 % t interval, Cohen's d of the paired differences, p of the paired t test, and p corrected for the many
-    comparisons (Benjamini–Hochberg), best mean first.
+    comparisons (Benjamini–Hochberg), best mean first. Interval and p know the luck of the seeds alone, not that of the
+    test rows.
     """
     known(by, reference, wide := frame.pivot(index="seed", columns=by, values="value"))
     rows = []

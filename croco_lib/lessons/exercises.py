@@ -37,11 +37,10 @@ def check(answer, *tests: Callable) -> bool:
         if wrong is None:
             try:
                 held = test(given)
-            except Exception as error:  # the learner's code may raise anything
-                wrong = error
-            else:
                 if isinstance(held, str) or not held:  # not `is not True`: NumPy has a True of its own
                     wrong = held or "that is not it."
+            except Exception as error:  # the learner's code may raise anything, and an array is neither true nor false
+                wrong = error
     if wrong is None:
         print("Right.")
     elif isinstance(wrong, _Open):

@@ -35,13 +35,10 @@ def export(
 
     It needs no training code: ONNX, torch.export, vocabularies and schema.
     """
-    from .serving import export_run
+    from .serving import EXPORTED, export_run
 
     export_run(run, out)
-    parts = sorted(
-        p.name for p in out.iterdir() if p.stem.partition(".")[0] in ("model", "schema", "vocabulary", "README")
-    )
-    typer.echo(f"exported to {out}: {', '.join(parts)}")
+    typer.echo(f"exported to {out}: {', '.join(name for name in EXPORTED if (out / name).exists())}")
 
 
 def score(
@@ -58,8 +55,8 @@ def score(
     from ..data.tables import read_table
     from .serving import score as probabilities
 
-    if out.resolve() == file.resolve():
-        raise CrocoError(f"{out} is the file that is to be scored, which would be lost. Give another -o.")
+    if file.resolve() in (out.resolve(), *out.resolve().parents):
+        raise CrocoError(f"{out} is, or lies in, what is to be scored, which would be lost. Give another -o.")
     if (ending := out.suffix.lower()) not in (".csv", ".parquet"):
         raise CrocoError(f"{out}: scores are written as CSV or Parquet; give -o a name that ends in .csv or .parquet.")
     table, parquet = read_table(file, text=True), ending == ".parquet"

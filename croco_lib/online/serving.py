@@ -26,9 +26,11 @@ from ..schema import UNKNOWN, Field, Layout, MultiDomainData
 
 README = """A click model, exported by `croco export`. Score a table with `croco score THIS_FOLDER FILE`, or feed
 model.onnx (or model.pt2, with torch) yourself: `features` int32 [N, F], ids by vocabulary.parquet in the order of
-schema.json, 0 where a value is not in it; `domain` int64 [N], the domain field's id − 1. Out comes the click
+schema.json, 0 where a value is not in it; `domain` int64 [N], the domain field's id − 1. The output is the click
 probability [N].
 """
+# In the order in which they are put there: by the schema a folder is known as a model's, by model.onnx rows are scored.
+EXPORTED = ("schema.json", "vocabulary.parquet", "README.md", "model.pt2", "model.onnx.data", "model.onnx")
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,10 @@ def load_schema(folder: str | Path) -> Schema:
 
 
 def export(model, schema: MultiDomainData | Schema, folder: str | Path) -> Path:
-    """Write the model (it is moved to the CPU) and its schema into the folder, as one that needs nothing else."""
+    """Write the model (it is moved to the CPU) and its schema into the folder, as one that needs nothing else.
+
+    Raises CrocoError where a file of another origin, a README for example, would be replaced.
+    """
     import torch
 
     class Probability(torch.nn.Module):
@@ -116,30 +121,27 @@ def export(model, schema: MultiDomainData | Schema, folder: str | Path) -> Path:
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    standing = [name for name in EXPORTED if (folder / name).exists()]
+    if standing and "schema.json" not in standing:
+        raise CrocoError(f"{folder} has a {standing[0]} of its own, which would be lost. Give another folder.")
     example = (torch.zeros(3, len(schema.fields), dtype=torch.int32), torch.zeros(3, dtype=torch.int64))
-    rows = torch.export.Dim("rows", min=1)
+    rows = {0: torch.export.Dim("rows", min=1)}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision, which nothing here needs
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, of how torch itself is written
-        program = torch.export.export(
-            Probability().eval().cpu(),
-            example,
-            strict=True,
-            dynamic_shapes={"features": {0: rows}, "domain": {0: rows}},
-        )
-        onnx = torch.onnx.export(
-            program, (), input_names=["features", "domain"], output_names=["probability"], verbose=False
-        )
+        shapes = {"features": rows, "domain": rows}
+        program = torch.export.export(Probability().eval().cpu(), example, strict=True, dynamic_shapes=shapes)
+        named = ["features", "domain"]
+        onnx = torch.onnx.export(program, (), input_names=named, output_names=["probability"], verbose=False)
     with TemporaryDirectory(dir=folder) as new:  # what may fail is done before anything that stands there is replaced
         save_schema(schema, new)
         torch.export.save(program, Path(new, "model.pt2"))
         large = sum(p.numel() for p in model.parameters()) > 1 << 28  # a file of ONNX holds 2 GB
         onnx.save(Path(new, "model.onnx"), external_data=large)  # type: ignore[union-attr]  # None is of another exporter
         write_text(Path(new, "README.md"), README)
-        # What is left of another run would score wrong beside this schema.
-        for old in ("model.onnx", "model.onnx.data", "model.pt2"):
+        for old in EXPORTED[3:]:  # what is left of another run would score wrong beside this schema
             (folder / old).unlink(missing_ok=True)
-        for path in Path(new).iterdir():
+        for path in sorted(Path(new).iterdir(), key=lambda path: EXPORTED.index(path.name)):
             os.replace(path, folder / path.name)
     return folder
 

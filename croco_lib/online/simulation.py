@@ -4,6 +4,7 @@ Each arm is trained with several seeds: an interval over users knows nothing of 
 """
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -94,7 +95,7 @@ def simulate(
     for name, table in measure(models, market, requests, scores, shown, lifts, seed):
         write_whole(folder / name, partial(table.to_csv, index=False, float_format="%.6g"))
         say(f"{name} written")
-    command = f"croco online --folder {folder} --requests {count} --seed {seed}"
+    command = f"croco online --folder {shlex.quote(str(folder))} --requests {count} --seed {seed}"
     about = dict(
         command=command,
         data=world.name,

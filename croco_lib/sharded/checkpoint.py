@@ -167,6 +167,8 @@ def load_weights(model: nn.Module, folder: str | Path) -> nn.Module:
                 model.load_state_dict({name: file.get_tensor(name) for name in set(file.keys()) - names})
                 for place, layer in tables.items():
                     table = file.get_slice(TABLE.format(place))
+                    if tuple(table.get_shape()) != tuple(layer.shape):
+                        raise CrocoError(f"{path} does not fit this model: {place} has {table.get_shape()} values.")
                     for start, rows in layer.shards():
                         rows.copy_(table[start : start + len(rows)])
         except (SafetensorError, RuntimeError) as error:

@@ -27,13 +27,14 @@ from torchrec.distributed.planner.types import (
     TopologyFactory,
     TrainerConfig,
 )
-from torchrec.distributed.types import ShardingEnv, ShardingType
+from torchrec.distributed.types import ShardingEnv, ShardingPlan, ShardingType
 
 from ..errors import CrocoError
 from ..layers import INIT_STD, MultiEmbedding, sets_first
 from ..models import MultiDomainModel
 from ..models import build as build_whole
 from ..schema import Field, Layout, MultiDomainData
+from .together import gathered, together
 
 # The tables' learning rate is so many times Adam's [ours], for row-wise Adagrad's steps shrink and Adam's do not. On a
 # made world of 60,000 rows, six epochs, 1, 3, 10 and 30 gave AUCs of .773, .781, .783 and .790; Adam, unsharded, .790.
@@ -119,7 +120,7 @@ class ShardedEmbedding(nn.Module):
 
 
 def collection(fields: Sequence[Field], width: int) -> EmbeddingCollection:
-    """One table [V_f, width] for each field, without memory yet. Raises CrocoError for a width that FBGEMM has not."""
+    """One table [V_f, width] for each field, without memory yet. Raises CrocoError for a width that FBGEMM lacks."""
     if width % 4:
         raise CrocoError(f"--shard: embedding sets times dim must be a multiple of 4, not {width}; choose another dim.")
     tables = [
@@ -163,10 +164,16 @@ def shard(tables: nn.ModuleDict, lr: float, batch_size: int) -> list[ShardedEmbe
         HardwareConfig(hbm_cap_bytes=torch.cuda.mem_get_info()[1] if device.type == "cuda" else None),
         KernelConfig(compute_device=device.type),
     )
-    try:
-        plan = planner(tables, topology, max(1, batch_size // world)).collective_plan(tables, [sharder(lr)])
-    except PlannerError as error:
-        raise CrocoError(f"--shard: the tables do not fit {world} devices ({error.error_type.value}).") from error
+
+    def planned() -> ShardingPlan | None:
+        if dist.get_rank():
+            return None
+        try:
+            return planner(tables, topology, max(1, batch_size // world)).plan(tables, [sharder(lr)])
+        except PlannerError as error:
+            raise CrocoError(f"--shard: the tables do not fit {world} devices ({error.error_type.value}).") from error
+
+    plan = gathered(together(planned))[0]  # TorchRec's own `collective_plan` leaves the others waiting when it fails
     env = ShardingEnv.from_process_group(dist.group.WORLD)
     return [sharder(lr).shard(part, plan.plan[name], env, device) for name, part in tables.items()]
 

@@ -15,7 +15,8 @@ from ..errors import ROOT, CrocoError, in_checkout, known, parse_value, write_wh
 def study(
     name: Annotated[str, typer.Argument(help="A study of studies.toml, cost, or all.")],
     data: Annotated[str | None, typer.Option(help="One of its data sets; without it, all of them in turn.")] = None,
-    folder: Annotated[Path, typer.Option(help="For runs and tables; it goes on there.")] = ROOT / "data/verdicts",
+    folder: Annotated[Path, typer.Option(help="For runs and tables; a study that was killed goes on there.")] = ROOT
+    / "data/verdicts",
     workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
 ) -> None:
     """Run a study of the claims.
@@ -24,7 +25,8 @@ def study(
     """
     in_checkout(ROOT / "data/verdicts/studies.toml")  # before what takes seconds to import
     from .cost import cost
-    from .studies import need_data, run_study, studies
+    from .spec import need_data
+    from .studies import run_study, studies
 
     made = studies()
     known("study", name, [*made, "cost", "all"])
@@ -69,7 +71,9 @@ def benchmark(
     search: Annotated[int, typer.Option(min=0, help="Settings tried for each model; 0: its defaults.")] = 0,
     grid: Annotated[list[str], typer.Option(help="KEY=V1;V2;… every combination, e.g. alpha=0;1.")] = [],  # noqa: B006
     name: Annotated[str, typer.Option(help="What to call the tables.")] = "own",
-    folder: Annotated[Path, typer.Option(help="For runs and tables; it goes on there.")] = Path("runs/benchmark"),
+    folder: Annotated[Path, typer.Option(help="For runs and tables; a study that was killed goes on there.")] = Path(
+        "runs/benchmark"
+    ),
     workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
     label: datasets.LabelColumn = None,
     domain: datasets.DomainColumn = None,
@@ -83,27 +87,26 @@ def benchmark(
     Runs, seeds and intervals are those of the claims.
     """
     from ..models import MODELS
-    from .own import check_data, check_knobs, refuse_to_lose
-    from .spec import spec_of
-    from .studies import RESULTS, need_data, run_study
+    from .own import check_knobs, refuse_to_lose
+    from .spec import need_data, spec_of
+    from .studies import RESULTS, run_study
     from .tables import Tables
 
     if folder.resolve() == RESULTS:
         raise CrocoError(f"{folder} holds the committed studies; give your own tables another --folder.")
-    if Path(name).name != name:
-        raise CrocoError(f"--name {name!r} begins the names of files, so it cannot hold a slash.")
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise CrocoError(f"--name {name!r} begins the names of files, so it has letters and no slash.")
     columns = dict(label=label, domain=domain, user=user, item=item, fields=fields)
     spec = spec_of(data, datasets.options_given(data, columns, option))
     need_data(spec)
     pairs = split_pairs(grid, "--grid", "KEY=V1;V2")
     for key, text in pairs:
         if "," in text and not text.startswith("["):
-            raise CrocoError(f"--grid {key}={text}: values are parted by semicolons, as in {key}=0;1.")
+            raise CrocoError(f"--grid {key}={text}: values are separated by semicolons, as in {key}=0;1.")
     values = {key: [_fixed(parse_value(v)) for v in text.split(";")] for key, text in pairs}
     listed = list(MODELS) if models == "all" else [known("model", m, MODELS) for m in models.split(",")]
     check_knobs(listed, values)
     own = dict(models=listed, seeds=seeds, grid=values, **({"search": search} if search else {}))
-    check_data(spec, folder / "runs")
     refuse_to_lose(name, spec, folder, own)
     folder.mkdir(parents=True, exist_ok=True)
     run_study(name, own, spec, folder, workers)

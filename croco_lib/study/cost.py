@@ -29,7 +29,7 @@ def products(sets: int, dim: int, widths: tuple[int, ...]) -> dict[str, int]:
 
 
 def milliseconds(part: Callable[[Tensor], Tensor], x: Tensor) -> float:
-    """The time that a part takes forward and backward, from and to what it reads."""
+    """The time of the part's forward pass and of its backward pass down to the input."""
     x = x.clone().requires_grad_()
     start = time.perf_counter()
     part(x).sum().backward()
@@ -37,7 +37,7 @@ def milliseconds(part: Callable[[Tensor], Tensor], x: Tensor) -> float:
 
 
 def cost(repeats: int = 100) -> pd.DataFrame:
-    """A row a shape and repeat: products, and milliseconds forward and backward of the experts and of CovLoss.
+    """One row per shape and repeat: products, and milliseconds forward and backward of the experts and of CovLoss.
 
     On one thread; the three are timed in turn within each repeat, so that what slows the machine slows all of them.
     """

@@ -12,6 +12,7 @@ from torch import nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
+from ..batches import Batch
 from ..errors import CrocoError
 from ..losses import domain_objective
 from ..models import build
@@ -64,19 +65,20 @@ def in_tf32(step: Callable[[], object]) -> Callable[[], None]:
 def as_graph(stepper: Stepper) -> Callable[[], None]:
     """The whole step as one CUDA graph, launched at once.
 
-    No slices as long as a batch happens to need can stand in it, so each domain's tower reads all rows, as in an
+    It cannot hold slices whose length depends on the batch, so each domain's tower reads all rows, as in an
     exported model; and the tables' Adam must be dense.
     """
     (optimizer,) = stepper.optimizers
     for group in optimizer.param_groups:
         group["capturable"] = True
-    fixed = stepper.batch()
+    fixed = Batch(*map(torch.clone, stepper.batch()))  # written over at each launch
 
     def step() -> None:
         with mock.patch("torch.compiler.is_exporting", return_value=True):
             train_step(stepper.model, stepper.optimizers, domain_objective, fixed)
 
     side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # what is made once, as Adam's moments, is made before the capture
         for _ in range(3):
             step()

@@ -1,4 +1,4 @@
-"""A job is one training with all that fixes its outcome but the code; its key is the hash of that.
+"""A job is one training with all that fixes its outcome but the code and the data's rows; its key is the hash of that.
 
 Each finished job is a file, written whole, so studies that were killed go on, and two that share a job run it once.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FIT = ("lr", "weight_decay", "batch_size", "epochs", "patience", "objective")
 DEFAULTS = TrainOptions(batch_size=2048, patience=6)  # of every model, where a search has chosen nothing else
 LOOKS = 4  # validations an epoch, whatever the batch size: the best step comes early, and patience is 1.5 epochs
-# Else Linux gives large blocks back at once and waits for them again: two thirds of a step with HSIC's N × N kernels.
+# Without it glibc returns large blocks at once, then faults them in: two thirds of a step with HSIC's N × N kernels.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
 FRESH_ROWS = 20_000  # new rows a domain of the made world, so that its smallest is measured as well as its largest
 
@@ -197,10 +197,12 @@ def _save_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:
 
 
 def _to_file(job: dict, folder: Path) -> None:
+    arrays = folder / f"{key_of(job)}.npz"
+    arrays.unlink(missing_ok=True)  # of an earlier run: this one may fail
     result, logits = run_job(job)
     if logits:  # before the outcome: where that is, these are
-        write_whole(folder / f"{key_of(job)}.npz", partial(_save_arrays, logits))
-    write_text(folder / f"{key_of(job)}.json", json.dumps(result))
+        write_whole(arrays, partial(_save_arrays, logits))
+    write_text(arrays.with_suffix(".json"), json.dumps(result))
 
 
 def read_outcome(path: Path) -> dict:
@@ -220,20 +222,14 @@ def read(job: dict, folder: Path) -> dict:
     return {} if lost else outcome
 
 
-def run_jobs(
-    jobs: list[dict],
-    folder: Path,
-    workers: int = 1,
-    progress: bool = True,
-    label: str = "study",
-) -> None:
+def run_jobs(jobs: list[dict], folder: Path, workers: int = 1, progress: bool = True, label: str = "study") -> None:
     """Run what is not yet in `folder`; failed jobs are tried again."""
     from joblib import Parallel, delayed
 
     folder.mkdir(parents=True, exist_ok=True)
     unique = list({key_of(job): job for job in jobs}.values())
     open_ = [job for job in unique if read(job, folder).get("status") != "done"]
-    for name, threshold in KEEP_MEMORY.items():  # the workers read it as they start
+    for name, threshold in KEEP_MEMORY.items():  # the workers read it as they start; one worker is this process
         os.environ.setdefault(name, threshold)
     bar = tqdm(total=len(unique), initial=len(unique) - len(open_), desc=label, unit="run", disable=not progress)
     done = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch=workers)(

@@ -10,10 +10,11 @@ from .intervals import Gap, gap
 
 @dataclass(frozen=True)
 class Side:
-    """What a difference is made of: a value a seed, and one a bootstrap draw of the test users where it was resampled.
+    """What a difference is made of: one value per seed and, if resampled, one per draw of the test users.
 
     One side minus another goes seed with seed and draw with draw; of one study, or of two on the same data with equal
-    numbers of seeds. `resampled` has a row a draw and a column for each number of first seeds that its means are over.
+    numbers of seeds. `resampled` has a row per bootstrap draw and a column for each number of first seeds that its
+    means are over.
     """
 
     seeds: pd.Series

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..console import VERSIONS
 from ..errors import ROOT, CrocoError, in_checkout, known, write_whole
-from .jobs import dim_of, key_of, make_job, read, run_jobs
+from .jobs import dim_of, key_of, load_with_fresh, make_job, read, read_outcome, run_jobs
 from .resampling import resampled_users
 from .space import label_of, trials
 from .spec import parse_data, spec_of
@@ -102,6 +103,8 @@ class Runner:
         self, data: str, model: str, settings: dict, knob: str, values: list[float], label: str
     ) -> tuple[dict, list[dict]]:
         """The value of a knob that is best on validation; its grid is widened while the best is at one of its ends."""
+        if len(values) < 2 or values[0] <= 0 or values != sorted(values):
+            raise CrocoError(f"{label}: a grid that may be widened needs two values or more, above 0 and in order.")
         tried: list[dict] = []
         for _ in range(1 + WIDER):
             chosen, jobs = self.choose(data, model, [{**settings, knob: v} for v in values], label)
@@ -146,20 +149,22 @@ def run_study(
     `study` has `models`, `seeds`, and may have `search` (trials of the search; without it the defaults, or with
     settings = "main" what [main] chose for the model, or with the name of a model what it chose for that),
     `search_share` (data sets whose searches read a share of the users), `variants` or `grid` (put on top; of a list in
-    a variant one value is chosen on validation), `fixed`, `as_large_as` (a model, as many embedding parameters as
-    whose every model has; `dim` follows), `more_seeds`, `inside` (also measure what goes on inside the models).
-    Raises CrocoError where every run of a search failed.
+    a variant one value is chosen on validation), `fixed`, `as_large_as` (a model: `dim` is set so that every model has
+    about as many embedding parameters as that one), `more_seeds`, `inside` (also measure what goes on inside the
+    models). Raises CrocoError where every run of a search failed, or where the data has changed since runs read it.
     """
-    at, inside, fixed = Runner(folder, workers, progress), study.get("inside", False), study.get("fixed", {})
+    runner, inside, fixed = Runner(folder, workers, progress), study.get("inside", False), study.get("fixed", {})
     tried, planned = [], []
     small = search_data(data, study.get("search_share", {}).get(data))
+    for read_by_runs in dict.fromkeys((small, data)):  # the whole last: the bootstrap of this process reads it again
+        check_data(read_by_runs, folder / "runs")
     for model in study["models"]:
         base = {}
         if "settings" in study:
             base = chosen_in_main(data, starts_from(study, model), folder)
         if "search" in study:
             searched = [{**trial, **fixed} for trial in trials(model, study["search"])]
-            base, jobs = at.choose(small, model, searched, f"{name}, search of {model}")
+            base, jobs = runner.choose(small, model, searched, f"{name}, search of {model}")
             tried += [(model, job) for job in jobs]
         if "as_large_as" in study:
             base = {**base, "dim": dim_of(data, model, study["as_large_as"])}
@@ -168,7 +173,7 @@ def run_study(
             variant = {knob: value for knob, value in variant.items() if knob not in grids}
             settings = {**base, **fixed, **variant}
             for knob, values in grids.items():
-                settings, jobs = at.choose_value(small, model, settings, knob, values, f"{name}, {knob}")
+                settings, jobs = runner.choose_value(small, model, settings, knob, values, f"{name}, {knob}")
                 tried += [(model, job) for job in jobs]
             planned.append((model, variant, settings))
 
@@ -181,12 +186,12 @@ def run_study(
         ]
 
     made = finals(range(study["seeds"]), study["models"])
-    at.run([job for *_, job in made], name)
+    runner.run([job for *_, job in made], name)
     if "more_seeds" in study:
-        mean = pd.DataFrame([(m, at.valid(job)) for m, _, _, job in made]).groupby(0)[1].mean()
+        mean = pd.DataFrame([(m, runner.valid(job)) for m, _, _, job in made]).groupby(0)[1].mean()
         close = [m for m in mean.index if abs(mean[m] - mean["crocodile"]) < CLOSE]
         more = finals(range(study["seeds"], study["more_seeds"]), close if len(close) > 1 else [])
-        at.run([job for *_, job in more], f"{name}, more seeds")
+        runner.run([job for *_, job in more], f"{name}, more seeds")
         made += more
     write_tables(name, data, made, tried, folder)
 
@@ -229,11 +234,14 @@ def write_tables(name: str, data: str, made: list[tuple], tried: list[tuple], fo
         write_whole(file_of(name, data, kind, folder), partial(frame.to_csv, index=False, float_format="%.10g"))
 
 
-def need_data(data: str) -> None:
-    """Raise CrocoError for an unknown data set, or one whose files are not here."""
-    from ..datasets.registry import present
-
-    name, options = parse_data(data)
-    if "search_share" in options:
-        raise CrocoError("search_share is a word of a study, and no option of a data set: final runs read all rows.")
-    present(name)
+def check_data(spec: str, folder: Path) -> None:
+    """Read the data before any run does. Raises DataError where it cannot be used, CrocoError where runs in the folder
+    have read it as it was before a change."""
+    load_with_fresh.cache_clear()  # what is read here serves the runs and the bootstrap of this process, too
+    now = load_with_fresh(spec)[0].fingerprint
+    done = [run for run in map(read_outcome, folder.glob("*.json")) if run["status"] == "done"]
+    today = [run for run in done if run["job"]["versions"] == VERSIONS]  # no other is gone on with
+    if {run["fingerprint"] for run in today if run["job"]["data"] == spec} - {now}:
+        raise CrocoError(
+            f"{parse_data(spec)[0]} has changed since it was read for the runs in {folder}. Give another --folder."
+        )

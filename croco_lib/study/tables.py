@@ -97,6 +97,8 @@ class Tables:
         done = self.runs[(self.runs.stage == "final") & (self.runs.status == "done")]
         path = file_of(self.study, self.data, "values", self.folder)
         values = pd.read_csv(path, keep_default_na=False, na_values={"value": [""]})  # "NA" may be a domain
+        if set(done.key) - set(values.key):
+            raise CrocoError(f"{path} lacks runs that the table of runs beside it has. {self.again}")
         return done[["key", "model", "variant", "seed"]].merge(values, on="key").drop(columns="key")
 
     @cached_property
@@ -123,7 +125,7 @@ class Tables:
         return self._by_metric.get((metric, part, split), self.values.iloc[:0])
 
     def metric(self, metric: str, part: str = "all", split: str = "test", by: str = "model") -> pd.DataFrame:
-        """A row a seed, a column a model (or variant)."""
+        """One row per seed, one column per model (or variant)."""
         return self._measured(metric, part, split).pivot(index="seed", columns=by, values="value")
 
     def domains(self) -> pd.Series:

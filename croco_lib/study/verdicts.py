@@ -38,7 +38,12 @@ def judge(folder: Path = RESULTS) -> pd.DataFrame:
 
 
 def p_value(gap: Gap) -> float:
-    """How likely a difference at least as large, either way, is between equals: Student's t, two-sided."""
+    """How likely a difference at least as large, either way, is between equals: Student's t, two-sided.
+
+    NaN where there is no error to compare it with: of one seed, or where the seeds do not vary.
+    """
+    if not 0 < gap.error < np.inf:
+        return float("nan")
     return float(2 * stats.t.sf(abs(gap.value) / gap.error, gap.df))
 
 
