@@ -237,6 +237,10 @@ def test_the_readme_counts_the_verdicts():
     assert "on the made world {} are reproduced and {} are contradicted".format(*made) in text
     real = [words[count["kuairand-pure"][said]] for said in ("reproduced", "too noisy to say")]
     assert "on the real days {} is reproduced (the loss is cheap) and {} are too noisy".format(*real) in text
+    rated = [words[count["movielens-1m"][said]] for said in (verdicts.NOT_RUN, "reproduced", "contradicted")]
+    assert "where {} are not run yet, {} are reproduced and {} is contradicted.".format(*rated) in text
+    assert "Two cannot be tested on either." in text
+    assert card[list(DATA[:2])].eq("cannot be tested here").all(axis=1).sum() == 2
 
 
 def test_the_readme_says_what_the_tables_say():
@@ -359,6 +363,64 @@ def test_what_the_readme_says_of_the_objective_follows_from_the_tables():
     assert f"Shared-Bottom's AUC there is lower by {in_readme(in_tab_6)}." in text
     assert T.gap(("shared-bottom", plain), ("single-domain", plain)).low > 0
     assert T.gap(("shared-bottom", literal), ("single-domain", literal)).high < 0
+
+
+def test_what_is_said_of_the_models_on_movielens_follows_from_the_tables():
+    readme, six = prose_of("README.md"), prose_of("notebooks/06_benchmark.ipynb")
+    T, without = Tables("main", "movielens-1m"), "crocodile without CovLoss"
+    auc, table = T.metric("auc").mean(), judged().query("data == 'movielens-1m'")
+    order = list(auc.sort_values(ascending=False).index)
+    assert order[:5] == ["mmoe", "me-mmoe", without, "shared-bottom", "crocodile"]
+    assert f"The five best lie within {in_lesson(auc[order[0]] - auc[order[4]])}" in six
+    best = T.best_on_validation(m for m in auc.index if not m.startswith("crocodile"))
+    assert best == order[0] == "mmoe" and f"has the best mean ({auc['mmoe']:.4f})" in readme
+    behind, within = T.gap("crocodile", best), T.gap("crocodile", best, "gauc")
+    assert f"stands at {in_readme(behind)} by AUC and at {in_readme(within)} by gAUC" in readme
+    both = with_interval(behind), with_interval(within)
+    assert "Crocodile stands at {} from it by AUC and at {} by gAUC.".format(*both) in six
+    paper = table[table.number == 4].paper
+    assert (paper.to_numpy() == [0.0009, 0.0019]).all() and behind.high < 0.0009 and within.high < 0.0019
+    assert f"(p times 12 is {in_lesson(12 * p_value(behind), 2)})" in six and "is not established (p times 12" in readme
+    tables = T.gap("mmoe", "me-mmoe")  # one table, or one an expert
+    assert f"stand at {with_interval(tables)}." in six and tables.low < 0 < tables.high
+    for one, other, form, text in (
+        ("single-domain", "shared-bottom", "single-domain stands at {} from Shared-Bottom", readme),
+        ("me-ple", "ple", "ME-PLE at {} from PLE", readme),
+        ("shared-bottom", "single-domain", "Shared-Bottom is {} ahead of single-domain", six),
+        ("ple", "me-ple", "PLE {} ahead of ME-PLE", six),
+        ("mmoe", "sdem", "MMoE {} ahead of SDEM", six),
+    ):
+        gap = T.gap(one, other)
+        assert form.format(in_readme(gap) if text is readme else with_interval(gap)) in text
+        assert 78 * p_value(gap) < 0.05  # "after any allowance"
+        assert all(T.gap(one, other, "auc", part).value * gap.value > 0 for part in T.domains().index)
+        assert all(p_value(T.gap(one, other, "auc", part)) < 0.05 for part in T.domains().index)
+    twin = T.gap(without, "crocodile")
+    assert f"Crocodile without CovLoss stands at {in_readme(twin)} from Crocodile" in readme
+    assert 12 * p_value(twin) < 0.05 < 78 * p_value(twin) and "(p times 12 is .04; not one for all 78 pairs)" in six
+    assert T.settings_of("crocodile") == {} and T.settings_of(without)["dim"] == 2 * options_of("crocodile")["dim"]
+    knows = T.metric("expert_auc").mean()
+    lower = table[table.number == 1].iloc[1]
+    assert f"is {in_lesson(knows['crocodile'], 2)} in Crocodile and {in_lesson(knows['mmoe'], 2)} in MMoE" in six
+    assert f"{in_lesson(-lower.value, 3)} [{in_lesson(-lower.high, 3)}, {in_lesson(-lower.low, 3)}] less" in six
+    times = table[table.number == 6].value.iloc[0]
+    assert f"{10**times:.0f} times lower" in readme and f"{10**times:.0f} times lower" in six
+    held = [T.side(m, "correlation", split="valid").seeds.mean() for m in ("crocodile", without)]
+    assert "|correlation| {:.2f}, not {:.2f};".format(*held) in readme
+    kept = T.over_start("diversity_index").mean()
+    assert (
+        f"keeps {in_lesson(kept['crocodile'], 2)} of its index before training" in six and kept.idxmax() == "crocodile"
+    )
+    full = T.over_start("abundance", split="train").mean()
+    assert list(full.nlargest(2).index) == ["me-ple", "star"] and (order[-1], order[-3]) == ("me-ple", "star")
+    usual = Tables("objective", "movielens-1m")
+    lost = {}
+    for model in auc.index.drop(without):
+        plain = usual.side((model, {"objective": "sample"})).seeds
+        lost[model] = (T.side(model).seeds - plain).dropna().mean()
+    assert sum(x < -1e-9 for x in lost.values()) == 7 and "seven of the twelve models have a lower mean" in six
+    assert f"ME-PLE by {in_lesson(-lost['me-ple'])} and STAR by {in_lesson(-lost['star'])}." in six
+    assert {T.settings_of(m).get("weight_decay") for m in ("me-ple", "star")} == {max(space("ple")["weight_decay"])}
 
 
 def test_what_is_said_of_the_objective_on_movielens_follows_from_the_tables():

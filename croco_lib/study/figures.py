@@ -43,12 +43,13 @@ def opening(T: Tables) -> Figure:
         legend=False,
     )
     right.set(xlabel="test gAUC, 95 % interval over seeds", ylabel="", title="What it is worth")
+    right.locator_params(axis="x", nbins=4)
     return figure
 
 
 def _draw_plane(ax: Axes, plane: pd.DataFrame) -> None:
     """The models in the plane DI × IA, lowest IA first, each name beside its point."""
-    room = (min(plane.DI.min(), 1) - 0.05, max(plane.DI.max(), 1) + 0.15)
+    room = (min(plane.DI.min(), 1) - 0.15, max(plane.DI.max(), 1) + 0.25)
     aside = 0.02 * (room[1] - room[0])
     apart = 0.06 * np.ptp(plane.IA)
     levels: list[float] = []  # as high as its point, but never on the name below
@@ -57,7 +58,9 @@ def _draw_plane(ax: Axes, plane: pd.DataFrame) -> None:
     ax.axvline(1, color="0.6", linestyle=":")
     for (model, at), level in zip(plane.iterrows(), levels, strict=True):
         colour = MODELS[model]
-        ax.plot([at.DI, at.DI + aside], [at.IA, level], color="0.6", linewidth=0.6, zorder=1)
+        beyond = (plane.DI - at.DI).between(aside / 2, 6 * aside) & ((plane.IA - level).abs() < apart / 2)
+        side = -aside if beyond.any() else aside  # to the left, where a point would lie under the name
+        ax.plot([at.DI, at.DI + side], [at.IA, level], color="0.6", linewidth=0.6, zorder=1)
         ax.plot(
             at.DI,
             at.IA,
@@ -67,7 +70,8 @@ def _draw_plane(ax: Axes, plane: pd.DataFrame) -> None:
             markeredgecolor="white",
         )
         weight = "bold" if model == "crocodile" else None
-        ax.text(at.DI + aside, level, f" {model}", va="center", fontsize=8, fontweight=weight)
+        ha = "right" if side < 0 else "left"
+        ax.text(at.DI + side, level, f" {model} ", va="center", ha=ha, fontsize=8, fontweight=weight)
     ax.set_xlim(room)
     ax.set(
         xlabel="diversity index over that before training (dotted: unchanged)",
