@@ -451,6 +451,15 @@ def test_speed_on_a_gpu_says_that_there_is_none(monkeypatch):
     assert "one at a time" in said("--peer", "torch-rechub")
 
 
+def test_what_a_reader_waits_for_is_measured_in_processes_of_their_own(monkeypatch):
+    monkeypatch.setattr(speed, "STARTS", {"slow": ("-c", "import time; time.sleep(0.3)"), "quick": ("-c", "")})
+    told = dict(speed.reader_seconds(1))
+    assert told["slow"] > 0.3 and told["slow"] > told["quick"] > 0 and len(told) == 3
+    assert 0 < told["a step of lesson 04's slider"] < 30
+    with pytest.raises(subprocess.CalledProcessError):
+        speed.python("-c", "import no_such_module")
+
+
 def test_speed_prints_what_was_measured(monkeypatch):
     rows = [("models", "mmoe", "step ms", 4.0), ("models", "ple", "step ms", 5.0), ("metrics", "AUC", "seconds", 0.5)]
     monkeypatch.setattr(speed, "measure", lambda size: iter(rows))

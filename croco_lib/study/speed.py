@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
@@ -30,6 +31,40 @@ status = Path("/proc/self/status")  # where there is one: a child's ru_maxrss be
 print(int(status.read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) / 1024 if status.is_file()
       else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)  # macOS, which has none, counts bytes
 """
+STARTS = {"import croco_lib": ("-c", "import croco_lib"), "croco --help": ("-m", "croco_lib", "--help")}
+SLIDER = """
+import time
+import numpy as np
+from croco_lib import plots
+from croco_lib.lessons.figures import covariance_heatmaps
+from croco_lib.lessons.widgets import png
+plots.style()
+matrix, seconds = np.random.default_rng(0).normal(size=(160, 160)), []
+for step in range(9):
+    start = time.perf_counter()
+    png(covariance_heatmaps({f"step {step}": matrix}, experts=5, top=3.0))
+    seconds.append(time.perf_counter() - start)
+print(np.median(seconds))
+"""
+
+
+def python(*words: str) -> str:
+    """What a new Python prints for these words."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True, env=env).stdout
+
+
+def reader_seconds(repeats: int) -> Iterator[tuple[str, float]]:
+    """What a reader waits for: a process that starts (the median of so many), and a step of a heat map's slider."""
+    for name, words in STARTS.items():
+        seconds = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            python(*words)
+            seconds.append(time.perf_counter() - start)
+        yield name, float(np.median(seconds))
+    if find_spec("ipywidgets"):  # of the extra `lessons`
+        yield "a step of lesson 04's slider", float(python("-c", SLIDER))
 
 
 def prepare_costs(name: str, rows: int) -> dict:
@@ -97,6 +132,8 @@ def measure(size: str = "full") -> Iterator[tuple[str, str, str, float]]:
         for column, value in prepare_costs(name, count).items():
             yield "prepare", f"{name}, {count:,} rows", column, value
     yield "metrics", "AUC and gAUC", "seconds", metric_seconds(10**7 if full else 10**5)
+    for what, seconds in reader_seconds(7 if full else 1):
+        yield "reader", what, "seconds", seconds
 
 
 def tables(figures: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
