@@ -382,10 +382,17 @@ def test_what_is_said_of_the_models_on_movielens_follows_from_the_tables():
     assert (paper.to_numpy() == [0.0009, 0.0019]).all() and behind.high < 0.0009 and within.high < 0.0019
     assert f"(p times 12 is {in_lesson(12 * p_value(behind), 2)})" in six and "is not established (p times 12" in readme
     tables = T.gap("mmoe", "me-mmoe")  # one table, or one an expert
-    assert f"stand at {with_interval(tables)}." in six and tables.low < 0 < tables.high
+    assert f"stands at {with_interval(tables)} from ME-MMoE" in six and tables.low < 0 < tables.high
+    said = [in_readme(T.gap("me-mmoe", "mmoe", metric)) for metric in ("auc", "gauc")]
+    assert "stands at {} from it, and by gAUC, where ME-MMoE has the best mean, at {}.".format(*said) in readme
+    within_users = T.metric("gauc").mean()
+    assert within_users.idxmax() == "me-mmoe"
+    both = in_lesson(within_users["me-mmoe"]), in_lesson(within_users["mmoe"])
+    assert "ME-MMoE has the best mean ({} against MMoE's {})".format(*both) in six
     for one, other, form, text in (
-        ("single-domain", "shared-bottom", "single-domain stands at {} from Shared-Bottom", readme),
+        ("single-domain", "shared-bottom", "shares nothing at all, stands at {} from Shared-Bottom", readme),
         ("me-ple", "ple", "ME-PLE at {} from PLE", readme),
+        ("sdem", "mmoe", "SDEM at {} from MMoE", readme),
         ("shared-bottom", "single-domain", "Shared-Bottom is {} ahead of single-domain", six),
         ("ple", "me-ple", "PLE {} ahead of ME-PLE", six),
         ("mmoe", "sdem", "MMoE {} ahead of SDEM", six),
@@ -396,17 +403,29 @@ def test_what_is_said_of_the_models_on_movielens_follows_from_the_tables():
         assert all(T.gap(one, other, "auc", part).value * gap.value > 0 for part in T.domains().index)
         assert all(p_value(T.gap(one, other, "auc", part)) < 0.05 for part in T.domains().index)
     twin = T.gap(without, "crocodile")
-    assert f"Crocodile without CovLoss stands at {in_readme(twin)} from Crocodile" in readme
+    assert f"stands at {in_readme(twin)} from Crocodile by AUC" in readme
+    ahead = {m for m in auc.index if T.gap(m, "crocodile").low > 0}
+    assert ahead == {"mmoe", "me-mmoe", without} and "three lines lie wholly above zero" in six
+    assert not any(T.gap(m, "crocodile", "gauc").low > 0 for m in auc.index)
+    assert not any(T.gap(m, "crocodile", "auc", "under 25").low > 0 for m in auc.index)
     assert 12 * p_value(twin) < 0.05 < 78 * p_value(twin) and "(p times 12 is .04; not one for all 78 pairs)" in six
     assert T.settings_of("crocodile") == {} and T.settings_of(without)["dim"] == 2 * options_of("crocodile")["dim"]
     knows = T.metric("expert_auc").mean()
-    lower = table[table.number == 1].iloc[1]
-    assert f"is {in_lesson(knows['crocodile'], 2)} in Crocodile and {in_lesson(knows['mmoe'], 2)} in MMoE" in six
-    assert f"{in_lesson(-lower.value, 3)} [{in_lesson(-lower.high, 3)}, {in_lesson(-lower.low, 3)}] less" in six
+    words = "is {}, against {} in the twin and {} in MMoE, from which it stands at {} [{}, {}]."
+    lower = [in_lesson(x, 3) for x in T.gap("crocodile", "mmoe", "expert_auc")[:3]]
+    assert words.format(*(in_lesson(knows[m], 2) for m in ("crocodile", without, "mmoe")), *lower) in six
+    diverse = table[table.number == 1].iloc[0]
+    assert "diversity holds, {} [{}, {}].".format(*(in_lesson(x, 2) for x in diverse[["value", "low", "high"]])) in six
+    against = table[table.number == 4].against.iloc[0]
+    assert f"one-sided p of {in_lesson(against)} just misses the .0125" in six and 0.0125 < against < 0.025
+    tab_6 = dict(part="tab 6", split="fresh")
+    pairs = (("shared-bottom", "single-domain"), ("ple", "me-ple"), ("mmoe", "sdem"))
+    wide = [in_lesson(Tables("main", "world").gap(*pair, "auc", **tab_6).value, 2) for pair in pairs]
+    assert "in tab 6 the same three gaps were {}, {} and {}.".format(*wide) in six
     times = table[table.number == 6].value.iloc[0]
     assert f"{10**times:.0f} times lower" in readme and f"{10**times:.0f} times lower" in six
     held = [T.side(m, "correlation", split="valid").seeds.mean() for m in ("crocodile", without)]
-    assert "|correlation| {:.2f}, not {:.2f};".format(*held) in readme
+    assert "|correlation| {:.2f}, not {:.2f}.".format(*held) in readme
     kept = T.over_start("diversity_index").mean()
     assert (
         f"keeps {in_lesson(kept['crocodile'], 2)} of its index before training" in six and kept.idxmax() == "crocodile"
@@ -419,7 +438,10 @@ def test_what_is_said_of_the_models_on_movielens_follows_from_the_tables():
         plain = usual.side((model, {"objective": "sample"})).seeds
         lost[model] = (T.side(model).seeds - plain).dropna().mean()
     assert sum(x < -1e-9 for x in lost.values()) == 7 and "seven of the twelve models have a lower mean" in six
-    assert f"ME-PLE by {in_lesson(-lost['me-ple'])} and STAR by {in_lesson(-lost['star'])}." in six
+    said = [in_lesson(-lost[m]) for m in ("me-ple", "star", "mmoe")]
+    assert "ME-PLE by {}, STAR by {} and even MMoE by {}.".format(*said) in six
+    usually = [usual.side((m, {"objective": "sample"})).seeds.mean() for m in ("ple", "me-ple")]
+    assert f"the two means differ by {usually[0] - usually[1]:.4f}" in readme
     assert {T.settings_of(m).get("weight_decay") for m in ("me-ple", "star")} == {max(space("ple")["weight_decay"])}
 
 
@@ -435,7 +457,7 @@ def test_what_is_said_of_the_objective_on_movielens_follows_from_the_tables():
     most = max(cost, key=lambda m: cost[m].value)
     assert len(models) == 12 and f"No mean loss is above {in_lesson(cost[most].value)}" in text
     assert f"no model more than {cost[most].value:.4f}" in readme
-    assert f"It costs Shared-Bottom {in_readme(cost['shared-bottom'])} of AUC" in readme
+    assert f"it costs Shared-Bottom {in_readme(cost['shared-bottom'])} of AUC" in readme
     assert [m for m, g in cost.items() if 12 * p_value(g) < 0.05] == ["pepnet"]
     assert f"PEPNet's {with_interval(cost['pepnet'])}" in text
     ratios = [Tables("objective", data).ratio() for data in ("movielens-1m", "kuairand-pure", "world")]
