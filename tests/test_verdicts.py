@@ -237,8 +237,10 @@ def test_the_readme_counts_the_verdicts():
     assert "on the made world {} are reproduced and {} are contradicted".format(*made) in text
     real = [words[count["kuairand-pure"][said]] for said in ("reproduced", "too noisy to say")]
     assert "on the real days {} is reproduced (the loss is cheap) and {} are too noisy".format(*real) in text
-    rated = [words[count["movielens-1m"][said]] for said in (verdicts.NOT_RUN, "reproduced", "contradicted")]
-    assert "where {} are not run yet, {} are reproduced and {} is contradicted.".format(*rated) in text
+    order = ("reproduced", "contradicted", "too noisy to say", "cannot be tested here", verdicts.NOT_RUN)
+    rated = [words[count["movielens-1m"][said]] for said in order]
+    form = "{} are reproduced, {} contradicted, {} too noisy to say, {} cannot be tested, and {} are not run yet."
+    assert f"On MovieLens-1M {form.format(*rated)}" in text
     assert "Two cannot be tested on either." in text
     assert card[list(DATA[:2])].eq("cannot be tested here").all(axis=1).sum() == 2
 
@@ -443,6 +445,33 @@ def test_what_is_said_of_the_models_on_movielens_follows_from_the_tables():
     usually = [usual.side((m, {"objective": "sample"})).seeds.mean() for m in ("ple", "me-ple")]
     assert f"the two means differ by {usually[0] - usually[1]:.4f}" in readme
     assert {T.settings_of(m).get("weight_decay") for m in ("me-ple", "star")} == {max(space("ple")["weight_decay"])}
+
+
+def test_what_is_said_of_the_dials_on_movielens_follows_from_the_tables():
+    readme, seven = prose_of("README.md"), prose_of("notebooks/07_ablations.ipynb")
+    T, A, M, S = (Tables(name, "movielens-1m") for name in ("main", "alpha", "sets", "sample"))
+    zero, tenth = S.side({"alpha": 0.0}), S.gap({"alpha": 0.1}, {"alpha": 0.0})
+    assert f"the AUC at α = 0.1 differs by {in_readme(tenth)} from that at 0" in readme and tenth.high < 0.0007
+    assert f"CovLoss at .1 is worth {with_interval(tenth)} of AUC against α = 0" in seven
+    assert f"at Crocodile's own settings, CovLoss is worth {with_interval(tenth)}" in seven
+    for part in T.domains().index:
+        gap = S.gap({"alpha": 0.1}, {"alpha": 0.0}, "auc", part)
+        assert gap.low < 0 < gap.high
+    cost = {a: (A.side({"alpha": a}) - zero).gap() for a in (0.1, 0.3, 1.0, 3.0)}
+    assert [g.value for g in cost.values()] == sorted((g.value for g in cost.values()), reverse=True)
+    at_3 = [in_lesson(-x) for x in (cost[3.0].value, cost[3.0].high, cost[3.0].low)]
+    assert (
+        "at 3 by {} [{}, {}] from that at 0 (p times 4 is {})".format(*at_3, in_lesson(4 * p_value(cost[3.0]), 2))
+        in seven
+    )
+    assert f"five sets stand at {with_interval(M.gap({'sets': 5}, {'sets': 2}))} from two" in seven
+    ahead = (T.side("me-mmoe") - M.side({"sets": 2})).gap()
+    assert f"but ME-MMoE is {with_interval(ahead)} ahead of it" in seven
+    assert T.settings_of("me-mmoe")["dim"] == 2 * options_of("crocodile")["dim"]
+    few = S.gap({"alpha": 0.1, "sample": 32}, {"alpha": 0.1})
+    assert f"on 32 rows the AUC is {with_interval(few)} *higher*" in seven
+    said = judged().query("data == 'movielens-1m'").drop_duplicates("number").set_index("number").verdict
+    assert (said[9], said[10], said[11]) == ("too noisy to say", "contradicted", "cannot be tested here")
 
 
 def test_what_is_said_of_the_objective_on_movielens_follows_from_the_tables():
