@@ -15,8 +15,7 @@ from ..errors import ROOT, CrocoError, in_checkout, known, parse_value, write_wh
 def study(
     name: Annotated[str, typer.Argument(help="A study of studies.toml, cost, or all.")],
     data: Annotated[str | None, typer.Option(help="One of its data sets; without it, all of them in turn.")] = None,
-    folder: Annotated[Path, typer.Option(help="For runs and tables; a study that was killed goes on there.")] = ROOT
-    / "data/verdicts",
+    folder: Annotated[Path, typer.Option(help="For tables and runs, to go on from.")] = ROOT / "data/verdicts",
     workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
 ) -> None:
     """Run a study of the claims.
@@ -71,9 +70,7 @@ def benchmark(
     search: Annotated[int, typer.Option(min=0, help="Settings tried for each model; 0: its defaults.")] = 0,
     grid: Annotated[list[str], typer.Option(help="KEY=V1;V2;… every combination, e.g. alpha=0;1.")] = [],  # noqa: B006
     name: Annotated[str, typer.Option(help="What to call the tables.")] = "own",
-    folder: Annotated[Path, typer.Option(help="For runs and tables; a study that was killed goes on there.")] = Path(
-        "runs/benchmark"
-    ),
+    folder: Annotated[Path, typer.Option(help="For tables and runs, to go on from.")] = Path("runs/benchmark"),
     workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
     label: datasets.LabelColumn = None,
     domain: datasets.DomainColumn = None,

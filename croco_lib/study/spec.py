@@ -17,7 +17,8 @@ def spec_of(name: str, options: dict) -> str:
         return f"{name}:{json.dumps(options, sort_keys=True, ensure_ascii=False)}"
     written = {key: value if isinstance(value, str) else json.dumps(value) for key, value in options.items()}
     spec = f"{name}{',' if ':' in name else ':'}{','.join(f'{key}={text}' for key, text in written.items())}"
-    if lost := {key: value for key, value in options.items() if parse_data(spec)[1].get(key, ...) != value}:
+    read = parse_data(spec)[1]
+    if lost := {key: value for key, value in options.items() if read.get(key, ...) != value}:
         raise CrocoError(f"An option of {name} is a number or a word, which {lost} is not.")
     return spec
 
