@@ -456,8 +456,8 @@ def test_what_a_reader_waits_for_is_measured_in_processes_of_their_own(monkeypat
     told = dict(speed.reader_seconds(1))
     assert told["slow"] > 0.3 and told["slow"] > told["quick"] > 0 and len(told) == 3
     assert 0 < told["a step of lesson 04's slider"] < 30
-    with pytest.raises(subprocess.CalledProcessError):
-        speed.python("-c", "import no_such_module")
+    with pytest.raises(CrocoError, match="croco speed: a start failed: .*no_such_module"):
+        speed.python("a start", "-c", "raise SystemExit('no_such_module')")
 
 
 def test_speed_prints_what_was_measured(monkeypatch):
@@ -615,13 +615,13 @@ def test_runs_of_data_that_has_changed_since_are_not_gone_on_with(tmp_path):
     run = dict(job=job, status="done", fingerprint=jobs.load_with_fresh(DATA)[0].fingerprint)
     path = tmp_path / f"{jobs.key_of(job)}.json"
     path.write_text(json.dumps(run))
-    room.check_data(DATA, tmp_path)
+    room.check_data([DATA], tmp_path)
     old = run | {"fingerprint": "0" * 16, "job": job | {"versions": {"torch": "0"}}}
     path.write_text(json.dumps(old))  # of another version: it is not gone on with
-    room.check_data(DATA, tmp_path)
+    room.check_data([DATA], tmp_path)
     path.write_text(json.dumps(run | {"fingerprint": "0" * 16}))
     with pytest.raises(CrocoError, match="world has changed since it was read for the runs in"):
-        room.check_data(DATA, tmp_path)
+        room.check_data([DATA], tmp_path)
     (tmp_path / "runs").mkdir()
     shutil.move(path, tmp_path / "runs")
     with pytest.raises(CrocoError, match="world has changed since"):  # any study, not a benchmark alone

@@ -57,7 +57,7 @@ def linked(
     home: int = 1,
 ) -> Figure:
     """One panel a set: all ids pale, the chosen one a star, the `lit` ones numbered; `points` M times [V, 3]."""
-    figure = plt.figure(figsize=(2.9 * len(points), 3.4), layout="none")  # a film: constrained layout draws twice
+    figure = plt.figure(figsize=(2.9 * len(points), 3.4), layout="none")  # a film: a layout takes half of a step
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.03, top=0.82, wspace=0.05)
     groups = np.unique(colour, return_inverse=True)[1] if colour is not None else np.zeros(len(names), int)
     palette = "colorblind" if groups.max() < 8 else "viridis"  # both are told apart by the colour-blind

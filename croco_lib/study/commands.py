@@ -105,7 +105,6 @@ def benchmark(
     check_knobs(listed, values)
     own = dict(models=listed, seeds=seeds, grid=values, **({"search": search} if search else {}))
     refuse_to_lose(name, spec, folder, own)
-    folder.mkdir(parents=True, exist_ok=True)
     run_study(name, own, spec, folder, workers)
     failed = _say_what_failed(name, spec, folder)
     for metric in ("auc", "gauc"):

@@ -48,10 +48,13 @@ print(np.median(seconds))
 """
 
 
-def python(*words: str) -> str:
-    """What a new Python prints for these words."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True, env=env).stdout
+def python(what: str, *words: str, **places: str) -> str:
+    """What a new Python prints for these words, with `places` in its environment; `what` begins an error's words."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **places}
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=env)
+    if done.returncode:
+        raise CrocoError(f"croco speed: {what} failed: {done.stderr.strip()[-500:]}")
+    return done.stdout
 
 
 def reader_seconds(repeats: int) -> Iterator[tuple[str, float]]:
@@ -60,11 +63,12 @@ def reader_seconds(repeats: int) -> Iterator[tuple[str, float]]:
         seconds = []
         for _ in range(repeats):
             start = time.perf_counter()
-            python(*words)
+            python(name, *words)
             seconds.append(time.perf_counter() - start)
         yield name, float(np.median(seconds))
     if find_spec("ipywidgets"):  # of the extra `lessons`
-        yield "a step of lesson 04's slider", float(python("-c", SLIDER))
+        what = "a step of lesson 04's slider"
+        yield what, float(python(what, "-c", SLIDER))
 
 
 def prepare_costs(name: str, rows: int) -> dict:
@@ -77,16 +81,8 @@ def prepare_costs(name: str, rows: int) -> dict:
             write_aliccp(Path(folder, "raw"), rows, profiles=1_000, items=5_000)
         else:
             write_kuairand(Path(folder, "raw"), name, rows, users=1_000, videos=5_000)
-        places = {"CROCO_DATA": f"{folder}/raw", "CROCO_PREPARED": f"{folder}/prepared", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [sys.executable, "-c", PREPARE, name],
-            capture_output=True,
-            text=True,
-            env={**os.environ, **places},
-        )
-        if done.returncode:
-            raise CrocoError(f"croco speed: {name} could not be prepared: {done.stderr.strip()[-500:]}")
-        seconds, peak = map(float, done.stdout.split()[-2:])
+        places = {"CROCO_DATA": f"{folder}/raw", "CROCO_PREPARED": f"{folder}/prepared"}
+        seconds, peak = map(float, python(f"preparing {name}", "-c", PREPARE, name, **places).split()[-2:])
         disk = sum(path.stat().st_size for path in Path(folder, "prepared").rglob("*.npy")) / 2**20
         return {
             "seconds": seconds,

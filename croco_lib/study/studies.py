@@ -156,8 +156,7 @@ def run_study(
     runner, inside, fixed = Runner(folder, workers, progress), study.get("inside", False), study.get("fixed", {})
     tried, planned = [], []
     small = search_data(data, study.get("search_share", {}).get(data))
-    for read_by_runs in dict.fromkeys((small, data)):  # the whole last: the bootstrap of this process reads it again
-        check_data(read_by_runs, folder / "runs")
+    check_data(list(dict.fromkeys((small, data))), folder / "runs")
     for model in study["models"]:
         base = {}
         if "settings" in study:
@@ -234,14 +233,15 @@ def write_tables(name: str, data: str, made: list[tuple], tried: list[tuple], fo
         write_whole(file_of(name, data, kind, folder), partial(frame.to_csv, index=False, float_format="%.10g"))
 
 
-def check_data(spec: str, folder: Path) -> None:
+def check_data(specs: list[str], folder: Path) -> None:
     """Read the data before any run does. Raises DataError where it cannot be used, CrocoError where runs in the folder
     have read it as it was before a change."""
-    load_with_fresh.cache_clear()  # what is read here serves the runs and the bootstrap of this process, too
-    now = load_with_fresh(spec)[0].fingerprint
+    load_with_fresh.cache_clear()  # the last that is read here serves the runs and the bootstrap of this process, too
     done = [run for run in map(read_outcome, folder.glob("*.json")) if run["status"] == "done"]
     today = [run for run in done if run["job"]["versions"] == VERSIONS]  # no other is gone on with
-    if {run["fingerprint"] for run in today if run["job"]["data"] == spec} - {now}:
-        raise CrocoError(
-            f"{parse_data(spec)[0]} has changed since it was read for the runs in {folder}. Give another --folder."
-        )
+    for spec in specs:
+        now = load_with_fresh(spec)[0].fingerprint
+        if {run["fingerprint"] for run in today if run["job"]["data"] == spec} - {now}:
+            raise CrocoError(
+                f"{parse_data(spec)[0]} has changed since it was read for the runs in {folder}. Give another --folder."
+            )
