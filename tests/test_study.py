@@ -23,6 +23,7 @@ from croco_lib.models import options_of
 from croco_lib.optimizers import tables_of
 from croco_lib.study import cost, figures, intervals, jobs, resampling, rules, space, spec, speed, tables, verdicts
 from croco_lib.study import studies as room
+from croco_lib.study.claims import CLAIMS
 
 COMMITTED = [
     (name, data)
@@ -309,10 +310,23 @@ def test_other_rules_versions_or_absent_tables_are_refused(folder, tmp_path):
         tables.Tables("main", DATA, tmp_path)
 
 
-def test_the_committed_tables_are_of_these_rules():
+def test_the_committed_tables_are_of_these_rules(monkeypatch):
     for name, data in COMMITTED:
         assert tables.Tables(name, data).values.value.notna().any()
     verdicts.judge()
+    monkeypatch.setattr(rules, "RULES_HASH", "0" * 16)  # as after a change to a rule
+    for name, data in COMMITTED:
+        with pytest.raises(CrocoError, match="made under other rules"):
+            tables.Tables(name, data)
+
+
+def test_an_empty_table_is_of_no_rules(folder, tmp_path):
+    for path in folder.glob("*.csv"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    path = room.file_of("main", DATA, "runs", tmp_path)
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    with pytest.raises(CrocoError, match="made under other rules"):
+        tables.Tables("main", DATA, tmp_path)
 
 
 def test_the_scorecard_says_what_is_not_run(tmp_path):
@@ -494,7 +508,7 @@ def test_every_model_of_a_study_can_be_built_in_every_variant(name):
 
 
 def test_the_claims_read_studies_that_are_planned():
-    assert {c.study for c in rules.CLAIMS if c.judge} <= set(room.studies())
+    assert {c.study for c in CLAIMS if c.judge} <= set(room.studies())
 
 
 def test_a_trial_never_sees_the_test_rows(folder):

@@ -138,7 +138,7 @@ def claims(
     from rich.console import Console
     from rich.table import Table
 
-    from .rules import CLAIMS
+    from .claims import CLAIMS
     from .tables import Tables
     from .verdicts import judge, runs_of, scorecard
 

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from .claims import CLAIMS
 from .intervals import Gap
-from .rules import CLAIMS, Check, cheap, verdict
+from .rules import Check, cheap, verdict
 from .studies import RESULTS, file_of, studies
 from .tables import Tables, refuse_others
 
