@@ -873,15 +873,16 @@ def test_what_is_said_of_more_data_follows_from_the_tables():
     said = "is {} at 400,000 rows, still {} at 6.4 million, and {} after the one pass"
     assert said.format(*map(with_interval, own)) in text
     few, many = (T.domains() for T in (usual, large))
-    assert f"The smallest domain has {few.min():,.0f} training rows in the first of these worlds" in text
-    assert f"and {many.min():,.0f} in the second" in text and f"has {many.min():,.0f} training rows" in readme
+    assert f"at 400,000 rows, of which it has {few.min():,.0f} for training" in text
+    assert f"at 6.4 million, of which it has {many.min():,.0f} (fresh" in text and f"has {many.min():,.0f} training rows" in readme
     an_item = [list((rows / items)[["tab 6", "tab 0"]].round(1)) for rows, items in ((few, 4_000), (many, 64_000))]
     assert an_item == [[1.3, 16.5]] * 2 and "still reads about 1.3 rows for each" in text
     own_of, gaps = ("ple", "me-ple"), {}
     for tab in ("tab 6", "tab 0"):
         at = ("auc", tab, "fresh")
         gaps[tab] = usual.gap(*((m, plain) for m in own_of), *at), large.gap(*own_of, *at)
-    assert "is {} ahead in the first and {} in the second".format(*map(with_interval, gaps["tab 6"])) in text
+    assert "PLE is {} ahead at 400,000 rows".format(with_interval(gaps["tab 6"][0])) in text
+    assert "and {} at 6.4 million, of which".format(with_interval(gaps["tab 6"][1])) in text
     assert "by {} at 400,000 rows and by {} at 6.4 million".format(*map(in_readme, gaps["tab 6"])) in readme
     assert "falls from {} to {}.".format(*(in_lesson(g.value) for g in gaps["tab 0"])) in text
     assert "the lead falls from {:.4f} to {:.4f}.".format(*(g.value for g in gaps["tab 0"])) in readme
