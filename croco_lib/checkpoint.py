@@ -19,6 +19,7 @@ from .models import name_of
 from .options import TrainOptions
 from .schema import MultiDomainData
 
+ALL_WRITE = False  # of several processes the first alone writes a run's folder
 MAY_CHANGE = ("device", "threads")  # noted, but a run may go on with others: only the last digits then differ
 
 
@@ -93,7 +94,8 @@ def resume(folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[
         folder.mkdir(parents=True, exist_ok=True)
         return RunState()
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # torch.load knows no "cpu:1"
+        # On the plain CPU: accelerate calls a process's own "cpu:1", which torch.load does not know.
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         old = json.loads(saved["settings"])
     except (RuntimeError, EOFError, OSError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise CrocoError(f"{path} is damaged, or no checkpoint of `fit`; delete it to start again.") from error

@@ -3,9 +3,10 @@
 import difflib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 OF_WRITING = ("SafetensorError", "ComputeError")  # what safetensors and polars raise on a full disk; torch RuntimeError
@@ -19,7 +20,7 @@ class DataError(CrocoError):
     """The data cannot be used as it is."""
 
 
-def known(kind: str, name: str, registry) -> str:
+def known(kind: str, name: str, registry: Collection[str]) -> str:
     """`name` if the registry has it; else a CrocoError with the known names and the nearest one."""
     if name in registry:
         return name
@@ -38,7 +39,7 @@ def in_checkout(path: Path) -> Path:
     return path
 
 
-def parse_value(text: str):
+def parse_value(text: str) -> Any:
     """A number, true or false, null, or a list where the text is JSON; else the text itself."""
     try:
         return json.loads(text)

@@ -30,7 +30,7 @@ def outputs(model: nn.Module, split: Split, batch_size: int = EVAL_BATCH) -> Ite
     device = device_of(model)
     model.eval()
     with torch.no_grad():  # not inference_mode, in which FBGEMM looks nothing up on a CPU
-        for start in range(0, max(len(split), 1), batch_size):  # of no rows there is one empty output
+        for start in range(0, max(len(split), 1), batch_size):  # a split without rows gives one empty output
             rows = slice(start, start + batch_size)
             # np.array copies: a memory-mapped split is read-only, and torch warns of tensors over such memory.
             yield model(

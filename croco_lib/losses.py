@@ -1,12 +1,13 @@
 """The covariance loss, the regularisers that stand beside it, and the two objectives.
 
-Only CovLoss is given by the paper. Of the others it names five; their forms here are ours, each from its source. The
-form of the sixth, Trans5, is not known, so it is left out.
+Only CovLoss is given by the paper. It names six others: five are here in forms of ours, each from its source; the form
+of the sixth, Trans5, is not known, so it is left out. The losses `correlation` and `hsic` are our additions.
 
 Shapes: N rows, M experts, d the experts' output width, S domains. O^(m) [N, d] are the outputs of expert m.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ class _CovLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, experts: Tensor) -> Tensor:
+    def forward(ctx: Any, experts: Tensor) -> Tensor:
         """experts [M, N, d] → scalar."""
         M, N, d = experts.shape
         # A covariance is a small difference of large sums, which half precision would lose: single precision at least.
@@ -45,7 +46,7 @@ class _CovLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """The gradient of the scalar → that of the experts, [M, N, d]."""
         X, both = ctx.saved_tensors
         with torch.autocast(X.device.type, enabled=False):

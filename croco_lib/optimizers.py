@@ -18,7 +18,7 @@ def adam(model: nn.Module, lazy: bool, lr: float) -> list[torch.optim.Optimizer]
     """Adam for all weights; or, where `lazy`, for all but the tables, and lazy Adam for these, on sparse gradients."""
     tables = tables_of(model)
     for table in tables:
-        table.sparse = lazy
+        table.sparse = lazy  # read at every lookup; PyTorch has no other way to change it
     in_tables = {id(table.weight) for table in tables if lazy}
     dense = [weight for weight in model.parameters() if id(weight) not in in_tables]
     # Fused: one kernel updates all weights in a single pass over memory, and memory is what bounds Adam's step.

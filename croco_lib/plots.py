@@ -1,4 +1,6 @@
-"""The house style of all figures: their look, and the colours of models, domains and signs."""
+"""The house style of all figures: their look; the colours of models, domains and signs. Needs the extra `lessons`."""
+
+from collections.abc import Sequence
 
 import seaborn as sns
 
@@ -39,6 +41,6 @@ def style() -> None:
     )
 
 
-def domain_palette(domains) -> dict:
+def domain_palette(domains: Sequence[str]) -> dict:
     """The same colour for the same domain in every figure."""
     return dict(zip(domains, sns.color_palette("mako", len(domains)), strict=True))

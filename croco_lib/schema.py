@@ -147,7 +147,7 @@ class MultiDomainData(Layout):
     world: "World | None" = field(default=None, repr=False)
     stored: dict | None = field(default=None, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.stored is not None:
             return
         splits, size = [getattr(self, name) for name in SPLITS], len(self.domains)

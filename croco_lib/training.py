@@ -182,7 +182,7 @@ def train(
     state = RunState() if folder is None else keep.resume(Path(folder), settings, model, optimizers)
     started, before, losses = time.perf_counter(), state.seconds, []
     objective, silent = OBJECTIVES[options.objective], not (progress and accelerator.is_main_process)
-    writes = accelerator.is_main_process or keep is not checkpoint  # sharded tables are written by all
+    writes = accelerator.is_main_process or keep.ALL_WRITE
 
     def backward(loss: Tensor) -> None:
         accelerator.backward(loss)

@@ -86,7 +86,7 @@ def test_fit_reads_a_file(croco, tmp_path, kind):
         ("fit mmoe --option rows=Infinity", "rows must be a whole number"),
         ("fit mmoe --set seed=1", "Unknown option of mmoe 'seed'"),
         ("fit mmoe --set dim=8 --set dim=4", "--set has a key twice"),
-        ("fit mmoe --sets 2 --set sets=3", "--set has a key twice"),
+        ("fit mmoe --set sets=2 --set sets=3", "--set has a key twice"),
         ("fit mmoe --label click --fields a", "--label, --fields: for a file only"),
         ("fit mmoe --data a.csv --domain d --user u", "--label, --item must name its columns"),
         (f"fit mmoe --data no-such.csv {OF_A_FILE}", "no-such.csv: there is no such file"),
@@ -238,7 +238,7 @@ def test_scores_of_a_killed_run_go_back_where_they_came_from(croco, tmp_path, mo
 
 
 def test_every_option_reaches_the_run(croco):
-    sizes = "--alpha 0.5 --sets 2 --set dim=4 --set expert=[8,4]"
+    sizes = "--set alpha=0.5 --set sets=2 --set dim=4 --set expert=[8,4]"
     steps = "--lr 0.01 --weight-decay 1e-5 --objective domain --batch-size 2000 --lazy --eval-every 1"
     code, out, err = croco(f"fit crocodile --option rows=5000 --epochs 1 --threads 1 --json --seed 3 {sizes} {steps}")
     assert code == 0, err

@@ -16,6 +16,7 @@ LIBRARY = ROOT / "croco_lib"
 # Each wing and the wings that it may stand on.
 WINGS = {
     "datasets": (),
+    "fitting": ("datasets", "online", "sharded"),
     "look": (),
     "lessons": (),
     "study": ("datasets",),
@@ -100,6 +101,12 @@ def test_nothing_is_long(sources):
 
     long = {name: lines for name, lines in lengths(sources).items() if lines > limit(name)}
     assert not long, f"longer than it may be: {long}"
+
+
+def test_no_function_is_named_like_its_module(sources):
+    for path, source in sources.items():
+        defined = {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert path.stem not in defined, path
 
 
 def test_the_library_runs_nothing_of_the_tests():

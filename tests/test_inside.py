@@ -25,7 +25,10 @@ def table(values):
     return frame.set_index(["split", "part", "metric"]).value
 
 
-ROOMS = {path.stem for path in (ROOT / "croco_lib").glob("*.py")} | {"metrics", "models"}
+PACKAGE = ROOT / "croco_lib"
+ROOMS = {
+    ".".join(p.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__") for p in PACKAGE.rglob("*.py")
+}
 LESSONS = {f"{path.parent.name}/{path.stem}": path for path in (ROOT / "notebooks").rglob("*.ipynb")}
 
 
@@ -35,17 +38,19 @@ def test_whatever_a_lesson_takes_from_a_room_is_there(name):
     source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     code = ast.parse(re.sub(r"(?m)^(\s*)%", r"\1pass  # %", source))  # a magic is no Python
     imports = [node for node in ast.walk(code) if isinstance(node, ast.ImportFrom)]
-    rooms = {alias.name for node in imports if node.module == "croco_lib" for alias in node.names} & ROOMS
+    ours = [node for node in imports if (node.module or "").startswith("croco_lib")]
+    bound = {a.asname or a.name: f"{n.module}.{a.name}".removeprefix("croco_lib.") for n in ours for a in n.names}
+    rooms = {name: room for name, room in bound.items() if room in ROOMS}
     wanted = {
-        (node.value.id, node.attr)
+        (rooms[node.value.id], node.attr)
         for node in ast.walk(code)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in rooms
     }
     wanted |= {
         (room, alias.name)
-        for node in imports
+        for node in ours
         for alias in node.names
-        if (room := (node.module or "").removeprefix("croco_lib.")) in ROOMS
+        if (room := node.module.removeprefix("croco_lib.")) in ROOMS and f"{room}.{alias.name}" not in ROOMS
     }
     assert not [(room, attr) for room, attr in wanted if not hasattr(import_module(f"croco_lib.{room}"), attr)]
 

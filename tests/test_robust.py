@@ -89,12 +89,12 @@ def test_what_fails_on_one_process_is_raised_on_all(monkeypatch):
         raise OSError("full")
 
     monkeypatch.setattr(room, "gathered", lambda fault: [fault])
-    assert room.together(lambda: 3) == 3
+    assert room.on_every_process(lambda: 3) == 3
     with pytest.raises(CrocoError, match="^full$"):
-        room.together(fails)
+        room.on_every_process(fails)
     monkeypatch.setattr(room, "gathered", lambda fault: [fault, "no space"])
     with pytest.raises(CrocoError, match="^process 1: no space$"):
-        room.together(lambda: 3)
+        room.on_every_process(lambda: 3)
 
 
 def test_what_torch_safetensors_and_polars_say_of_a_full_disk_is_one_line_and_other_errors_are_their_own(tmp_path):

@@ -27,7 +27,7 @@ from croco_lib.study.claims import CLAIMS
 
 COMMITTED = [
     (name, data)
-    for name, study in room.studies().items()
+    for name, study in room.read_studies().items()
     for data in study["data"]
     if room.file_of(name, data, "runs").is_file()
 ]
@@ -50,7 +50,7 @@ def test_the_keys_of_jobs_stay_so_that_finished_ones_are_found():
 
 @pytest.mark.parametrize("name", [*space.MODELS, *space.FIXED])
 def test_every_search_is_as_large(name):
-    assert np.prod([len(values) for values in space.space(name).values()]) == 2160
+    assert np.prod([len(values) for values in space.knobs_of(name).values()]) == 2160
     drawn = space.trials(name, 20)
     assert drawn[0] == {} and len({json.dumps(t, sort_keys=True) for t in drawn}) == 20
     options = jobs.make_job(DATA, name, 0, drawn[1], False)
@@ -63,7 +63,7 @@ def test_what_is_common_is_drawn_alike():
 
 
 def test_alpha_zero_is_never_searched_for_crocodile():
-    assert 0 not in space.space("crocodile")["alpha"]
+    assert 0 not in space.knobs_of("crocodile")["alpha"]
 
 
 def test_an_unknown_model_names_the_known_ones():
@@ -337,7 +337,7 @@ def test_the_scorecard_says_what_is_not_run(tmp_path):
 
 
 def test_costs_are_counted_as_the_paper_does():
-    table = cost.cost(repeats=3)
+    table = cost.measure_cost(repeats=3)
     assert table["products, all rows"].iloc[0] == 10 * 32**2 * 4096
     assert table["products, experts"].iloc[0] == 4096 * 5 * (112 * 64 + 64 * 32)
     assert (table[["ms, experts", "ms, all rows", "ms, 32 rows"]] > 0).all().all()
@@ -349,7 +349,7 @@ def test_costs_are_counted_as_the_paper_does():
     [("rules", "0" * 16, "under other rules"), ("versions", "croco-lib: 0, numpy: 2, torch: 1.0", "with torch 1.0")],
 )
 def test_costs_of_other_rules_or_versions_are_refused(tmp_path, column, other, said):
-    cost.cost(repeats=2).assign(**{column: other}).to_csv(tmp_path / "cost.csv", index=False)
+    cost.measure_cost(repeats=2).assign(**{column: other}).to_csv(tmp_path / "cost.csv", index=False)
     with pytest.raises(CrocoError, match=f"{said}.*croco study cost"):
         verdicts.judge(tmp_path)
 
@@ -433,7 +433,7 @@ def test_start_is_the_standard_deviation_of_every_table(start):
 def test_the_first_value_of_every_knob_is_its_default(name):
     default = asdict(jobs.DEFAULTS) | options_of(space.registered(name)[0])
     known = {knob: value for knob, value in default.items() if knob not in space.FIXED.get(name, {})}
-    values = {knob: values[0] for knob, values in space.space(name).items()}
+    values = {knob: values[0] for knob, values in space.knobs_of(name).items()}
     assert {knob: known[knob] for knob in values} == values
 
 
@@ -488,7 +488,7 @@ def test_speed_prints_what_was_measured(monkeypatch):
         croco("--peer", "other")
 
 
-@pytest.mark.parametrize("model", room.studies()["capacity"]["models"])
+@pytest.mark.parametrize("model", room.read_studies()["capacity"]["models"])
 def test_models_of_equal_capacity_have_as_many_embedding_parameters(model):
     dim, crocodile = jobs.dim_of(DATA, model, "crocodile"), build("crocodile", jobs.load_with_fresh(DATA)[0])
     held = jobs.embedding_parameters(DATA, model, {"dim": dim})
@@ -497,9 +497,9 @@ def test_models_of_equal_capacity_have_as_many_embedding_parameters(model):
     assert (dim == 16) == ("crocodile" in model)
 
 
-@pytest.mark.parametrize("name", room.studies())
+@pytest.mark.parametrize("name", room.read_studies())
 def test_every_model_of_a_study_can_be_built_in_every_variant(name):
-    study, small = room.studies()[name], jobs.load_with_fresh(DATA)[0]
+    study, small = room.read_studies()[name], jobs.load_with_fresh(DATA)[0]
     assert all(jobs.parse_data(data) for data in study["data"])
     for model in study["models"]:
         for variant in room.variants_of(study):
@@ -508,7 +508,7 @@ def test_every_model_of_a_study_can_be_built_in_every_variant(name):
 
 
 def test_the_claims_read_studies_that_are_planned():
-    assert {c.study for c in CLAIMS if c.judge} <= set(room.studies())
+    assert {c.study for c in CLAIMS if c.judge} <= set(room.read_studies())
 
 
 def test_a_trial_never_sees_the_test_rows(folder):
@@ -522,7 +522,7 @@ def test_a_run_is_what_fit_and_evaluate_say():
     job = jobs.make_job(DATA, "mmoe", 3, {"dim": 4, "epochs": 1, "lr": 0.01}, final=True)
     result, logits = jobs.run_job(job)
     data, fresh = jobs.load_with_fresh(DATA)
-    every = max(1, round(len(data.train) / jobs.LOOKS / job["fit"]["batch_size"]))
+    every = max(1, round(len(data.train) / jobs.VALIDATIONS / job["fit"]["batch_size"]))
     run = fit(build("mmoe", data, seed=3, dim=4), data, seed=3, progress=False, eval_every=every, **job["fit"])
     got = pd.DataFrame(result["values"], columns=["split", "part", "metric", "value"])
     for split, rows in (("test", data.test), ("fresh", fresh)):
@@ -734,7 +734,7 @@ def test_all_studies_of_a_data_set_are_run_and_no_others(monkeypatch, tmp_path):
     monkeypatch.setattr("croco_lib.study.commands._say_what_failed", lambda *words: False)
     given = ["study", "all", "--data", "world", "--folder", str(tmp_path)]
     assert CliRunner().invoke(cli.app, given, catch_exceptions=False).exit_code == 0
-    assert ran == [(name, "world") for name, study in room.studies().items() if "world" in study["data"]]
+    assert ran == [(name, "world") for name, study in room.read_studies().items() if "world" in study["data"]]
     for words, message in (
         (["study", "all", "--data", "wold"], "Did you mean 'world'"),
         (["study", "cost", "--data", "world"], "Unknown data set of study cost 'world'"),
@@ -746,7 +746,7 @@ def test_all_studies_of_a_data_set_are_run_and_no_others(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("name", "data"), COMMITTED)
 def test_the_committed_tables_hold_what_their_study_plans(name, data):
-    study, runs = room.studies()[name], tables.Tables(name, data).runs
+    study, runs = room.read_studies()[name], tables.Tables(name, data).runs
     final = runs[runs.stage == "final"]
     assert set(final.model) == set(study["models"])
     planned = [{k: v for k, v in variant.items() if not isinstance(v, list)} for variant in room.variants_of(study)]

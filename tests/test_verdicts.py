@@ -20,7 +20,7 @@ from croco_lib.models import options_of
 from croco_lib.study import cost, intervals, jobs, rules, verdicts
 from croco_lib.study import studies as room
 from croco_lib.study.rules import CONTRADICTED, HOLDS, NOISY, UNMEASURED
-from croco_lib.study.space import label_of, space
+from croco_lib.study.space import knobs_of, label_of
 from croco_lib.study.tables import Tables as read_tables
 from croco_lib.study.verdicts import p_value
 
@@ -45,7 +45,7 @@ def plant(folder, data, truth, noise=5e-4, users=3e-4, rows=ROWS, seeds=6, drop_
     plain = dict(stage="final", data=data, settings="{}", status="done", error="", fingerprint="f")
     plain |= {"versions": label_of(VERSIONS), "rules": rules.RULES_HASH}
     for study in STUDIES:
-        planned, runs, values, resampled, costs = room.studies()[study], [], [], [], []
+        planned, runs, values, resampled, costs = room.read_studies()[study], [], [], [], []
         for model, variant in product(planned["models"], room.variants_of(planned)):
             label = label_of({k: v for k, v in variant.items() if not isinstance(v, list)})
             good = truth * sign_of(study, model, label)
@@ -268,7 +268,7 @@ def test_what_the_readme_says_of_the_real_days_follows_from_the_tables():
     runs = pd.read_csv(room.file_of("main", "kuairand-pure", "runs"), keep_default_na=False)
     alpha = room.chosen_settings(runs, "crocodile")["alpha"]
     assert f"weight on offer, {alpha:g}, at which nothing of this is seen" in text and alpha == min(
-        space("crocodile")["alpha"]
+        knobs_of("crocodile")["alpha"]
     )
     assert (table[table.number == 6].outcome == NOISY).all()  # covariance and correlation alike
     assert lead.high < 0.0009 and "this leaves no room for a lead of 0.0009" in text
@@ -444,7 +444,7 @@ def test_what_is_said_of_the_models_on_movielens_follows_from_the_tables():
     assert "ME-PLE by {}, STAR by {} and even MMoE by {}.".format(*said) in six
     usually = [usual.side((m, {"objective": "sample"})).seeds.mean() for m in ("ple", "me-ple")]
     assert f"the two means differ by {usually[0] - usually[1]:.4f}" in readme
-    assert {T.settings_of(m).get("weight_decay") for m in ("me-ple", "star")} == {max(space("ple")["weight_decay"])}
+    assert {T.settings_of(m).get("weight_decay") for m in ("me-ple", "star")} == {max(knobs_of("ple")["weight_decay"])}
 
 
 def test_what_is_said_of_the_dials_on_movielens_follows_from_the_tables():
@@ -874,7 +874,10 @@ def test_what_is_said_of_more_data_follows_from_the_tables():
     assert said.format(*map(with_interval, own)) in text
     few, many = (T.domains() for T in (usual, large))
     assert f"at 400,000 rows, of which it has {few.min():,.0f} for training" in text
-    assert f"at 6.4 million, of which it has {many.min():,.0f} (fresh" in text and f"has {many.min():,.0f} training rows" in readme
+    assert (
+        f"at 6.4 million, of which it has {many.min():,.0f} (fresh" in text
+        and f"has {many.min():,.0f} training rows" in readme
+    )
     an_item = [list((rows / items)[["tab 6", "tab 0"]].round(1)) for rows, items in ((few, 4_000), (many, 64_000))]
     assert an_item == [[1.3, 16.5]] * 2 and "still reads about 1.3 rows for each" in text
     own_of, gaps = ("ple", "me-ple"), {}
@@ -1083,7 +1086,7 @@ def test_what_is_said_of_searches_defaults_and_allowances_follows_from_the_table
     for tab in O.domains().index:  # "it leads in none"
         means = {m: O.side((m, plain), "auc", tab, "fresh").seeds.mean() for m in usual}
         assert max(means, key=means.get) != "shared-bottom"
-    assert M.settings_of("shared-bottom")["batch_size"] == 1024 and "batch_size" not in space("crocodile")
+    assert M.settings_of("shared-bottom")["batch_size"] == 1024 and "batch_size" not in knobs_of("crocodile")
 
     tables = {"real": Tables("main", "kuairand-pure"), "made": M}
     for data, best, lost in (

@@ -80,7 +80,7 @@ def loose(text: pl.Series) -> pl.Series:
 class Counts:
     """How often each value was met, added piece by piece; pieces are merged whenever they outgrow their sum."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.pieces: list[pl.DataFrame] = []  # each value once in a piece, n its count
 
     def add(self, values: pl.Series, times: np.ndarray | None = None) -> "Counts":

@@ -173,7 +173,7 @@ def draw_world(
     return truth
 
 
-def begin_world(rows: int, tail: float, seed: int, **options) -> tuple[World, np.ndarray, np.random.Generator]:
+def begin_world(rows: int, tail: float, seed: int, **options: Any) -> tuple[World, np.ndarray, np.random.Generator]:
     """The truth, the number of rows in every domain [S], and the generator that is to draw them. See `make_world`."""
     for name, value in dict(options, rows=rows, tail=tail, seed=seed).items():
         low, high = RANGES[name]
@@ -186,7 +186,7 @@ def begin_world(rows: int, tail: float, seed: int, **options) -> tuple[World, np
     return truth, counts, rng
 
 
-def notes_on(rows: int, **options) -> dict[str, object]:
+def notes_on(rows: int, **options: Any) -> dict[str, object]:
     """What a reader of the world is told of its rows."""
     return {
         "rows": rows,

@@ -22,7 +22,7 @@ class BagWriter:
         self.files = [create(folder / f"bag.{name}.{n}.npy", t, shapes[n]) for n, t in BAG_DTYPES.items()]
         self._write(np.array([0, 1]), np.zeros(1), np.ones(1))
 
-    def put(self, frame: pl.DataFrame) -> None:
+    def append(self, frame: pl.DataFrame) -> None:
         """Append the rows' bags; a row without the field has none."""
         frame = frame.filter(pl.col(self.name).is_not_null())
         ends = self.end + frame[self.name].list.len().to_numpy().astype(np.int64).cumsum()
@@ -63,8 +63,11 @@ class RowBags:
         there = block.frame[self.name].is_not_null().to_numpy()
         number = np.where(there, self.bags + there.cumsum(), 0).astype(np.int32)
         self.bags += int(there.sum())
-        self.writer.put(block.frame)
+        self.writer.append(block.frame)
         return number
+
+    def close(self) -> None:
+        self.writer.close()
 
 
 class TableBags:
@@ -85,15 +88,18 @@ class TableBags:
             # Of lines that repeat a key the table has the first alone, so the others' values are not met.
             again = met[place] | ~pl.Series(place).is_first_distinct().to_numpy()
             met[place] = True
-            often = np.where(again, 0, self.table.seen[0, 1:][place])
-            counts.add(frame[self.name].explode().drop_nulls(), np.repeat(often, length))
+            times_met = np.where(again, 0, self.table.seen[0, 1:][place])
+            counts.add(frame[self.name].explode().drop_nulls(), np.repeat(times_met, length))
             bags, entries = bags + int((length > 0).sum()), entries + int(length.sum())
         self.vocabulary = counts.keep(min_count)
         self.numbers = np.append(0, self.table.frame[self.name].fill_null(0).to_numpy()).astype(np.int32)
         self.gaps = self.table.gaps(self.name)
         self.writer = BagWriter(self.folder, self.name, self.vocabulary, bags, entries)
         for _, frame in self.lists():
-            self.writer.put(frame)
+            self.writer.append(frame)
 
     def code(self, block: Block) -> np.ndarray:
         return self.numbers[block.at[self.table.key]]
+
+    def close(self) -> None:
+        self.writer.close()

@@ -1,11 +1,10 @@
 """How each field of a raw data set is counted and coded, block by block.
 
 A field stands in the rows themselves (`RowField`), or in a table whose key stands in the rows (`TableField`); a
-multi-valued one (`bags`) in either. Each answers to the same calls: `count` a block, `keep` its vocabulary, then `code`
-a block. Ids are int32 [rows of the block].
+multi-valued one (`bags`) in either. Each is a `Coder`. Ids are int32 [rows of the block].
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
@@ -42,6 +41,21 @@ class Table:
         return int(self.seen[1, 0] + self.seen[1, 1:][self.frame[column].is_null().to_numpy()].sum())
 
 
+class Coder(Protocol):
+    """What counts and codes one field, in the order of its calls. `gaps` is how many rows have no value."""
+
+    vocabulary: Vocabulary
+    gaps: int
+
+    def count(self, block: Block) -> None: ...
+
+    def keep(self, min_count: int) -> None: ...
+
+    def code(self, block: Block) -> np.ndarray: ...
+
+    def close(self) -> None: ...
+
+
 class RowField:
     """A field that stands in the rows as a whole number. `every`: all rows are counted, not only those of train."""
 
@@ -62,6 +76,9 @@ class RowField:
     def code(self, block: Block) -> np.ndarray:
         return self.vocabulary.code(block.frame[self.name])
 
+    def close(self) -> None:
+        """Nothing: the field writes no file of its own."""
+
 
 class TableField:
     """A field of a table. It is counted by the table's rows: once a key, not once a row."""
@@ -80,3 +97,6 @@ class TableField:
 
     def code(self, block: Block) -> np.ndarray:
         return self.ids[block.at[self.table.key]]
+
+    def close(self) -> None:
+        """Nothing: the field writes no file of its own."""

@@ -20,11 +20,10 @@ from tqdm.auto import tqdm
 from ..errors import DataError, write_text, write_whole
 from ..schema import SPLITS, UNKNOWN, Field, check_domains, fingerprint_of
 from .bags import Lists, RowBags, TableBags
-from .coders import Block, RowField, Table, TableField
+from .coders import Block, Coder, RowField, Table, TableField
 from .store import BAG_DTYPES, DTYPES, create_splits, data_of, folder_of, sizes, state
 
 BLOCK = 1 << 17  # rows counted or coded at a time: what is in work then stays in the processor's cache
-Coder = RowField | TableField | RowBags | TableBags
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,6 @@ def write_columns(kept: KeptRows, notes: dict, options: dict, raw: list[Path], v
     tables = [Table(frame, kept.name) for frame in kept.tables]
     coders = {name: kept.coder(name, tables, folder) for name in kept.fields}
     people = kept.coder(kept.of_role("user"), tables, folder, every=True)  # gAUC keeps rare users apart
-    assert isinstance(people, RowField | TableField)  # a row has one user
     with tqdm(
         total=2 * len(kept.part),
         desc=f"{kept.name}: counting and coding",
@@ -125,8 +123,10 @@ def write_columns(kept: KeptRows, notes: dict, options: dict, raw: list[Path], v
         disable=not sys.stderr.isatty(),
     ) as bar:
         for block in blocks(kept, tables, bar):
-            for counted in (*tables, *coders.values(), people):
-                counted.count(block)
+            for table in tables:
+                table.count(block)
+            for coder in (*coders.values(), people):
+                coder.count(block)
         for coder in coders.values():
             coder.keep(options["min_count"])
         people.keep(1)
@@ -192,9 +192,7 @@ def blocks(kept: KeptRows, tables: list[Table], bar: tqdm) -> Iterator[Block]:
         bar.update(len(frame))
 
 
-def write_rows(
-    folder: Path, kept: KeptRows, coders: dict[str, Coder], people: RowField | TableField, rows: Iterator[Block]
-) -> Totals:
+def write_rows(folder: Path, kept: KeptRows, coders: dict[str, Coder], people: Coder, rows: Iterator[Block]) -> Totals:
     """Code the blocks into the columns of the three splits, and the bags; returns what was counted on the way."""
     names = list(coders)
     domain_at, item_at = names.index(kept.of_role("domain")), names.index(kept.of_role("item"))
@@ -213,6 +211,5 @@ def write_rows(
     for file in files.values():
         file.close()
     for coder in coders.values():
-        if isinstance(coder, RowBags | TableBags):
-            coder.writer.close()
+        coder.close()
     return totals

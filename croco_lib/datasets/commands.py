@@ -10,11 +10,11 @@ from ..console import parse_pairs
 from ..errors import CrocoError, DataError
 
 # How a command that reads any data set is told which: its options, and the columns of a table of one's own.
-LabelColumn = Annotated[str | None, typer.Option("--label", help="Of a file: the column of 0 or 1.")]
-DomainColumn = Annotated[str | None, typer.Option("--domain", help="Of a file: the column of domains.")]
-UserColumn = Annotated[str | None, typer.Option("--user", help="Of a file: the column of users.")]
-ItemColumn = Annotated[str | None, typer.Option("--item", help="Of a file: the column of items.")]
-FurtherColumns = Annotated[str | None, typer.Option("--fields", help="Of a file: further columns, comma-separated.")]
+LabelColumn = Annotated[str | None, typer.Option("--label", help="For a file: the column that holds 0 or 1.")]
+DomainColumn = Annotated[str | None, typer.Option("--domain", help="For a file: the column of domains.")]
+UserColumn = Annotated[str | None, typer.Option("--user", help="For a file: the column of users.")]
+ItemColumn = Annotated[str | None, typer.Option("--item", help="For a file: the column of items.")]
+FurtherColumns = Annotated[str | None, typer.Option("--fields", help="For a file: further columns, comma-separated.")]
 DataOptions = Annotated[
     list[str],
     typer.Option(
@@ -99,7 +99,7 @@ def prepare_columns(
         int | None, typer.Option(min=0, help="Values seen less often in train get the unknown id (default: 5).")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Of the split (default: 0); of all draws of the world.")
+        int | None, typer.Option(min=0, help="Seed of the split (default: 0); of all draws of the world.")
     ] = None,
     max_bad_share: Annotated[
         float | None, typer.Option(min=0, help="Stop when more of a file's lines are bad (default: 0.001).")
@@ -117,11 +117,11 @@ def prepare_columns(
 
     given = dict(split=split, multi=multi, min_count=min_count, seed=seed)
     options = {key: value for key, value in given.items() if value is not None}
-    asked = parse_pairs(option, "--option")
+    pairs = parse_pairs(option, "--option")
     reading = {k: v for k, v in dict(max_bad_share=max_bad_share, workers=workers).items() if v is not None}
-    if twice := (options.keys() | {"max_bad_share", "workers"}) & asked.keys():
+    if twice := (options.keys() | {"max_bad_share", "workers"}) & pairs.keys():
         raise CrocoError(f"{min(twice)} is given twice, or has a flag of its own: use the flag, once.")
-    options |= asked
+    options |= pairs
     start = time.perf_counter()
     folder = prepare(name, **reading, **options)
     made = load(name, **options)

@@ -51,6 +51,7 @@ def in_full(options: dict) -> dict:
     return full
 
 
+# `wraps` lends it the options' names, by which the registry checks them; the docstring stays its own.
 @wraps(make_world, assigned=("__annotations__",))
 def load(**options) -> MultiDomainData:
     """The made world: mapped where `prepare` has left it for these options, else drawn into memory by `make_world`.

@@ -17,6 +17,10 @@ from .raw import fetch, find_file, roots
 
 NAME, ARCHIVE = "movielens-1m", "ml-1m.zip"
 URL, MD5 = "https://files.grouplens.org/datasets/movielens/ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906"
+HOW_TO_GET = (
+    f"Run `croco data get {NAME}`, or fetch {ARCHIVE} (6 MB, md5 {MD5}) from {URL} and unpack it into "
+    f"data/raw/{NAME}/, or let CROCO_DATA name the folder that holds it."
+)
 NUMBER = ("[0-9]{1,18}", "a whole number")
 FILES = {  # file: its columns in order, each with the pattern of a whole value and the same in words
     "ratings.dat": {"user": NUMBER, "movie": NUMBER, "rating": ("[1-5]", "one of 1 to 5"), "time": NUMBER},
@@ -55,7 +59,7 @@ def read(path: Path) -> pl.DataFrame:
     fit; with the key for a user or movie that two lines of its own table give.
     """
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file. {how_to_get().partition('. ')[2]}")
+        raise DataError(f"{path}: there is no such file. {HOW_TO_GET}")
     name = path.name.lower().removesuffix(".gz")
     columns = FILES[name]
     with open_bytes(path) as file:
@@ -135,10 +139,7 @@ def load(split: str = "random", min_count: int = 5, seed: int = 0) -> MultiDomai
 
 def how_to_get() -> str:
     """Where to get the data set and where to put it, in words."""
-    return (
-        f"{NAME} is not here. Run `croco data get {NAME}`, or fetch {ARCHIVE} (6 MB, md5 {MD5}) from {URL} and "
-        f"unpack it into data/raw/{NAME}/, or let CROCO_DATA name the folder that holds it."
-    )
+    return f"{NAME} is not here. {HOW_TO_GET}"
 
 
 def download() -> Path:

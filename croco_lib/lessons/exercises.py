@@ -44,7 +44,7 @@ def check(answer, *tests: Callable) -> bool:
     if wrong is None:
         print("Right.")
     elif isinstance(wrong, _Open):
-        # Of voila, which shows no code, so that nothing stands "above", the kernel knows by this variable.
+        # Voila shows no code, so nothing stands "above" there; its kernels can be told by this variable.
         if os.environ.get("SERVER_SOFTWARE", "").startswith("voila"):
             print("To be answered in the notebook.")
         else:

@@ -101,7 +101,7 @@ def run(path: Path, timeout: int = 1800) -> nbformat.NotebookNode:
 def formula(tex: re.Match) -> str:
     """A `$…$` or `$$…$$` in HTML as MathML, which browsers draw without a script."""
     body = unescape(tex["block"] or tex["inline"])
-    for command, sign in ((r"\\mathbb *\{?R\}?", "ℝ"), (r"\\[lr]Vert", "‖")):  # of MathML's core there is no bold style
+    for command, sign in ((r"\\mathbb *\{?R\}?", "ℝ"), (r"\\[lr]Vert", "‖")):  # MathML Core has no bold style
         body = re.sub(command, sign, body)
     return convert(body, display="block" if tex["block"] else "inline")
 

@@ -11,9 +11,9 @@ import typer
 def look(
     file: Annotated[Path, typer.Argument(help="A CSV or Parquet file, or a folder of Parquet files.")],
     label: Annotated[str | None, typer.Option(help="The column of 0 or 1, where the guess is wrong.")] = None,
-    domain: Annotated[str | None, typer.Option(help="… of domains.")] = None,
-    user: Annotated[str | None, typer.Option(help="… of users.")] = None,
-    item: Annotated[str | None, typer.Option(help="… of items.")] = None,
+    domain: Annotated[str | None, typer.Option(help="The column of domains.")] = None,
+    user: Annotated[str | None, typer.Option(help="The column of users.")] = None,
+    item: Annotated[str | None, typer.Option(help="The column of items.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Look at a table before any training.

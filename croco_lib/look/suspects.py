@@ -6,7 +6,8 @@ import polars as pl
 from ..metrics import grouped_auc
 
 CLASSES = 100  # quantiles into which a column of many numbers is cut before it is judged alone
-PART, GIANT = 0.01, 50  # a user of this part of all rows, and of so many times an equal share, is suspected to be none
+# A user with more than this part of all rows, and this many times an equal share, probably stands for all unknown ones.
+PART, GIANT = 0.01, 50
 SURE_ROWS = 30  # rows above 0 from which their click rate says something
 
 

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from numbers import Integral, Real
 from operator import index
+from typing import Any
 
 import torch
 
@@ -45,7 +46,7 @@ def options_of(name: str) -> dict:
     return {p.name: p.default for p in parameters if p.name != "data"}
 
 
-def _fault(value, default) -> str:
+def _fault(value: Any, default: Any) -> str:
     """What is wrong with an option's value, judged by the kind of its default; "" where nothing is."""
     if isinstance(default, bool):  # first, for Python's bool is an int
         return "" if isinstance(value, bool) else "is true or false"
@@ -63,7 +64,7 @@ def _fault(value, default) -> str:
     return "" if ok else "takes whole numbers of 1 or more"
 
 
-def build(name: str, data: Layout, *, seed: int = 0, **options) -> MultiDomainModel:
+def build(name: str, data: Layout, *, seed: int = 0, **options: Any) -> MultiDomainModel:
     """The model of this name for this data, its weights drawn from `seed` alone.
 
     `options` are those of `options_of(name)`: `dim` is the embedding size, `expert` and `tower` are the widths of their
@@ -77,6 +78,4 @@ def build(name: str, data: Layout, *, seed: int = 0, **options) -> MultiDomainMo
     with torch.random.fork_rng(devices=[]):  # so that building a model leaves the reader's own random numbers alone
         torch.default_generator.manual_seed(index(seed))  # a GPU keeps its own
         model = MODELS[name](data, **options)
-    model.name, model.options, model.seed = name, {**defaults, **options}, seed
-    model.sizes = [field.size for field in data.fields]
-    return model
+    return model.made_as(name, {**defaults, **options}, seed, data.fields)

@@ -1,8 +1,11 @@
 """What all models have in common: what their forward returns, and what they know of how they were made."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
+
+from ..schema import Field
 
 
 class Output(NamedTuple):
@@ -27,6 +30,11 @@ class MultiDomainModel(nn.Module):
     options: dict
     seed: int
     sizes: list[int]
+
+    def made_as(self, name: str, options: dict, seed: int, fields: Sequence[Field]) -> "MultiDomainModel":
+        """Note how the model was made; returns it."""
+        self.name, self.options, self.seed, self.sizes = name, options, seed, [field.size for field in fields]
+        return self
 
 
 def name_of(model: nn.Module) -> str:

@@ -6,6 +6,10 @@ from scipy import stats
 
 from .market import METRICS, Market
 
+LEVEL, WANTED = 0.05, 0.8  # chance of a false alarm, and of seeing a difference that is there
+Z = stats.norm.ppf(1 - LEVEL / 2)
+PATHS = 200_000  # drawn to find the bounds of O'Brien and Fleming
+
 
 def ratio(y: np.ndarray, n: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """log(Σy / Σn) over the chosen users, and its variance by the delta method, users being the unit that varies.
@@ -25,20 +29,18 @@ def _sums(frame: pd.DataFrame, metric: str, users: int) -> tuple[np.ndarray, np.
     return np.bincount(frame.user, frame[metric], users), np.bincount(frame.user, minlength=users).astype(float)
 
 
-def assign(users: int, share: float = 0.5, runs: int | None = None, seed: int = 0) -> np.ndarray:
+def assign(users: int, runs: int | None = None, seed: int = 0) -> np.ndarray:
     """Who is in the test arm, bool [U] or [runs, U]: each user at random, once and for all their requests."""
-    return np.random.default_rng([seed, 4]).random((users,) if runs is None else (runs, users)) < share
+    return np.random.default_rng([seed, 4]).random((users,) if runs is None else (runs, users)) < 0.5
 
 
-def compare(
-    a: pd.DataFrame, b: pd.DataFrame, market: Market, test: np.ndarray | None = None, level: float = 0.05
-) -> pd.DataFrame:
+def compare(a: pd.DataFrame, b: pd.DataFrame, market: Market, test: np.ndarray | None = None) -> pd.DataFrame:
     """Lift of arm b over arm a: domain, metric, a, b, lift, low, high, se.
 
     With `test` [U], as an A/B test sees it: users in it are served by b, the others by a. Without, both arms served
     every request and *expected* outcomes are compared, pair by pair: the true lift on this traffic.
     """
-    z, rows = stats.norm.ppf(1 - level / 2), []
+    rows = []
     for s, name in enumerate(("all", *market.data.domains), start=-1):
         fa, fb = (f if s < 0 else f[f.domain == s] for f in (a, b))
         for metric in METRICS:
@@ -52,7 +54,7 @@ def compare(
                 variance = np.square(yb / yb.sum() - ya / ya.sum()).sum()
             with np.errstate(invalid="ignore"):  # where nothing happened in either arm there is no lift: NaN
                 lift, se = np.expm1(lb - la), np.exp(lb - la) * np.sqrt(variance)
-            rows.append((name, metric, np.exp(la), np.exp(lb), lift, lift - z * se, lift + z * se, se))
+            rows.append((name, metric, np.exp(la), np.exp(lb), lift, lift - Z * se, lift + Z * se, se))
     return pd.DataFrame(rows, columns=["domain", "metric", "a", "b", "lift", "low", "high", "se"])
 
 
@@ -68,19 +70,18 @@ def aa_z_scores(
     return np.array(z)
 
 
-def boundary(days: int, level: float = 0.05, paths: int = 200_000) -> np.ndarray:
-    """O'Brien and Fleming's bounds (Biometrics 1979): |z| beyond them on any of `days` looks happens at `level`."""
-    walk = np.random.default_rng(0).normal(size=(paths, days)).cumsum(1) / np.sqrt(days)  # = z_d √(d / days)
-    return np.quantile(np.abs(walk).max(1), 1 - level) * np.sqrt(days / np.arange(1, days + 1))
+def boundary(days: int) -> np.ndarray:
+    """O'Brien and Fleming's bounds (Biometrics 1979): |z| beyond them on any of `days` looks happens at LEVEL."""
+    walk = np.random.default_rng(0).normal(size=(PATHS, days)).cumsum(1) / np.sqrt(days)  # = z_d √(d / days)
+    return np.quantile(np.abs(walk).max(1), 1 - LEVEL) * np.sqrt(days / np.arange(1, days + 1))
 
 
-def false_positives(z: np.ndarray, level: float = 0.05) -> pd.DataFrame:
+def false_positives(z: np.ndarray) -> pd.DataFrame:
     """Share of A/A runs [days, runs] called a difference by three rules, with its 95 % interval."""
-    plain = stats.norm.ppf(1 - level / 2)
     rules = {
-        "one look at the end": np.abs(z[-1]) > plain,
-        "a look each day": (np.abs(z) > plain).any(0),
-        "a look each day, O'Brien–Fleming": (np.abs(z) > boundary(len(z), level)[:, None]).any(0),
+        "one look at the end": np.abs(z[-1]) > Z,
+        "a look each day": (np.abs(z) > Z).any(0),
+        "a look each day, O'Brien–Fleming": (np.abs(z) > boundary(len(z))[:, None]).any(0),
     }
     tests = {rule: stats.binomtest(int(hit.sum()), len(hit)) for rule, hit in rules.items()}
     return pd.DataFrame(
@@ -89,13 +90,11 @@ def false_positives(z: np.ndarray, level: float = 0.05) -> pd.DataFrame:
     )
 
 
-def power(lift: float, se: float, level: float = 0.05) -> float:
+def power(lift: float, se: float) -> float:
     """Chance that a test whose lift has this standard error calls a true `lift` a difference (normal approximation)."""
-    z = stats.norm.ppf(1 - level / 2)
-    return float(stats.norm.sf(z - lift / se) + stats.norm.cdf(-z - lift / se))
+    return float(stats.norm.sf(Z - lift / se) + stats.norm.cdf(-Z - lift / se))
 
 
-def users_needed(lift: float, se: float, users: int, level: float = 0.05, wanted: float = 0.8) -> int:
-    """Users that give a true `lift` the `wanted` power, where `users` of the same kind give the error `se`."""
-    z = stats.norm.ppf(1 - level / 2) + stats.norm.ppf(wanted)
-    return int(np.ceil(users * (z * se / lift) ** 2))
+def users_needed(lift: float, se: float, users: int) -> int:
+    """Users that give a true `lift` a power of WANTED, where `users` of the same kind give the error `se`."""
+    return int(np.ceil(users * ((Z + stats.norm.ppf(WANTED)) * se / lift) ** 2))

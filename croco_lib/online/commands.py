@@ -9,9 +9,9 @@ from ..errors import CrocoError, DataError, write_whole
 
 
 def online(
-    folder: Annotated[Path, typer.Option(help="For the tables online.*.csv.")] = Path("build/online"),
+    folder: Annotated[Path, typer.Option(help="The folder for the tables online.*.csv.")] = Path("build/online"),
     requests: Annotated[int, typer.Option(min=10_000, help="Requests that both arms serve.")] = 1_000_000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first training, the traffic and the users' arms.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first training, the traffic and the users' arms.")] = 0,
 ) -> None:
     """Simulate the online test (an hour).
 

@@ -25,6 +25,7 @@ from ..evaluation import predict
 from ..models import build
 from ..schema import MultiDomainData
 from ..study.jobs import built, make_job, train_as
+from ..study.rules import BASELINES
 from ..study.studies import chosen_settings, file_of
 from .abtest import aa_z_scores, assign, compare, false_positives, power, users_needed
 from .calibration import distort, platt, reliability
@@ -47,7 +48,7 @@ def choose_arms(searched: Path = SEARCHED) -> dict[str, dict]:
         return {"shared-bottom": {}, "crocodile": {}}
     runs = pd.read_csv(searched, keep_default_na=False).query("stage == 'final' and status == 'done'")
     auc = runs.valid_auc.astype(float).groupby(runs.model).mean()
-    baselines = auc[[not name.startswith(("crocodile", "single-domain")) for name in auc.index]]
+    baselines = auc[auc.index.isin(BASELINES)]
     return {model: chosen_settings(runs, model) for model in (str(baselines.idxmax()), "crocodile")}
 
 

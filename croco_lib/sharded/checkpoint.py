@@ -26,8 +26,9 @@ from ..errors import CrocoError
 from ..options import TrainOptions
 from ..schema import MultiDomainData
 from .tables import LR_RATIO, OPTIMIZER, layers_of
-from .together import gathered, together
+from .together import gathered, on_every_process
 
+ALL_WRITE = True  # every process writes the rows that it holds
 PIECE = 1 << 16  # rows of a table that are on their way to the file at once
 TABLE = "{}.table.weight"  # what an unsharded model calls a layer's table
 
@@ -66,7 +67,7 @@ def resume(folder: Path, settings: dict, model: nn.Module, optimizers: Sequence[
 
     Raises CrocoError as that does, and where a shard is missing or damaged.
     """
-    state = together(lambda: checkpoint.resume(folder, settings, model, optimizers))
+    state = on_every_process(lambda: checkpoint.resume(folder, settings, model, optimizers))
     if state.history:
         place, held = folder / f"tables-{state.step}", content(model)
         try:
@@ -95,7 +96,7 @@ def save(
     """Write the shards, then the checkpoint, which says by its step which shards are its own; the old ones go last."""
     place, is_main = folder / f"tables-{state.step}", PartialState().is_main_process
     # What a run that was killed here had begun to write.
-    together(lambda: shutil.rmtree(place, ignore_errors=True) if is_main else None)
+    on_every_process(lambda: shutil.rmtree(place, ignore_errors=True) if is_main else None)
     try:
         dcp.save(content(model), checkpoint_id=place)
     except dcp.CheckpointException as error:
@@ -103,7 +104,7 @@ def save(
             f"{place} could not be written ({reason(error)}). Is the disk full, or the folder not writable? "
             "The checkpoint before it is whole."
         ) from error
-    together(lambda: checkpoint.save(folder, settings, model, optimizers, state) if is_main else None)
+    on_every_process(lambda: checkpoint.save(folder, settings, model, optimizers, state) if is_main else None)
     for old in folder.glob("tables-*") if is_main else ():
         if old != place:
             shutil.rmtree(old, ignore_errors=True)
@@ -141,9 +142,9 @@ def save_weights(model: nn.Module, folder: Path) -> None:
                         file.write(piece.cpu().numpy().tobytes())
 
     try:
-        together(lambda: temporary.write_bytes(begin) if is_main else None)
-        together(write_rows)
-        together(lambda: os.replace(temporary, path) if is_main else None)
+        on_every_process(lambda: temporary.write_bytes(begin) if is_main else None)
+        on_every_process(write_rows)
+        on_every_process(lambda: os.replace(temporary, path) if is_main else None)
     except CrocoError as error:
         if is_main:
             temporary.unlink(missing_ok=True)
@@ -175,5 +176,5 @@ def load_weights(model: nn.Module, folder: str | Path) -> nn.Module:
             said = str(error).splitlines()[-1]
             raise CrocoError(f"{path} is damaged or does not fit this model: {said}") from error
 
-    together(read)
+    on_every_process(read)
     return model

@@ -26,6 +26,7 @@ SIZES: dict[str, dict[str, int]] = {
 DEVICES = (1, 8, 64)
 HOST = 8  # devices in one host
 HBM = 80 << 30  # bytes of a device
+SETS, DIM = 5, 16  # of Crocodile, its defaults
 COLUMNS = ["data", "devices", "layer", "field", "ids", "where", "GiB a device", "MiB a step", "GiB unsharded"]
 
 
@@ -62,10 +63,10 @@ def traffic(width: int, devices: int, batch_size: int) -> float:
     return batch_size / devices * (devices - 1) / devices * (8 + 2 * 4 * width)
 
 
-def plan(name: str, sizes: dict[str, int], devices: int, batch_size: int, sets: int = 5, dim: int = 16) -> list[tuple]:
+def plan_rows(name: str, sizes: dict[str, int], devices: int, batch_size: int) -> list[tuple]:
     """One row of COLUMNS for each field of Crocodile's two layers: the sets', and the prior's of its gate."""
     fields, rows = [Field(field, size + 1) for field, size in sizes.items()], []
-    layers = {"embedding": sets * dim, "prior": dim}
+    layers = {"embedding": SETS * DIM, "prior": DIM}
     tables = nn.ModuleDict({layer: collection(fields, width) for layer, width in layers.items()})
     options = chosen(tables, devices, batch_size)
     for (layer, width), (i, field) in product(layers.items(), enumerate(fields)):
@@ -80,5 +81,5 @@ def plan(name: str, sizes: dict[str, int], devices: int, batch_size: int, sets: 
 
 def plans(batch_size: int, devices: Sequence[int] = DEVICES) -> pd.DataFrame:
     """The plans of every size in SIZES on every number of devices, tidy: COLUMNS."""
-    rows = [row for name, sizes in SIZES.items() for n in devices for row in plan(name, sizes, n, batch_size)]
+    rows = [row for name, sizes in SIZES.items() for n in devices for row in plan_rows(name, sizes, n, batch_size)]
     return pd.DataFrame(rows, columns=COLUMNS)

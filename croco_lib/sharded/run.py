@@ -9,7 +9,7 @@ from ..schema import MultiDomainData
 from ..training import Run, train
 from . import checkpoint
 from .tables import build
-from .together import one_voice, together
+from .together import on_every_process, one_voice
 
 
 def train_sharded(
@@ -25,7 +25,7 @@ def train_sharded(
     Where it fails, the first process says why and all end with status 1.
     """
     with one_voice():
-        data = together(read)
+        data = on_every_process(read)
         made = build(model, data, seed=options.seed, lr=options.lr, batch_size=options.batch_size, **chosen)
         options = replace(options, lazy=bool(options.lazy))  # by default, where the tables are large, they are sharded
         return data, train(made, data, options, folder, progress, keep=checkpoint)

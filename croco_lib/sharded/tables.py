@@ -34,7 +34,7 @@ from ..layers import INIT_STD, MultiEmbedding, sets_first
 from ..models import MultiDomainModel
 from ..models import build as build_whole
 from ..schema import Field, Layout, MultiDomainData
-from .together import gathered, together
+from .together import gathered, on_every_process
 
 # The tables' learning rate is so many times Adam's [ours], for row-wise Adagrad's steps shrink and Adam's do not. On a
 # made world of 60,000 rows, six epochs, 1, 3, 10 and 30 gave AUCs of .773, .781, .783 and .790; Adam, unsharded, .790.
@@ -173,7 +173,9 @@ def shard(tables: nn.ModuleDict, lr: float, batch_size: int) -> list[ShardedEmbe
         except PlannerError as error:
             raise CrocoError(f"--shard: the tables do not fit {world} devices ({error.error_type.value}).") from error
 
-    plan = gathered(together(planned))[0]  # TorchRec's own `collective_plan` leaves the others waiting when it fails
+    plan = gathered(on_every_process(planned))[
+        0
+    ]  # TorchRec's own `collective_plan` leaves the others waiting when it fails
     env = ShardingEnv.from_process_group(dist.group.WORLD)
     return [sharder(lr).shard(part, plan.plan[name], env, device) for name, part in tables.items()]
 
@@ -191,7 +193,7 @@ def build(
     fields = {field.name: field for field in data.fields}
     sketch = Sketch(tuple(Field(field.name, 1, field.role) for field in data.fields), data.domains)
     model = build_whole(name, sketch, seed=seed, **options)
-    model.sizes = [field.size for field in data.fields]
+    model.made_as(model.name, model.options, model.seed, data.fields)
     layers = [(path, part) for path, part in model.named_modules() if isinstance(part, MultiEmbedding)]
     real = [[fields[field.name] for field in part.fields] for _, part in layers]
     tables = {str(i): collection(real[i], part.sets * part.dim) for i, (_, part) in enumerate(layers)}

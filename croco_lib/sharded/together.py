@@ -1,4 +1,4 @@
-"""Several processes that fail as one: what goes wrong on any of them, all learn, and one says."""
+"""Several processes that fail as one: an error on any of them is raised on all, and the first process reports it."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ def gathered(value: object) -> list:
     return values
 
 
-def together(action: Callable[[], T]) -> T:
+def on_every_process(action: Callable[[], T]) -> T:
     """Do it on every process. Where it fails on one of them, all raise the CrocoError of the first that failed."""
     fault = None
     try:

@@ -23,11 +23,11 @@ def study(
     Killed at any moment and started again, it ends with the same tables.
     """
     in_checkout(ROOT / "data/verdicts/studies.toml")  # before what takes seconds to import
-    from .cost import cost
+    from .cost import measure_cost
     from .spec import need_data
-    from .studies import run_study, studies
+    from .studies import read_studies, run_study
 
-    made = studies()
+    made = read_studies()
     known("study", name, [*made, "cost", "all"])
     plan = [(n, s, one) for n, s in made.items() if name in (n, "all") for one in s["data"]]
     if data is not None:
@@ -41,7 +41,7 @@ def study(
         run_study(n, s, one, folder, workers)
         failed |= _say_what_failed(n, one, folder)
     if name == "cost" or (name == "all" and data is None):  # it is of no data set
-        write_whole(folder / "cost.csv", partial(cost().to_csv, index=False))
+        write_whole(folder / "cost.csv", partial(measure_cost().to_csv, index=False))
         typer.echo(f"table: {folder / 'cost.csv'}")
     if failed:  # `croco claims` will refuse what it has left
         raise typer.Exit(1)

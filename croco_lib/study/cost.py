@@ -36,7 +36,7 @@ def milliseconds(part: Callable[[Tensor], Tensor], x: Tensor) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def cost(repeats: int = 100) -> pd.DataFrame:
+def measure_cost(repeats: int = 100) -> pd.DataFrame:
     """One row per shape and repeat: products, and milliseconds forward and backward of the experts and of CovLoss.
 
     On one thread; the three are timed in turn within each repeat, so that what slows the machine slows all of them.

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from ..plots import MODELS, SIGNED
 from .intervals import gap
+from .space import label_of
 from .tables import Tables
 
 
@@ -83,13 +84,13 @@ def _draw_plane(ax: Axes, plane: pd.DataFrame) -> None:
 def literal_reading(T: Tables) -> Figure:
     """What the paper's objective costs when it is read literally: the plain mean's AUC minus its.
 
-    On the left over all rows, a dot a seed; on the right by domain, the mean over the seeds, in points (.01).
+    On the left over all rows, one dot per seed; on the right by domain, the mean over the seeds, in points (.01).
     """
     domains = list(T.domains().sort_values(ascending=False).index)
     wide = T.values.query("metric == 'auc' and split == 'test'").pivot(
         index=["part", "seed", "model"], columns="variant", values="value"
     )
-    gain = wide["objective: sample"] - wide["objective: domain"]
+    gain = wide[label_of({"objective": "sample"})] - wide[label_of({"objective": "domain"})]
     order = gain["all"].groupby("model").mean().sort_values(ascending=False).index
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.4), width_ratios=[3, 4])
     sns.stripplot(

@@ -35,7 +35,7 @@ UNKNOWN_GAP = Gap(np.nan, -np.inf, np.inf, np.inf, np.nan, 0)
 
 
 def gap(differences: pd.Series, users_error: float = 0.0) -> Gap:
-    """From one difference a seed, and the standard error that comes from the choice of the test users.
+    """The gap from one difference per seed, and the standard error that comes from the choice of the test users.
 
     The two variances are added. The seeds' is estimated from n − 1 degrees of freedom, the users' from a bootstrap and
     taken as known; Welch and Satterthwaite's formula says how many the sum has.

@@ -30,14 +30,17 @@ if TYPE_CHECKING:
 
 FIT = ("lr", "weight_decay", "batch_size", "epochs", "patience", "objective")
 DEFAULTS = TrainOptions(batch_size=2048, patience=6)  # of every model, where a search has chosen nothing else
-LOOKS = 4  # validations an epoch, whatever the batch size: the best step comes early, and patience is 1.5 epochs
+VALIDATIONS = 4  # in an epoch, whatever the batch size: the best step comes early, and patience is 1.5 epochs
 # Without it glibc returns large blocks at once, then faults them in: two thirds of a step with HSIC's N × N kernels.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
 FRESH_ROWS = 20_000  # new rows a domain of the made world, so that its smallest is measured as well as its largest
 
 
 def make_job(data: str, model: str, seed: int, settings: dict, final: bool, inside: bool = False) -> dict:
-    """`settings` go to `fit` by their names, else to the model; `start` is the embeddings' standard deviation."""
+    """One training with all that fixes its outcome.
+
+    A setting that `fit` knows goes to `fit`, `start` is the embeddings' standard deviation, all others go to the model.
+    """
     name, fixed = registered(model)
     settings = {**settings, **fixed}
     default = {name: getattr(DEFAULTS, name) for name in FIT}  # those that a job may choose, in the order of its key
@@ -107,7 +110,7 @@ def train_as(job: dict, model: "nn.Module", data: MultiDomainData, folder: Path 
     """Train `model` as the job says, in silence; `folder` as for `fit`."""
     from ..training import fit
 
-    every = max(1, round(len(data.train) / LOOKS / job["fit"]["batch_size"]))
+    every = max(1, round(len(data.train) / VALIDATIONS / job["fit"]["batch_size"]))
     return fit(model, data, seed=job["seed"], folder=folder, progress=False, eval_every=every, **job["fit"])
 
 

@@ -28,10 +28,10 @@ def refuse_to_lose(name: str, spec: str, folder: Path, study: dict) -> None:
         how = f"a search of {tried} settings" if tried else "no search"
         raise CrocoError(f"{path} was made with {how}. Give the new tables another --name.")
     runs = every.query("stage == 'final'")
-    asked = {(m, label_of(v), s) for m in study["models"] for v in variants_of(study) for s in range(study["seeds"])}
-    if lost := sorted(set(zip(runs.model, runs.variant, runs.seed, strict=True)) - asked):
+    planned = {(m, label_of(v), s) for m in study["models"] for v in variants_of(study) for s in range(study["seeds"])}
+    if lost := sorted(set(zip(runs.model, runs.variant, runs.seed, strict=True)) - planned):
         model, variant, seed = lost[0]
         raise CrocoError(
-            f"{path} holds {len(lost)} runs that are not asked for now, among them {model}"
+            f"{path} holds {len(lost)} runs that are not planned for now, among them {model}"
             f"{f' ({variant})' if variant else ''} at seed {seed}. Give the new tables another --name."
         )

@@ -18,6 +18,8 @@ import pandas as pd
 from scipy import stats
 
 from .intervals import Gap, detectable, gap
+from .space import label_of
+from .studies import read_studies, variants_of
 from .tables import Tables
 
 HERE = Path(__file__).parent
@@ -151,7 +153,8 @@ def disentangles(T: Tables) -> Iterator[Check]:
 def beats_regularisers(T: Tables) -> Iterator[Check]:
     main, cov = T.beside("main"), {"regulariser": "cov"}
     yield above("AUC of CovLoss minus no regulariser", (T.side(cov) - main.side(WITHOUT)).gap(), 0.0007)
-    best = T.best_on_validation([f"regulariser: {o}" for o in OTHERS], by="variant").split(": ")[1]
+    others = {label_of({"regulariser": name}): name for name in OTHERS}
+    best = others[T.best_on_validation(others, by="variant")]
     yield above(
         f"AUC of CovLoss minus {best}, the other that is best on validation", T.gap(cov, {"regulariser": best}), 0.0006
     )
@@ -168,15 +171,14 @@ def each_part_needed(T: Tables) -> Iterator[Check]:
 
 
 def alpha_safe(T: Tables) -> Iterator[Check]:
-    names = sorted(T.runs[T.runs.stage == "final"].variant.unique())
-    best = T.best_on_validation(names, by="variant")
+    variants = {label_of(variant): variant for variant in variants_of(read_studies()["alpha"])}
+    best = T.best_on_validation(variants, by="variant")
     for metric, margin in RANGE.items():
-        for name in names:
+        for name, variant in variants.items():
             if name != best:
-                one, top = ({"alpha": float(n.split(": ")[1])} for n in (name, best))
                 yield not_worse(
                     f"{metric} at {name} minus that at {best}, the best on validation",
-                    T.gap(one, top, metric),
+                    T.gap(variant, variants[best], metric),
                     margin,
                     -margin,
                 )
@@ -205,7 +207,7 @@ def sampled_as_good(T: Tables) -> Iterator[Check]:
 
 
 def cheap(cost: pd.DataFrame) -> Iterator[Check]:
-    """Not of a study on data: `cost` is what `croco study cost` measured, a row a shape and repeat."""
+    """Of no study on data: `cost` is what `croco study cost` measured, one row per shape and repeat."""
     for shape, here in cost.groupby("shape", sort=False):
         for rows in ("all", "32"):
             count = float(here[f"products, {rows} rows"].iloc[0] / here["products, experts"].iloc[0])

@@ -43,7 +43,7 @@ def registered(name: str) -> tuple[str, dict]:
     return FIXED.get(name) or (known("model", name, [*MODELS, *FIXED]), {})
 
 
-def space(name: str) -> dict[str, tuple]:
+def knobs_of(name: str) -> dict[str, tuple]:
     """The knobs of this model and their values: 5 · 4 · 3 · 3 · 3 · 4 = 2,160 settings for every model."""
     registered(name)
     return COMMON | dict(OWN.get(name, (BATCH, TOWER)))
@@ -54,12 +54,12 @@ def trials(name: str, count: int) -> list[dict]:
 
     Raises CrocoError where the space holds fewer.
     """
-    if count > (size := prod(map(len, space(name).values()))):
+    if count > (size := prod(map(len, knobs_of(name).values()))):
         raise CrocoError(f"The space of {name} holds {size:,} settings, so {count:,} of them cannot be tried.")
     rng = np.random.default_rng(0)
     drawn: list[dict] = [{}]
     while len(drawn) < count:
-        setting = {knob: values[rng.integers(len(values))] for knob, values in space(name).items()}
+        setting = {knob: values[rng.integers(len(values))] for knob, values in knobs_of(name).items()}
         drawn += [setting] if setting not in drawn else []
     return drawn[:count]
 

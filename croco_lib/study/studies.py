@@ -43,7 +43,7 @@ WORDS = (
 )
 
 
-def studies(path: Path = RESULTS / "studies.toml") -> dict[str, dict]:
+def read_studies(path: Path = RESULTS / "studies.toml") -> dict[str, dict]:
     """The studies by name. Raises CrocoError for a word that none of them may use."""
     made = tomllib.loads(in_checkout(path).read_text(encoding="utf-8"))
     for name, study in made.items():

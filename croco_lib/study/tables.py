@@ -15,13 +15,13 @@ from .intervals import Gap
 from .resampling import RESAMPLED
 from .sides import Side
 from .space import label_of
-from .studies import RESULTS, chosen_settings, file_of, starts_from, studies, variants_of
+from .studies import RESULTS, chosen_settings, file_of, read_studies, starts_from, variants_of
 
 Who = str | dict | tuple[str, dict]  # a model by name, a variant by its settings, or a variant of a model
 CHECKED = ("torch", "numpy")  # versions under which results count as today's
 # The hash of these rules when the results were made. Since then they were put into two files, and none was changed:
 # `croco claims --full` printed the same figures before and after. A change to a rule makes a hash that is not in here.
-SAME_RULES = {"4ec0f6df92f8bbf9": "d467558ea4418e08"}
+SAME_RULES = {"ac4f394dca867519": "d467558ea4418e08"}
 
 
 def release(text: str | None) -> str:
@@ -29,17 +29,20 @@ def release(text: str | None) -> str:
     return (text or "").partition("+")[0]
 
 
-def refuse_others(table: pd.DataFrame, of: str, again: str) -> None:
-    """Raise CrocoError for a table made under other rules or with other versions; `of` names it, `again` remakes it."""
+def refuse_others(table: pd.DataFrame, subject: str, again: str) -> None:
+    """Raise CrocoError for a table made under other rules or with other versions.
+
+    `subject` names it and `again` says how to make it again.
+    """
     from .rules import RULES_HASH
 
     made_under = set(table.rules) if "rules" in table else set()
     if made_under not in ({RULES_HASH}, {SAME_RULES.get(RULES_HASH)}):
-        raise CrocoError(f"{of} were made under other rules. {again}")
+        raise CrocoError(f"{subject} were made under other rules. {again}")
     for text in table.versions.unique():
         made = dict(part.split(": ") for part in text.split(", "))
         if other := [f"{p} {made.get(p)}" for p in CHECKED if release(made.get(p)) != release(VERSIONS[p])]:
-            raise CrocoError(f"{of} were made with {', '.join(other)}. {again}")
+            raise CrocoError(f"{subject} were made with {', '.join(other)}. {again}")
 
 
 class Tables:
@@ -57,6 +60,7 @@ class Tables:
         for kind in ("runs", "values", "users", "costs"):
             if not file_of(study, data, kind, folder).is_file():
                 raise CrocoError(f"There are no results of the study {study!r} on {data} in {folder}. {self.again}")
+        self._sides: dict[tuple, Side] = {}  # each is made once, for a judgement asks for it many times
         self.runs = pd.read_csv(file_of(study, data, "runs", folder), keep_default_na=False)
         refuse_others(self.runs, f"The results of {study!r} on {data}", self.again)
         if not own:
@@ -64,11 +68,11 @@ class Tables:
 
     def _refuse_parts(self) -> None:
         """Raise CrocoError for runs that failed, and for results of other data or settings than those of [main]."""
-        of = f"The results of {self.study!r} on {self.data}"
+        subject = f"The results of {self.study!r} on {self.data}"
         final = self.runs[self.runs.stage == "final"]
         if failed := sorted({f"{r.model} ({r.error})" for r in final.itertuples() if r.status != "done"}):
             raise CrocoError(
-                f"{of} lack runs that failed: {'; '.join(failed)}. A model that fails at some seeds "
+                f"{subject} lack runs that failed: {'; '.join(failed)}. A model that fails at some seeds "
                 f"cannot be judged by the others. {self.again}"
             )
         prints = set(final.fingerprint)
@@ -78,12 +82,12 @@ class Tables:
             self._refuse_other_settings(main, final)
         if len(prints) > 1:
             raise CrocoError(
-                f"{of} were made with other data than those of the study 'main', or of several. {self.again}"
+                f"{subject} were made with other data than those of the study 'main', or of several. {self.again}"
             )
 
     def _refuse_other_settings(self, main: pd.DataFrame, final: pd.DataFrame) -> None:
         """Raise CrocoError where the settings were taken from a search of [main] that has been made anew since."""
-        study = studies().get(self.study, {})
+        study = read_studies().get(self.study, {})
         for model in final.model.unique() if "settings" in study else ():
             base = chosen_settings(main, starts_from(study, model))
             put_on_top = {knob for variant in variants_of(study) for knob in variant}
@@ -164,33 +168,29 @@ class Tables:
         wanted |= {} if settings is None else {"variant": label_of(settings)}
         return self._side(wanted, metric, part, split)
 
-    @cached_property
-    def _sides(self) -> dict[tuple, Side]:
-        return {}
-
     def _side(self, wanted: dict[str, str], metric: str, part: str = "all", split: str = "test") -> Side:
-        """The side of all runs with this `model`, `variant` or both; made once, for a judgement asks many times."""
+        """The side of all runs with this `model`, `variant` or both."""
         key = (*wanted.items(), metric, part, split)
         if key not in self._sides:
             self._sides[key] = self._made_side(wanted, metric, part, split)
         return self._sides[key]
 
     def _made_side(self, wanted: dict[str, str], metric: str, part: str, split: str) -> Side:
-        def of(frame: pd.DataFrame) -> pd.DataFrame:
+        def chosen(frame: pd.DataFrame) -> pd.DataFrame:
             for column, name in wanted.items():
                 frame = frame[frame[column] == name]
             return frame
 
-        if of(self.runs).empty:
+        if chosen(self.runs).empty:
             raise CrocoError(f"The study {self.study!r} on {self.data} has no {', '.join(wanted.values())!r}.")
-        measured = of(self._measured(metric, part, split))
+        measured = chosen(self._measured(metric, part, split))
         seeds = measured.set_index("seed").value
         if not seeds.index.is_unique:
             what, several = ", ".join(wanted.values()), "models" if "model" not in wanted else "variants"
             raise CrocoError(f"The study {self.study!r} on {self.data} has {what!r} in several {several}; name one.")
         if metric not in RESAMPLED:
             return Side(seeds, None)
-        drawn = of(self._by_part.get((part, split), self.users.iloc[:0]))
+        drawn = chosen(self._by_part.get((part, split), self.users.iloc[:0]))
         if drawn.empty:
             return Side(seeds, None)
         return Side(seeds, drawn.pivot(index="draw", columns="seeds", values=metric))

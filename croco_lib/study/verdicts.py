@@ -9,7 +9,7 @@ from scipy import stats
 from .claims import CLAIMS
 from .intervals import Gap
 from .rules import Check, cheap, verdict
-from .studies import RESULTS, file_of, studies
+from .studies import RESULTS, file_of, read_studies
 from .tables import Tables, refuse_others
 
 NOT_RUN = "not run yet"
@@ -21,7 +21,7 @@ def judge(folder: Path = RESULTS) -> pd.DataFrame:
     A claim on a data set whose study has not been run stands there as "not run yet". Raises CrocoError for results that
     were made under other rules or with other versions.
     """
-    rows, planned = [], studies()
+    rows, planned = [], read_studies()
     for claim in CLAIMS:
         for data in planned[claim.study]["data"] if claim.judge else ["cost" if claim.study else ""]:
             checks, said = [], NOT_RUN
