@@ -9,7 +9,7 @@ SIGNED = "vlag"  # the diverging map for anything signed, always centred at 0
 MODELS = {
     "crocodile": "#b0005c",
     "crocodile without CovLoss": "#e08ab8",
-    "shared-bottom": "#0173b2",
+    "shared-bottom": "#0055ff",
     "mmoe": "#de8f05",
     "ple": "#029e73",
     "me-ple": "#d55e00",

@@ -20,6 +20,7 @@ def shape(x):
         (-3, [shape, lambda x: 1 / 0], "Not yet: it should be above zero."),
         (4, [shape, lambda x: x == 3 or "not three."], "Not yet: not three."),
         ("4", [shape], "Not yet: it stopped with TypeError"),
+        ([3, "up"], [lambda x: isinstance(x, tuple) or "two answers.", lambda x: x == (3, "up")], "Right."),
         (np.ones(2), [lambda x: x == 1], "Not yet: it stopped with ValueError"),
         (lambda x: ..., [lambda f: f(2) == 4 or "twice two."], "Not answered yet"),
         (lambda x: 2 * x, [lambda f: f(2) == 4 or "twice two."], "Right."),

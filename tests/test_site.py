@@ -60,6 +60,17 @@ def test_nothing_is_fetched(pages):
         assert all(image.get("alt") for image in soup("img"))
 
 
+def test_the_checks_of_exercises_are_folded_up_and_nothing_else_is(pages):
+    for path, soup in pages.items():
+        shown = [code.get_text() for code in soup.select(".jp-InputArea") if not code.find_parent("details")]
+        folded = [code.get_text() for code in soup.select("details .jp-InputArea")]
+        assert not [code for code in shown if re.search(r"^check\(", code, re.MULTILINE)], path.name
+        if (name := f"{path.stem}.ipynb") in LESSONS:
+            cells = LESSONS[name].cells
+            hidden = [cell for cell in cells if cell.metadata.get("jupyter", {}).get("source_hidden")]
+            assert len(folded) == len(hidden) and (name.startswith("00") or folded), path.name
+
+
 def test_every_formula_is_drawn(pages):
     for path, soup in pages.items():
         drawn = soup("math")

@@ -92,6 +92,17 @@ def test_solutions_quote_the_exercises_as_the_lessons_put_them(path):
     assert exercises(path.parent / "solutions" / path.name, r"## (\d\d\.\d) \(\w+\)\n\n(?=>)") == asked
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path", [path for path in LESSONS if path.name[:2] in ("03", "07")], ids=lambda path: path.stem
+)
+def test_a_page_of_solutions_runs_on_its_own(path, monkeypatch):
+    monkeypatch.setenv("CROCO_PROFILE", "tiny")
+    page = nbformat.read(path.parent / "solutions" / path.name, as_version=4)
+    folder = {"metadata": {"path": str(path.parent / "solutions")}}
+    NotebookClient(page, timeout=300, kernel_name="python3", kernel_manager_class=OwnPython, resources=folder).execute()
+
+
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_exercises_are_open_and_their_solutions_right(path, kernel, tmp_path):
     # As for a reader without KuaiRand; nbval runs the lessons with it.
@@ -99,7 +110,7 @@ def test_exercises_are_open_and_their_solutions_right(path, kernel, tmp_path):
     lesson = nbformat.read(path, as_version=4)
     solutions = nbformat.read(path.parent / "solutions" / path.name, as_version=4)
     right, wrong = tagged(solutions, "exercise"), tagged(solutions, "wrong")
-    assert wrong and list(right) == list(tagged(lesson, "exercise")) and len(right) >= 3
+    assert list(wrong) == list(right) == list(tagged(lesson, "exercise")) and len(right) >= 3
     begin = nbformat.v4.new_code_cell(ANEW.replace("PLACES", repr(places)))
     cells, name, opened = [begin], None, tagged(lesson, "exercise")
     for cell in lesson.cells:

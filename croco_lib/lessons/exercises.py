@@ -28,10 +28,10 @@ def check(answer, *tests: Callable) -> bool:
     """Print whether an answer holds, and return it.
 
     `answer` is a value or the learner's function; `...`, or a function that returns it, means not answered yet. Each
-    test takes the answer and returns True, or a sentence that says what is wrong; the first such sentence is shown. An
-    error in the learner's code is shown in words.
+    test takes the answer, a list as a tuple, and returns True, or a sentence that says what is wrong; the first such
+    sentence is shown. An error in the learner's code is shown in words.
     """
-    given = _watched(answer) if callable(answer) else answer
+    given = _watched(answer) if callable(answer) else tuple(answer) if isinstance(answer, list) else answer
     wrong: object = _Open() if given is ... else None  # None: nothing is wrong so far
     for test in tests:
         if wrong is None:

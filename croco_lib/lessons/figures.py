@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from ..metrics import cross_blocks
 from ..plots import MODELS, SIGNED
 
-LIT = "#d55e00"  # what is picked out among grey points
+LIT = "white"  # the face of what is picked out among the other points; no model has it
 
 
 def forest(

@@ -144,18 +144,29 @@ def site(folder: Path, fresh: Mapping[Path, nbformat.NotebookNode]) -> Path:
     return folder / "index.html"
 
 
+def fold_hidden(soup: Any, notebook: nbformat.NotebookNode) -> None:
+    """Fold up the code of the cells that JupyterLab hides, such as the checks of exercises: nbconvert shows it."""
+    hidden = {cell.id for cell in notebook.cells if cell.metadata.get("jupyter", {}).get("source_hidden")}
+    for cell in soup.select(".jp-CodeCell"):
+        if cell.get("id", "").removeprefix("cell-id=") in hidden:
+            box = cell.select_one(".jp-Cell-inputWrapper").wrap(soup.new_tag("details"))
+            box.insert(0, BeautifulSoup("<summary>the code of this cell</summary>", "html.parser"))
+
+
 def page(path: Path, notebook: nbformat.NotebookNode | None, pages: Mapping[Path, str], nav: str) -> str:
     """One page of the site: no scripts, formulas as MathML, links to pages, figures named after their section."""
     if path.suffix == ".md":
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(path.read_text(encoding="utf-8"))])
+    notebook = notebook or nbformat.read(path, as_version=4)
     html, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True).from_notebook_node(
-        notebook or nbformat.read(path, as_version=4), {"metadata": {"name": path.stem, "path": str(path.parent)}}
+        notebook, {"metadata": {"name": path.stem, "path": str(path.parent)}}
     )
     soup: Any = BeautifulSoup(html, "html.parser")  # nbconvert's template has every tag that is used here
     for script in soup("script"):
         script.decompose()
     soup.title.string = soup.h1.get_text().removesuffix("¶")
     soup.head.append(BeautifulSoup(f"<style>{STYLE}</style>", "html.parser"))
+    fold_hidden(soup, notebook)
     for text in soup.find_all(string=FORMULA):
         if text.find_parent(class_="jp-MarkdownOutput") and not text.find_parent(["code", "pre"]):
             text.replace_with(BeautifulSoup(FORMULA.sub(formula, escape(text)), "html.parser"))

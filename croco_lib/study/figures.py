@@ -72,7 +72,8 @@ def _draw_plane(ax: Axes, plane: pd.DataFrame) -> None:
         )
         weight = "bold" if model == "crocodile" else None
         ha = "right" if side < 0 else "left"
-        ax.text(at.DI + side, level, f" {model} ", va="center", ha=ha, fontsize=8, fontweight=weight)
+        behind = dict(facecolor="white", edgecolor="none", pad=0.5, alpha=0.8)  # for the dotted line runs below some
+        ax.text(at.DI + side, level, f" {model} ", va="center", ha=ha, fontsize=8, fontweight=weight, bbox=behind)
     ax.set_xlim(room)
     ax.set(
         xlabel="diversity index over that before training (dotted: unchanged)",
