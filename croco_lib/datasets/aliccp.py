@@ -16,7 +16,7 @@ from ..schema import MultiDomainData
 from .aliccp_lines import read_lines
 from .columns import KeptRows, write_columns
 from .parts import Reader, read_raw
-from .raw import find_file, plain, roots
+from .raw import find_file, folders, plain
 from .store import NotPrepared, home, prepared, writing
 
 NAMES = [f"{kind}_{split}.csv" for kind in ("common_features", "sample_skeleton") for split in ("train", "test")]
@@ -34,20 +34,11 @@ def files() -> list[Path]:
 
     They lie together, or as the publisher's archives unpack them, in sample_train and sample_test.
     """
-    for folder in folders():
+    for folder in folders("ali-ccp"):
         found = [path for name in NAMES if (path := located(folder, name))]
         if len(found) == len(NAMES):
             return found
     return []
-
-
-def folders() -> list[Path]:
-    """Where the files may lie: in each root, a folder whose name begins with ali-ccp in any case, or the root."""
-    return [
-        folder
-        for root in filter(Path.is_dir, roots())
-        for folder in (*sorted(p for p in root.iterdir() if p.is_dir() and p.name.lower().startswith("ali-ccp")), root)
-    ]
 
 
 def located(folder: Path, name: str) -> Path | None:
@@ -63,7 +54,7 @@ def missing(folder: Path) -> list[str]:
 
 
 def how_to_get() -> str:
-    parts = [(folder, lacks) for folder in folders() if 0 < len(lacks := missing(folder)) < len(NAMES)]
+    parts = [(folder, lacks) for folder in folders("ali-ccp") if 0 < len(lacks := missing(folder)) < len(NAMES)]
     here = f"{parts[0][0]} lacks {', '.join(parts[0][1])}" if parts else "ali-ccp is not here"
     return (
         f"{here}. Fetch it from https://tianchi.aliyun.com/dataset/408 (log in there first) and unpack "

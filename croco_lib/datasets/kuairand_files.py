@@ -13,7 +13,7 @@ from ..data.tables import dialect, need, no_gaps, read_table
 from ..errors import DataError
 from . import twins
 from .parts import DROPPED, lines_of
-from .raw import find_file, roots
+from .raw import find_file, folders
 
 LOG = (
     "user_id video_id date hourmin time_ms is_click is_like is_follow is_comment is_forward is_hate long_view "
@@ -58,12 +58,10 @@ def logs(folder: Path, name: str) -> list[Path]:
 
 def find(name: str) -> Path | None:
     """The folder that holds the standard logs of `name`, or None."""
-    for root in filter(Path.is_dir, roots()):
-        named = sorted(p for p in root.iterdir() if p.is_dir() and p.name.lower().startswith(name))
-        for folder in (root, *named):
-            for place in (folder, folder / "data", *sorted(folder.glob("KuaiRand*/data"))):
-                if place.is_dir() and logs(place, name):
-                    return place
+    for folder in folders(name):
+        for place in (folder, folder / "data", *sorted(folder.glob("KuaiRand*/data"))):
+            if place.is_dir() and logs(place, name):
+                return place
     return None
 
 

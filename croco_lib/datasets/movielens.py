@@ -13,7 +13,7 @@ from ..data.frame import from_frame
 from ..data.tables import open_bytes
 from ..errors import DataError
 from ..schema import MultiDomainData
-from .raw import fetch, find_file, roots
+from .raw import fetch, find_file, folders
 
 NAME, ARCHIVE = "movielens-1m", "ml-1m.zip"
 URL, MD5 = "https://files.grouplens.org/datasets/movielens/ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906"
@@ -39,11 +39,7 @@ FIELDS = ("gender", "occupation", "zip", "genre")
 
 def find() -> Path | None:
     """The folder with the raw files, or with the most of them; None where there is none of them."""
-    places = []
-    for root in filter(Path.is_dir, roots()):
-        named = sorted(p for p in root.iterdir() if p.is_dir() and p.name.lower().startswith((NAME, "ml-1m")))
-        for folder in (root, *named):
-            places += [folder, folder / "ml-1m"]
+    places = [place for folder in folders(NAME, "ml-1m") for place in (folder, folder / "ml-1m")]
 
     def held(place: Path) -> int:
         return sum(find_file(place, file) is not None for file in FILES) if place.is_dir() else 0

@@ -19,6 +19,15 @@ def roots() -> list[Path]:
     return [Path(given)] if given else [BASE / "data" / "raw", BASE.parent / "shared" / "data"]
 
 
+def folders(*beginnings: str) -> list[Path]:
+    """Where a data set's files may lie: in each of the `roots`, and there in a folder whose name begins so."""
+    places = []
+    for root in filter(Path.is_dir, roots()):
+        named = (p for p in root.iterdir() if p.is_dir() and p.name.lower().startswith(beginnings))
+        places += [root, *sorted(named)]
+    return places
+
+
 def fetch(name: str, archive: str, url: str, md5: str, otherwise: str) -> Path:
     """Fetch `url`, check its md5, unpack it (zip or tar) in the folder NAME of the first of `roots`.
 

@@ -5,12 +5,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from ...datasets.kuairand_files import LOG
 from .draws import BLOCK, clicks, tail
 
-LOG = (
-    "user_id video_id date hourmin time_ms is_click is_like is_follow is_comment is_forward is_hate long_view "
-    "play_time_ms duration_ms profile_stay_time comment_stay_time is_profile_enter is_rand tab"
-).split()
 TAB_SHARES = np.array([200, 640, 75, 5, 33, 2, 15, 4, 9, 5, 4, 2, 3, 1, 2]) / 1000  # of KuaiRand's rows
 TAB_RATES = np.full(15, 0.3)
 TAB_RATES[[0, 1, 2, 4, 6]] = 0.0857, 0.4939, 0.4805, 0.5960, 0.1486
