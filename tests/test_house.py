@@ -103,6 +103,15 @@ def test_nothing_is_long(sources):
     assert not long, f"longer than it may be: {long}"
 
 
+def test_every_relative_import_leads_somewhere(sources):
+    for path, source in sources.items():
+        package = ("croco_lib", *path.parent.parts)
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                at = ROOT.joinpath(*package[: len(package) - node.level + 1], *(node.module or "").split("."))
+                assert at.with_suffix(".py").is_file() or (at / "__init__.py").is_file(), f"{path}:{node.lineno}"
+
+
 def test_no_function_is_named_like_its_module(sources):
     for path, source in sources.items():
         defined = {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}

@@ -20,7 +20,7 @@ from croco_lib.schema import Field
 
 pytest.importorskip("torchrec", reason="TorchRec is not installed: see `distributed` in pyproject.toml")
 from croco_lib.sharded import checkpoint  # noqa: E402
-from croco_lib.sharded.plan import COLUMNS, SIZES, plan, traffic  # noqa: E402
+from croco_lib.sharded.plan import COLUMNS, SIZES, plan_rows, traffic  # noqa: E402
 from croco_lib.sharded.tables import LR_RATIO, collection  # noqa: E402
 
 WORKER = str(Path(__file__).with_name("sharded_worker.py"))
@@ -227,7 +227,7 @@ def test_options_that_do_nothing_with_sharded_tables_are_refused():
 def test_the_committed_plan_is_the_planners():
     table = pd.read_csv(ROOT / "data" / "results" / "plan.csv")
     for name, devices in (("kuairand-27k", 8), ("a billion ids", 1), ("a billion ids", 64)):
-        made = pd.DataFrame(plan(name, SIZES[name], devices, 65_536), columns=COLUMNS).round(4)
+        made = pd.DataFrame(plan_rows(name, SIZES[name], devices, 65_536), columns=COLUMNS).round(4)
         kept = table[(table.data == name) & (table.devices == devices)].reset_index(drop=True)
         pd.testing.assert_frame_equal(made, kept, check_dtype=False)
         fits = name != "a billion ids" or devices > 1

@@ -693,7 +693,7 @@ def test_a_failed_run_is_recorded_and_the_study_is_not_judged(tmp_path, monkeypa
     with pytest.raises(CrocoError, match="lack runs that failed: shared-bottom"):
         tables.Tables("bad", DATA, tmp_path)
     planned = {"bad": {**study, "data": [DATA]}}
-    monkeypatch.setattr(room, "studies", lambda *_: planned)
+    monkeypatch.setattr(room, "read_studies", lambda *_: planned)
     out = CliRunner().invoke(cli.app, ["study", "bad", "--data", DATA, "--folder", str(tmp_path), "--workers", "1"])
     assert out.exit_code == 1 and "failed: shared-bottom, alpha: 0.1" in out.output
 
@@ -778,7 +778,7 @@ def test_claims_prints_the_committed_scorecard():
 def test_bad_words_are_named(tmp_path):
     (tmp_path / "studies.toml").write_text("[main]\nseedz = 3\n")
     with pytest.raises(CrocoError, match="Unknown word of study main 'seedz'. Did you mean 'seeds'"):
-        room.studies(tmp_path / "studies.toml")
+        room.read_studies(tmp_path / "studies.toml")
     (tmp_path / "studies.toml").write_text('[main]\ndata = ["world"]\nsearch_share = {wrld = 0.5}\n')
     with pytest.raises(CrocoError, match="search_share 'wrld'. Did you mean 'world'"):
-        room.studies(tmp_path / "studies.toml")
+        room.read_studies(tmp_path / "studies.toml")

@@ -503,7 +503,12 @@ def test_what_is_said_of_the_parts_on_movielens_follows_from_the_tables():
     assert f"Crocodile stands at {in_readme(gate)} from" in readme and f"set at {in_readme(one)}." in readme
     same = (M.side("me-mmoe") - B.side("crocodile with a domain gate")).gap()
     assert f"Its search took it {with_interval(same)} above the gate by domain" in seven
-    assert f"took it to {in_readme(same)} from the first" in readme
+    assert f"and it stands at {in_readme(same)} from it" in readme
+    gate_alone = (M.side("me-mmoe") - M.side("crocodile without CovLoss")).gap()
+    chosen = [dict(M.settings_of(m)) for m in ("me-mmoe", "crocodile without CovLoss")]
+    assert chosen[0].pop("experts") == chosen[1].pop("sets") and chosen[0] == chosen[1] and gate_alone.seeds == 10
+    assert f"ME-MMoE stands at +{with_interval(gate_alone)} from the other (ten seeds each)" in seven
+    assert f"differ in the gate alone, ME-MMoE stands at {in_readme(gate_alone)}" in readme
     assert M.side("me-mmoe").seeds.mean() > whole.seeds.mean()  # "above Crocodile by its mean"
     theirs, ours = B.settings_of("crocodile with a domain gate"), M.settings_of("me-mmoe")
     usual = options_of("crocodile")["dim"]
@@ -910,9 +915,9 @@ def test_what_is_said_of_more_data_follows_from_the_tables():
     said = "is {} at 400,000 rows, still {} at 6.4 million, and {} after the one pass"
     assert said.format(*map(with_interval, own)) in text
     few, many = (T.domains() for T in (usual, large))
-    assert f"at 400,000 rows, of which it has {few.min():,.0f} for training" in text
+    assert f"at 400,000 rows, where that domain has {few.min():,.0f} training rows" in text
     assert (
-        f"at 6.4 million, of which it has {many.min():,.0f} (fresh" in text
+        f"at 6.4 million, where it has {many.min():,.0f} (fresh" in text
         and f"has {many.min():,.0f} training rows" in readme
     )
     an_item = [list((rows / items)[["tab 6", "tab 0"]].round(1)) for rows, items in ((few, 4_000), (many, 64_000))]
@@ -922,7 +927,7 @@ def test_what_is_said_of_more_data_follows_from_the_tables():
         at = ("auc", tab, "fresh")
         gaps[tab] = usual.gap(*((m, plain) for m in own_of), *at), large.gap(*own_of, *at)
     assert "PLE is {} ahead at 400,000 rows".format(with_interval(gaps["tab 6"][0])) in text
-    assert "and {} at 6.4 million, of which".format(with_interval(gaps["tab 6"][1])) in text
+    assert "and {} at 6.4 million, where it".format(with_interval(gaps["tab 6"][1])) in text
     assert "by {} at 400,000 rows and by {} at 6.4 million".format(*map(in_readme, gaps["tab 6"])) in readme
     assert "falls from {} to {}.".format(*(in_lesson(g.value) for g in gaps["tab 0"])) in text
     assert "the lead falls from {:.4f} to {:.4f}.".format(*(g.value for g in gaps["tab 0"])) in readme

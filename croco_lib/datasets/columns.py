@@ -115,6 +115,7 @@ def write_columns(kept: KeptRows, notes: dict, options: dict, raw: list[Path], v
     tables = [Table(frame, kept.name) for frame in kept.tables]
     coders = {name: kept.coder(name, tables, folder) for name in kept.fields}
     people = kept.coder(kept.of_role("user"), tables, folder, every=True)  # gAUC keeps rare users apart
+    assert kept.of_role("user") not in kept.many  # a row has one user
     with tqdm(
         total=2 * len(kept.part),
         desc=f"{kept.name}: counting and coding",

@@ -20,7 +20,7 @@ def roots() -> list[Path]:
 
 
 def folders(*beginnings: str) -> list[Path]:
-    """Where a data set's files may lie: in each of the `roots`, and there in a folder whose name begins so."""
+    """Where a data set's files may lie: each of the `roots`, then its folders whose name begins with one of these."""
     places = []
     for root in filter(Path.is_dir, roots()):
         named = (p for p in root.iterdir() if p.is_dir() and p.name.lower().startswith(beginnings))

@@ -102,7 +102,7 @@ def _train(
             f"{folder} holds an exported model, which would no longer fit its schema. Give another --folder."
         )
     if shard:
-        from .sharded.run import train_sharded
+        from ..sharded.run import train_sharded
 
         return train_sharded(read, model, chosen, options, folder, progress)
     from accelerate import PartialState

@@ -173,9 +173,8 @@ def shard(tables: nn.ModuleDict, lr: float, batch_size: int) -> list[ShardedEmbe
         except PlannerError as error:
             raise CrocoError(f"--shard: the tables do not fit {world} devices ({error.error_type.value}).") from error
 
-    plan = gathered(on_every_process(planned))[
-        0
-    ]  # TorchRec's own `collective_plan` leaves the others waiting when it fails
+    # TorchRec's own `collective_plan` leaves the others waiting when it fails.
+    plan = gathered(on_every_process(planned))[0]
     env = ShardingEnv.from_process_group(dist.group.WORLD)
     return [sharder(lr).shard(part, plan.plan[name], env, device) for name, part in tables.items()]
 

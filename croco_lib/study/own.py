@@ -32,6 +32,6 @@ def refuse_to_lose(name: str, spec: str, folder: Path, study: dict) -> None:
     if lost := sorted(set(zip(runs.model, runs.variant, runs.seed, strict=True)) - planned):
         model, variant, seed = lost[0]
         raise CrocoError(
-            f"{path} holds {len(lost)} runs that are not planned for now, among them {model}"
+            f"{path} holds {len(lost)} runs that are not asked for now, among them {model}"
             f"{f' ({variant})' if variant else ''} at seed {seed}. Give the new tables another --name."
         )
