@@ -242,6 +242,16 @@ def test_ids_that_a_spreadsheet_has_rounded_are_named(kind):
         load(frame.assign(what=[kind(int(v) // 100 * 100) for v in frame.what]))
 
 
+def test_an_id_that_a_spreadsheet_has_spoiled_is_named_with_its_line(tmp_path):
+    frame = table()
+    frame.loc[5, "what"] = "1.08775E+14"
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(
+        DataError, match=r"'what' holds '1.08775E\+14' in data row 6 \(line 7 of the file\).*\(1 of 400 rows\)"
+    ):
+        load(tmp_path / "a.csv")
+
+
 def test_of_the_columns_that_are_asked_for_each_must_be_there(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("a,b,b,c\n1,2,3,x\n")

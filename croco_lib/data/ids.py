@@ -49,7 +49,7 @@ def as_ids(values: pl.Series, where: str | Path) -> pl.Series:
         row = spoiled.arg_max() or 0
         raise DataError(
             f"{where}: column {values.name!r} holds {ids[row]!r} in {row_at(where, row)}, as a "
-            f"spreadsheet writes a long number that it has rounded ({int(spoiled.sum())} rows): the ids "
+            f"spreadsheet writes a long number that it has rounded ({int(spoiled.sum())} of {len(ids)} rows): the ids "
             "behind it are lost. Take the column from where it came from, as text."
         )
     not_rounded(ids, where)
