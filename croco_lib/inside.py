@@ -27,9 +27,7 @@ def abundance(model: nn.Module, data: MultiDomainData) -> float:
     The rows are the same for every model of the data, whatever it shares, so models compare. At most it is the
     embedding size.
     """
-    rows = np.bincount(data.train.domain, minlength=len(data.domains))
-    smallest = int(np.where(rows > 0, rows, rows.max() + 1).argmin())  # a domain without rows has no items
-    items = _items_read(data)[smallest]
+    items = _items_read(data)[np.bincount(data.train.domain).argmin()]
     return float(np.mean([metrics.information_abundance(table[items]) for table in _item_tables(model, data)]))
 
 
@@ -37,18 +35,17 @@ def own_abundance(model: nn.Module, data: MultiDomainData) -> dict[str, float]:
     """IA of each domain's own item tables, by domain; empty for a model without a domain's own beside shared ones.
 
     Each is over the items that its domain has in train, and at equal rows, as many as the domain with the fewest has,
-    for IA grows with the rows. NaN for a domain without any.
+    for IA grows with the rows.
     """
     each = getattr(model, "own_sets", 0)
     if not each:
         return {}
     tables, items = _item_tables(model, data), _items_read(data)
-    fewest = min(len(ids) for ids in items if len(ids))
+    fewest = min(map(len, items))
     own = {}
     for s, (name, read) in enumerate(zip(data.domains, items, strict=True)):
-        sets = list(tables[s * each : (s + 1) * each]) if len(read) else []
-        values = [metrics.information_abundance_at(table[read], fewest) for table in sets]
-        own[name] = float(np.mean(values)) if values else float("nan")
+        sets = tables[s * each : (s + 1) * each]
+        own[name] = float(np.mean([metrics.information_abundance_at(table[read], fewest) for table in sets]))
     return own
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
+from torch import nn
 
 from croco_lib import build, evaluation, inside, metrics
 from croco_lib.errors import ROOT
@@ -88,6 +89,7 @@ def test_own_tables_are_compared_at_equal_rows(small_world, name, options):
         )
     assert np.ptp(at_all) > 1.5 > 1 > np.ptp(list(own.values()))
     assert inside.own_abundance(build("crocodile", small_world), small_world) == {}
+    assert inside.own_abundance(nn.Linear(2, 2), small_world) == {}  # a model of the reader's own
 
 
 def test_an_experts_auc_is_on_the_rows_that_read_it():
