@@ -16,11 +16,11 @@ LIBRARY = ROOT / "croco_lib"
 # Each wing and the wings that it may stand on.
 WINGS = {
     "datasets": (),
-    "fitting": ("datasets", "online", "sharded"),
+    "fitting": ("datasets", "sharded"),
     "look": (),
     "lessons": (),
     "study": ("datasets",),
-    "online": ("datasets", "study"),  # its arms are trained as a study trains them
+    "online": ("datasets", "fitting", "study"),  # its arms are trained as a study trains them; it exports what fit kept
     "sharded": (),
 }
 DOORS = ("cli.py", "__main__.py", "__init__.py")  # what a user comes in by; cli.py mounts the wings' commands

@@ -64,7 +64,7 @@ def fit(
     from ..datasets.registry import load
     from ..evaluation import evaluate
     from ..models import options_of
-    from ..online.serving import save_schema
+    from .saved_schema import save_schema
 
     torch.set_num_threads(threads)
     chosen, allowed = parse_pairs(set_, "--set"), options_of(model)
@@ -108,8 +108,8 @@ def _train(
     from accelerate import PartialState
 
     from ..models import build
-    from ..online.serving import save_schema
     from ..training import train
+    from .saved_schema import save_schema
 
     loaded = read()
 

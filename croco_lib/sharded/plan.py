@@ -14,6 +14,7 @@ from torchrec.distributed.planner.types import (
     TrainerConfig,
 )
 
+from ..models import options_of
 from ..schema import Field
 from .tables import collection, planner, sharder
 
@@ -26,7 +27,6 @@ SIZES: dict[str, dict[str, int]] = {
 DEVICES = (1, 8, 64)
 HOST = 8  # devices in one host
 HBM = 80 << 30  # bytes of a device
-SETS, DIM = 5, 16  # of Crocodile, its defaults
 COLUMNS = ["data", "devices", "layer", "field", "ids", "where", "GiB a device", "MiB a step", "GiB unsharded"]
 
 
@@ -66,7 +66,8 @@ def traffic(width: int, devices: int, batch_size: int) -> float:
 def plan_rows(name: str, sizes: dict[str, int], devices: int, batch_size: int) -> list[tuple]:
     """One row of COLUMNS for each field of Crocodile's two layers: the sets', and the prior's of its gate."""
     fields, rows = [Field(field, size + 1) for field, size in sizes.items()], []
-    layers = {"embedding": SETS * DIM, "prior": DIM}
+    usual = options_of("crocodile")
+    layers = {"embedding": usual["sets"] * usual["dim"], "prior": usual["dim"]}
     tables = nn.ModuleDict({layer: collection(fields, width) for layer, width in layers.items()})
     options = chosen(tables, devices, batch_size)
     for (layer, width), (i, field) in product(layers.items(), enumerate(fields)):
