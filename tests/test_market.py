@@ -99,10 +99,24 @@ def test_the_paired_error_is_that_of_other_users(place, arm, best):
     assert np.std((weights @ theirs) / (weights @ ours)) == pytest.approx(se, rel=0.15)
 
 
-def test_an_interval_is_the_lift_and_twice_its_error(place, arm, best):
-    for frame in (abtest.compare(arm, best, place), abtest.compare(arm, best, place, abtest.assign(place.users))):
-        np.testing.assert_allclose(frame.high - frame.lift, 1.959964 * frame.se, rtol=1e-6)
-        np.testing.assert_allclose(frame.lift - frame.low, 1.959964 * frame.se, rtol=1e-6)
+def test_an_interval_excludes_zero_just_where_the_test_finds_a_difference(place, arm):
+    """Of A/A tests, the twenty nearest to the limit: the interval of `compare` beside the z of `aa_z_scores`."""
+    z = abtest.aa_z_scores(arm, place, "gmv", runs=3_000)[-1]
+    assigned = abtest.assign(place.users, runs=3_000)
+    nearest = np.argsort(np.abs(np.abs(z) - 1.959964))[:20]
+    found = [abtest.compare(arm, arm, place, assigned[i]).set_index(["domain", "metric"]) for i in nearest]
+    low, high = (np.array([frame[end]["all", "gmv"] for frame in found]) for end in ("low", "high"))
+    called = np.abs(z[nearest]) > 1.959964
+    np.testing.assert_array_equal((low > 0) | (high < 0), called)
+    assert 0 < called.sum() < 20
+
+
+def test_a_true_lifts_interval_is_symmetric_about_its_logarithm(place, arm, best):
+    frame = abtest.compare(arm, best, place)
+    for end, sign in ((frame.low, -1), (frame.high, 1)):
+        np.testing.assert_allclose(
+            np.log1p(end) - np.log(frame.b / frame.a), sign * 1.959964 * frame.se / (1 + frame.lift), rtol=1e-6
+        )
 
 
 def test_a_user_outside_who_asks_as_often_as_all_within_makes_no_error_nan():

@@ -35,8 +35,9 @@ def assign(users: int, runs: int | None = None, seed: int = 0) -> np.ndarray:
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame, market: Market, test: np.ndarray | None = None) -> pd.DataFrame:
-    """Lift of arm b over arm a: domain, metric, a, b, lift, low, high, se.
+    """Lift of arm b over arm a: domain, metric, a, b, lift, low, high (its 95 % interval), se.
 
+    The interval is symmetric about log(1 + lift), the scale of `aa_z_scores`, so it leaves out zero just where |z| > Z.
     With `test` [U], as an A/B test sees it: users in it are served by b, the others by a. Without, both arms served
     every request and *expected* outcomes are compared, pair by pair: the true lift on this traffic.
     """
@@ -52,9 +53,10 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, market: Market, test: np.ndarray |
             else:  # both arms have every user, so what a user's visits have in common cancels
                 la, lb = np.log(ya.sum() / n.sum()), np.log(yb.sum() / n.sum())
                 variance = np.square(yb / yb.sum() - ya / ya.sum()).sum()
+            error = np.sqrt(variance)
             with np.errstate(invalid="ignore"):  # where nothing happened in either arm there is no lift: NaN
-                lift, se = np.expm1(lb - la), np.exp(lb - la) * np.sqrt(variance)
-            rows.append((name, metric, np.exp(la), np.exp(lb), lift, lift - Z * se, lift + Z * se, se))
+                lift, low, high = (np.expm1(lb - la + z * error) for z in (0, -Z, Z))
+            rows.append((name, metric, np.exp(la), np.exp(lb), lift, low, high, (1 + lift) * error))
     return pd.DataFrame(rows, columns=["domain", "metric", "a", "b", "lift", "low", "high", "se"])
 
 
