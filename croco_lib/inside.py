@@ -24,8 +24,8 @@ def _item_tables(model: nn.Module, data: MultiDomainData) -> np.ndarray:
 def abundance(model: nn.Module, data: MultiDomainData) -> float:
     """IA of the model's embedding sets, mean over the sets: on the items that the smallest domain has in train.
 
-    The rows are the same for every model of the data, whatever it shares, so models compare. At most it is the
-    embedding size.
+    The rows are the same for every model of the data, whatever it shares, so models compare. But those of a domain's
+    own table that the domain never reads are as at the start, which raises IA. At most it is the embedding size.
     """
     items = _items_read(data)[np.bincount(data.train.domain).argmin()]
     return float(np.mean([metrics.information_abundance(table[items]) for table in _item_tables(model, data)]))
@@ -52,6 +52,7 @@ def own_abundance(model: nn.Module, data: MultiDomainData) -> dict[str, float]:
 def expert_aucs(scores: np.ndarray, read: np.ndarray, label: np.ndarray) -> np.ndarray:
     """AUC [M] of each expert's own score on the rows whose tower reads it; NaN where these have one class.
 
+    Compare only experts that the same rows read: across domains click rates help a score, within one they do not.
     `scores` [M, N] and `read` bool [M, N] as `expert_scores` returns them, `label` 0/1 [N].
     """
     return np.array(

@@ -1,7 +1,7 @@
 """The covariance loss, the regularisers that stand beside it, and the two objectives.
 
-Only CovLoss is given by the paper. It names six others: five are here in forms of ours, each from its source; the form
-of the sixth, Trans5, is not known, so it is left out. The losses `correlation` and `hsic` are our additions.
+Only CovLoss is given by the paper. It names six others: five are here in forms of ours, three of them after a source;
+the form of the sixth, Trans5, is not known, so it is left out. The losses `correlation` and `hsic` are our additions.
 
 Shapes: N rows, M experts, d the experts' output width, S domains. O^(m) [N, d] are the outputs of expert m.
 """
@@ -60,7 +60,7 @@ def covariance_loss(experts: Tensor) -> Tensor:
     experts [M, N, d] → scalar. ‖·‖₁ is the sum of the absolute entries: it pulls small covariances to 0 as hard as
     large ones, where squares would let the small ones be. The division by N − 1 is ours: it frees α of the batch size
     (but for covariances that are chance, which fall as 1/√N), so our α is the paper's times N − 1. Only pairs of
-    different experts count, p > q. For one row the loss is 0.
+    different experts count, p > q [ours; the summary's sum has p ≥ q]. For one row the loss is 0.
     """
     return _CovLoss.apply(experts)
 

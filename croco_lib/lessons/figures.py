@@ -101,5 +101,6 @@ def covariance_heatmaps(
         ax.set_yticks(centres, [f"expert {m + 1}" for m in range(experts)])
         ax.grid(False)
         ax.set_title(title)
-    figure.colorbar(image, ax=axes, shrink=0.8, label=label, extend="both", fraction=0.12 / len(matrices), pad=0.03)
+    ends = "neither" if top == 1 else "both"  # no correlation is beyond 1
+    figure.colorbar(image, ax=axes, shrink=0.8, label=label, extend=ends, fraction=0.12 / len(matrices), pad=0.03)
     return figure

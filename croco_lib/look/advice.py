@@ -31,7 +31,7 @@ def warnings_of(about: dict) -> Iterator[str]:
             f"{name}: where it is above 0, {about['above_zero'][name]:.0%} of the rows are clicks, of all rows "
             f"{about['click_rate']:.0%}; is it known only after the click? Leave it out."
         )
-    parted = ", a sample, which parts most twins," if about["rows_sampled"] < about["rows"] else ""
+    parted = " (a sample, which separates most twins)" if about["rows_sampled"] < about["rows"] else ""
     for name, count in about["near_twins"].items():
         yield (
             f"{count} of {about['rows_sampled']} rows{parted} equal another in every column but {name}: one showing, "

@@ -113,7 +113,7 @@ def own_tables_hurt(T: Tables) -> Iterator[Check]:
     yield above("AUC of ple minus me-ple, overall", T.gap("ple", "me-ple"), 0.0007)
     yield above(f"AUC of ple minus me-ple, {small['part']}", T.gap("ple", "me-ple", **small), 0.003)
     here, there = (T.side("ple", **where) - T.side("me-ple", **where) for where in (small, large))
-    yield above(f"… the same, {small['part']} minus {large['part']}", (here - there).gap(), 0.0023)
+    yield above(f"… the same, {small['part']} minus {large['part']}", (here - there).gap())
 
 
 def best_overall(T: Tables) -> Iterator[Check]:
@@ -155,8 +155,9 @@ def beats_regularisers(T: Tables) -> Iterator[Check]:
     yield above("AUC of CovLoss minus no regulariser", (T.side(cov) - main.side(WITHOUT)).gap(), 0.0007)
     others = {label_of({"regulariser": name}): name for name in OTHERS}
     best = others[T.best_on_validation(others, by="variant")]
+    paper = 0.0006 if best == "dcorr" else np.nan  # known of dCorr alone
     yield above(
-        f"AUC of CovLoss minus {best}, the other that is best on validation", T.gap(cov, {"regulariser": best}), 0.0006
+        f"AUC of CovLoss minus {best}, the other that is best on validation", T.gap(cov, {"regulariser": best}), paper
     )
 
 

@@ -21,8 +21,9 @@ Who = str | dict | tuple[str, dict]  # a model by name, a variant by its setting
 CHECKED = ("torch", "numpy")  # versions under which results count as today's
 # Today's hash, and earlier ones under which results were made. Since then the claims got a file of their own, two rules
 # were written otherwise, and claim 10 was worded anew: every figure and verdict of `croco claims --full` stayed as it
-# was. Any change to the three files makes a hash that is not in here.
-SAME_RULES = {"b805e05060ef69d2": {"d467558ea4418e08"}}
+# was; then two of the paper's figures were taken out that stood beside other differences than they speak of. Any change
+# to the three files makes a hash that is not in here.
+SAME_RULES = {"332713f88c0ce852": {"d467558ea4418e08"}}
 
 
 def release(text: str | None) -> str:
