@@ -21,6 +21,7 @@ from .schema import MultiDomainData
 
 ALL_WRITE = False  # of several processes the first alone writes a run's folder
 MAY_CHANGE = ("device", "threads")  # noted, but a run may go on with others: only the last digits then differ
+MAY_GROW = ("epochs", "patience")  # not among a run's settings: it may be made longer
 
 
 @dataclass
@@ -50,8 +51,8 @@ def settings_of(
 ) -> dict:
     """What a resumed run must share with the run it continues, as a file gives it back.
 
-    The number of epochs and the patience are not among it: a run may be made longer. The evaluation at its earlier end
-    then stays in the history. `lazy` is what the option has come to. Raises CrocoError for a model that was built
+    What is in MAY_GROW is not among it; where a run is made longer, the evaluation at its earlier end stays in the
+    history. `lazy` is what the option has come to. Raises CrocoError for a model that was built
     for other data, and for what could not be resumed exactly or not be trained at all.
     """
     sizes = [field.size for field in data.fields]
@@ -67,13 +68,7 @@ def settings_of(
         weights_from_seed=getattr(model, "seed", None),
         data=data.name,
         fingerprint=data.fingerprint,
-        batch_size=options.batch_size,
-        lr=options.lr,
-        weight_decay=options.weight_decay,
-        objective=options.objective,
-        eval_every=options.eval_every,
-        lazy=lazy,
-        seed=options.seed,
+        **{name: value for name, value in {**vars(options), "lazy": lazy}.items() if name not in MAY_GROW},
         mixed_precision=accelerator.mixed_precision,
         device=accelerator.device.type,
         processes=accelerator.num_processes,

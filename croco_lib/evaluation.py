@@ -25,18 +25,20 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
+# On the function: a `with` around the loop would hold in the caller's code too, and stay where that raises between two
+# batches. Not inference_mode, in which FBGEMM looks nothing up on a CPU.
+@torch.no_grad()
 def outputs(model: nn.Module, split: Split, batch_size: int = EVAL_BATCH) -> Iterator[Output]:
-    """The model's outputs over the split, batch by batch in order, without gradients."""
+    """The model's outputs over the split, batch by batch in order, without gradients. It is left in evaluation mode."""
     device = device_of(model)
     model.eval()
-    with torch.no_grad():  # not inference_mode, in which FBGEMM looks nothing up on a CPU
-        for start in range(0, max(len(split), 1), batch_size):  # a split without rows gives one empty output
-            rows = slice(start, start + batch_size)
-            # np.array copies: a memory-mapped split is read-only, and torch warns of tensors over such memory.
-            yield model(
-                torch.from_numpy(np.array(split.features[rows])).to(device),
-                torch.from_numpy(np.array(split.domain[rows])).to(device).long(),
-            )
+    for start in range(0, max(len(split), 1), batch_size):  # a split without rows gives one empty output
+        rows = slice(start, start + batch_size)
+        # np.array copies: a memory-mapped split is read-only, and torch warns of tensors over such memory.
+        yield model(
+            torch.from_numpy(np.array(split.features[rows])).to(device),
+            torch.from_numpy(np.array(split.domain[rows])).to(device).long(),
+        )
 
 
 def predict(model: nn.Module, split: Split) -> np.ndarray:

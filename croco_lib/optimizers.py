@@ -23,7 +23,7 @@ def adam(model: nn.Module, lazy: bool, lr: float) -> list[torch.optim.Optimizer]
     dense = [weight for weight in model.parameters() if id(weight) not in in_tables]
     # Fused: one kernel updates all weights in a single pass over memory, and memory is what bounds Adam's step.
     optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(dense, lr=lr, fused=True)] if dense else []
-    if lazy:
+    if lazy and tables:  # a reader's own model may have none
         optimizers.append(torch.optim.SparseAdam([table.weight for table in tables], lr=lr, eps=LAZY_EPS))
         optimizers[-1].register_step_pre_hook(lambda *_: sum_repeats(tables))
     return optimizers

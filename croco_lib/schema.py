@@ -33,9 +33,14 @@ class Field:
     values: np.ndarray | None = field(default=None, repr=False, compare=False)
     bag: "Bag | None" = field(default=None, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        if self.role:
+            known("role", self.role, ("user", "item", "domain"))
+
     @property
     def prior(self) -> bool:
-        return self.role in ("user", "item", "domain")
+        """Whether the field feeds Crocodile's gate."""
+        return bool(self.role)
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,11 @@ class MultiDomainData(Layout):
                 raise DataError(f"{self.name}: {name} has users of another number than its rows, or other domains.")
             for ids, beyond in ((split.features, sizes), (split.domain, size)):
                 if ids.shape != (len(split), *np.shape(beyond)) or ids.dtype.str[1:] not in ID_TYPES:
-                    raise DataError(f"{self.name}: {name} needs whole numbers, [N, F] features and [N] domains.")
+                    given = f"{ids.dtype} {list(ids.shape)}"
+                    raise DataError(
+                        f"{self.name}: {name} needs whole numbers, [N, F] features and [N] domains, not {given} "
+                        f"(of types {', '.join(ID_TYPES)})."
+                    )
                 if len(ids) and (ids.min() < 0 or (ids.max(0) >= beyond).any()):
                     raise DataError(f"{self.name}: {name} has ids beyond the size of their field, or unlisted domains.")
         for f in self.fields:

@@ -233,8 +233,10 @@ def test_scores_of_a_killed_run_go_back_where_they_came_from(croco, tmp_path, mo
     frame.assign(words=[["x", "y"]] * 400).to_parquet(tmp_path / "a.parquet")
     assert score("a.parquet", "s.parquet")[0] == 0
     assert pd.read_parquet(tmp_path / "s.parquet").words[0].tolist() == ["x", "y"]
-    status, _, error = score("a.parquet", "s.csv")
-    assert status == 1 and "words hold lists" in error
+    for no_text in (["x", "y"], b"\xff", pd.Timedelta("1s")):
+        frame.assign(words=[no_text] * 400).to_parquet(tmp_path / "a.parquet")
+        status, _, error = score("a.parquet", "s.csv")
+        assert status == 1 and "words hold lists, structs, durations or bytes, which a CSV cannot" in error
 
 
 def test_every_option_reaches_the_run(croco):

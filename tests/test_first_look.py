@@ -215,9 +215,15 @@ def test_nan_in_parquet_is_a_gap_and_parts_may_order_their_columns_otherwise(tmp
     frame.tail(3000).select(frame.columns[::-1]).write_parquet(tmp_path / "part-1.parquet")
     about = first_look(tmp_path)
     assert about["rows"] == 6000 and about["columns"]["click"]["gaps"] == 10 and about["roles"]["label"] == "click"
-    frame.head(9).with_columns(extra=pl.lit(b"\xff")).write_parquet(tmp_path / "part-0.parquet")
-    with pytest.raises(DataError, match=str(tmp_path)):
-        first_look(tmp_path)
+
+
+def test_columns_that_have_no_text_are_left_out_and_the_others_looked_at(tmp_path):
+    frame = pl.from_pandas(people())
+    late = pl.lit(1, pl.Int64).cast(pl.Duration)
+    odd = frame.with_columns(raw=pl.lit(b"\xff"), late=late, words=pl.concat_list("click", "click"))
+    odd.write_parquet(tmp_path / "a.parquet")
+    about = first_look(tmp_path / "a.parquet")
+    assert list(about["columns"]) == frame.columns and about["rows"] == len(frame)
 
 
 def test_so_few_clicks_that_no_column_can_be_judged_leave_the_fields_in_the_command(tmp_path):

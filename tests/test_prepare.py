@@ -565,6 +565,16 @@ def test_killed_at_any_write_and_started_again_gives_the_same_bytes(raw, monkeyp
     assert contents(made) == whole
 
 
+@pytest.mark.parametrize("name", ["kuairand-pure", "ali-ccp"])
+def test_a_set_that_is_made_again_stands_until_the_new_one_is_whole(raw, monkeypatch, name):
+    write_kuairand(raw, rows=3_000, users=40, videos=100)
+    small_aliccp(raw, rows=3_000)
+    made, whole = prepare(name), contents(prepare(name))
+    left = [contents(made) == whole for _ in killed_at_each_write(lambda _: prepare(name), columns)]
+    assert len(left) >= 10 and all(left[:-1])  # all but the last write, which is that of the manifest, beside it
+    assert contents(made) == whole and not made.with_name(f"{made.name}.new").exists()
+
+
 def test_a_part_that_is_there_is_not_made_again(raw, monkeypatch):
     small_aliccp(raw)
     monkeypatch.setattr(parts, "CHUNK", 100_000)

@@ -195,6 +195,9 @@ def test_what_goes_wrong_on_one_process_is_one_line_and_loses_nothing(tmp_path):
     assert {
         path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()
     }.items() >= files.items()
+    # The schema stands beside a run from its first step on, so that one which was cut short can be exported.
+    assert "could not be written" in refused(launch(2, *words[:-1], tmp_path / "cut", LIMIT="4096"))
+    assert (tmp_path / "cut" / "schema.json").is_file()
     # A shard that is gone; then it comes back, and the run goes on where it stood.
     (shard,) = run.glob("tables-*/__1_0.distcp")
     shard.rename(tmp_path / "aside")

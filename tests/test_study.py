@@ -616,7 +616,8 @@ def test_a_benchmark_of_ones_own_prints_its_tables(tmp_path):
         (["--name", "a/b"], "letters and no slash"),
         (["--name", ""], "letters and no slash"),
         (["--search", "2"], r"own\..*runs\.csv was made with no search.*another --name"),
-        (["--models", "ple,mmoe", "--grid", "sets=2"], "Unknown knob of ple, mmoe 'sets'"),
+        (["--models", "ple,mmoe", "--grid", "sets=2"], "Unknown knob of ple 'sets'"),
+        (["--models", "ple,crocodile", "--grid", "sets=2"], "Unknown knob of ple 'sets'"),
         (["--models", "mmoe"], r"own\..*runs\.csv holds 4 runs that are not asked for now.*another --name"),
         ([*given, "--seeds", "3", "--label", "click"], "--label: for a file only"),
     ):

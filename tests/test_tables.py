@@ -240,6 +240,10 @@ def test_ids_that_a_spreadsheet_has_rounded_are_named(kind):
     assert len(load(frame).fields[1].values) == 40
     with pytest.raises(DataError, match="'what'.*as a spreadsheet rounds them"):
         load(frame.assign(what=[kind(int(v) // 100 * 100) for v in frame.what]))
+    if kind is int:
+        rounded = frame.assign(what=(frame.what // 100 * 100).astype("uint64"))
+        with pytest.raises(DataError, match="'what'.*as a spreadsheet rounds them"):
+            load(rounded)
 
 
 def test_an_id_that_a_spreadsheet_has_spoiled_is_named_with_its_line(tmp_path):

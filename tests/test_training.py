@@ -20,6 +20,7 @@ from croco_lib.evaluation import embedding_sets, expert_outputs, expert_scores, 
 from croco_lib.losses import covariance_loss, domain_objective, sample_objective
 from croco_lib.models import Output
 from croco_lib.online import serving
+from croco_lib.optimizers import adam
 from croco_lib.options import TrainOptions
 from croco_lib.study.steps import shaped
 
@@ -342,6 +343,14 @@ def test_numpys_numbers_are_settings(small_world):
         fit(build("shared-bottom", small_world), small_world, epochs=True)
 
 
+def test_an_error_between_two_batches_leaves_gradients_on(small_world):
+    for batch in evaluation.outputs(build("star", small_world), small_world.test, batch_size=100):
+        assert torch.is_grad_enabled() and not batch.logits.requires_grad  # none are kept, and the caller's mode stays
+    with pytest.raises(CrocoError, match="no experts") as kept:
+        expert_outputs(build("star", small_world), small_world.test)
+    assert kept.tb and torch.is_grad_enabled()
+
+
 def test_a_readers_own_model_needs_no_embedding_sets(small_world):
     class Flat(torch.nn.Module):
         def __init__(self):
@@ -354,6 +363,7 @@ def test_a_readers_own_model_needs_no_embedding_sets(small_world):
     run = fit(Flat(), small_world, **ONCE)
     assert not (run.history.metric == "information_abundance").any()
     fit(Flat(), small_world, lazy=True, **ONCE)  # all its weights are tables: nothing is left for the other Adam
+    assert len(adam(torch.nn.EmbeddingBag(9, 2), lazy=True, lr=0.01)) == 1  # no table that lazy Adam knows
     with pytest.raises(CrocoError, match="Flat has no experts"):
         expert_outputs(run.model, small_world.test)
     with pytest.raises(CrocoError, match=r"Flat has no embedding sets \(`model\.embedding`, as `build` makes them\)"):

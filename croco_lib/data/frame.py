@@ -54,7 +54,7 @@ def check_options(split: str, min_count: int, seed: int, where: str | Path, miss
     known("split", split, ("random", "time"))
     known("rule for missing values", missing, ("error", "unknown"))
     for option, value in (("min_count", min_count), ("seed", seed)):
-        if not isinstance(value, (int, np.integer)) or value < 0:
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
             raise CrocoError(f"{where}: {option} must be a whole number of 0 or more, not {value!r}.")
 
 

@@ -20,8 +20,6 @@ def as_ids(values: pl.Series, where: str | Path) -> pl.Series:
     Floats pass only where they hold whole numbers (ids read as 3.0), and their NaN is a gap. Raises DataError for ids
     that a spreadsheet has spoiled, for fractions, and for values that cannot be ids.
     """
-    if values.dtype == pl.UInt64:
-        return values
     values = values.fill_nan(None) if values.dtype.is_float() else values
     if values.dtype.is_decimal() and (values != values.floor()).any():
         values = values.cast(pl.Float64)  # so that fractions are refused below
@@ -38,8 +36,11 @@ def as_ids(values: pl.Series, where: str | Path) -> pl.Series:
         )
     if values.dtype == pl.Object:  # Python's own whole numbers beyond 64 bits, or values of several types
         values = pl.Series(values.name, [None if v is None else str(v) for v in values], pl.String)
+    whole = pl.UInt64 if values.dtype == pl.UInt64 else pl.Int64
     try:
-        ids = values.cast(pl.Int64 if values.dtype.is_numeric() else pl.String)
+        if values.dtype.is_nested():  # of a struct polars would make text
+            raise pl.exceptions.InvalidOperationError
+        ids = values.cast(whole if values.dtype.is_numeric() else pl.String)
     except pl.exceptions.PolarsError:
         raise DataError(
             f"{where}: column {values.name!r} holds {values.dtype} values that cannot be ids. "

@@ -179,7 +179,7 @@ def read_table(
         except UnicodeError as error:
             raise DataError(f"{path}: not text in {encoding} as it begins ({error}). Save it as UTF-8.") from error
         except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            what = re.sub(r"Row #(\d+)", lambda m: f"line {line_of(path, int(m[1]) - 2)}", str(error))
+            what = re.sub(r"Row #(\d+)", lambda m: f"line {line_of(path, int(m[1]) - 2)}", str(error).splitlines()[0])
             raise DataError(f"{path}: {what}.{' Mend or remove this line.' if 'line ' in what else ''}") from error
         raise
     return pl.DataFrame(table)

@@ -42,18 +42,22 @@ class Table:
 
 
 class Coder(Protocol):
-    """What counts and codes one field, in the order of its calls. `gaps` is how many rows have no value."""
+    """What counts and codes one field, its methods called in this order. `gaps` is how many rows have no value."""
 
     vocabulary: Vocabulary
     gaps: int
 
-    def count(self, block: Block) -> None: ...
+    def count(self, block: Block) -> None:
+        """For every block: count its values of train, and its gaps."""
 
-    def keep(self, min_count: int) -> None: ...
+    def keep(self, min_count: int) -> None:
+        """Once, after all blocks: set `vocabulary` from what was counted, and `gaps` if `count` has not."""
 
-    def code(self, block: Block) -> np.ndarray: ...
+    def code(self, block: Block) -> np.ndarray:
+        """For every block again: its ids, or the numbers of its bags."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Once, at the end: close what coding has written."""
 
 
 class RowField:

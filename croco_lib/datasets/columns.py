@@ -109,8 +109,9 @@ def write_columns(kept: KeptRows, notes: dict, options: dict, raw: list[Path], v
     """
     if not len(kept.part):
         raise DataError(f"{kept.name}: no row is left of the domains {', '.join(kept.domains.values())}.")
-    folder = folder_of(kept.name, options)
-    shutil.rmtree(folder, ignore_errors=True)  # what another process still maps lives on until it lets go
+    standing = folder_of(kept.name, options)
+    folder = standing.with_name(f"{standing.name}.new")  # beside it: what stands there is good until this is whole
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     tables = [Table(frame, kept.name) for frame in kept.tables]
     coders = {name: kept.coder(name, tables, folder) for name in kept.fields}
@@ -141,8 +142,10 @@ def write_columns(kept: KeptRows, notes: dict, options: dict, raw: list[Path], v
     fields = [Field(name, coder.vocabulary.size, kept.fields[name]) for name, coder in coders.items()]
     manifest = {"version": version, "options": options, "raw": state(raw), "notes": notes}
     manifest |= described(folder, fields, tuple(kept.domains.values()), list(kept.many), totals)
-    write_text(folder / "manifest.json", json.dumps(manifest, indent=1, default=np.generic.item))
-    return folder
+    shutil.rmtree(standing, ignore_errors=True)  # what another process still maps lives on until it lets go
+    folder.rename(standing)
+    write_text(standing / "manifest.json", json.dumps(manifest, indent=1, default=np.generic.item))
+    return standing
 
 
 def notes_on(

@@ -29,7 +29,7 @@ class NotPrepared(DataError):
 
 def home(name: str) -> Path:
     """Where a data set's prepared folders and parts are kept: under $CROCO_PREPARED, else data/prepared."""
-    return Path(os.environ.get("CROCO_PREPARED", BASE / "data" / "prepared")) / name
+    return Path(os.environ.get("CROCO_PREPARED") or BASE / "data" / "prepared") / name
 
 
 def folder_of(name: str, options: dict) -> Path:

@@ -79,7 +79,7 @@ def fit(
     PartialState().destroy_process_group()
     if not is_main:  # of several processes one writes and prints
         return
-    if folder and (shard or not (folder / "schema.json").is_file()):  # else it stands there since the first step
+    if folder and not (folder / "schema.json").is_file():  # else it stands there since the first step
         save_schema(loaded, folder)
     if json_:
         typer.echo(json.dumps(as_json(run, table, loaded)))
@@ -101,25 +101,25 @@ def _train(
         raise CrocoError(
             f"{folder} holds an exported model, which would no longer fit its schema. Give another --folder."
         )
-    if shard:
-        from ..sharded.run import train_sharded
-
-        return train_sharded(read, model, chosen, options, folder, progress)
     from accelerate import PartialState
 
-    from ..models import build
-    from ..training import train
     from .saved_schema import save_schema
 
-    loaded = read()
-
-    def keep_schema(step: int, _) -> None:
+    def keep_schema(loaded: "MultiDomainData", step: int) -> None:
         """Before the first step, so that a run that is killed can be exported, too."""
         if folder and step == 0 and PartialState().is_main_process:
             save_schema(loaded, folder)
 
+    if shard:
+        from ..sharded.run import train_sharded
+
+        return train_sharded(read, model, chosen, options, folder, progress, keep_schema)
+    from ..models import build
+    from ..training import train
+
+    loaded = read()
     made = build(model, loaded, seed=options.seed, **chosen)
-    return loaded, train(made, loaded, options, folder, progress, keep_schema)
+    return loaded, train(made, loaded, options, folder, progress, lambda step, _: keep_schema(loaded, step))
 
 
 def _print_run(run: "Run", table: "pd.DataFrame", data: "MultiDomainData") -> None:

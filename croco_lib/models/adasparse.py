@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import MultiEmbedding
-from ..schema import MultiDomainData
+from ..schema import Layout
 from .base import MultiDomainModel, Output
 
 BETA = 2.0  # published; so an undecided neuron, σ = ½, has weight one
@@ -26,7 +26,7 @@ class AdaSparse(MultiDomainModel):
 
     def __init__(
         self,
-        data: MultiDomainData,
+        data: Layout,
         epsilon: float = 0.25,
         dim: int = 16,
         expert: tuple = (64, 32),

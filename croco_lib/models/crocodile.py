@@ -5,7 +5,7 @@ from torch import Tensor
 from ..errors import known
 from ..layers import DomainGate, Experts, MultiEmbedding, PriorGate, Towers, mix
 from ..losses import REGULARISERS
-from ..schema import MultiDomainData
+from ..schema import Layout
 from .base import MultiDomainModel, Output
 
 GATES = ("peg", "peg-domain", "expert", "domain")
@@ -22,7 +22,7 @@ class Crocodile(MultiDomainModel):
 
     def __init__(
         self,
-        data: MultiDomainData,
+        data: Layout,
         sets: int = 5,
         alpha: float = 0.1,
         dim: int = 16,

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from ..errors import CrocoError
 from ..layers import Experts, Linears, MultiEmbedding, Towers
-from ..schema import MultiDomainData
+from ..schema import Layout
 from .base import MultiDomainModel, Output
 
 
 class HiNet(MultiDomainModel):
     def __init__(
-        self, data: MultiDomainData, per_stream: int = 2, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)
+        self, data: Layout, per_stream: int = 2, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)
     ):
         super().__init__()
         S, inputs = len(data.domains), len(data.fields) * dim

@@ -6,7 +6,7 @@ M experts shared by all domains, a softmax gate and a tower per domain.
 from torch import Tensor
 
 from ..layers import DomainGate, Experts, MultiEmbedding, Towers, mix
-from ..schema import MultiDomainData
+from ..schema import Layout
 from .base import MultiDomainModel, Output
 
 
@@ -15,9 +15,7 @@ class MMoE(MultiDomainModel):
 
     multi_embedding = False
 
-    def __init__(
-        self, data: MultiDomainData, experts: int = 5, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)
-    ):
+    def __init__(self, data: Layout, experts: int = 5, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)):
         super().__init__()
         inputs = len(data.fields) * dim
         self.embedding = MultiEmbedding(data.fields, experts if self.multi_embedding else 1, dim)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import MultiEmbedding, mlp
-from ..schema import MultiDomainData
+from ..schema import Layout
 from .base import MultiDomainModel, Output
 
 AUTHOR = ("author_id", "author")  # a field of one of these names is the author: no role says so [ours]
@@ -18,9 +18,7 @@ AUTHOR = ("author_id", "author")  # a field of one of these names is the author:
 class PEPNet(MultiDomainModel):
     """`hidden` is the width of the gate units' hidden layer [ours: 32]."""
 
-    def __init__(
-        self, data: MultiDomainData, hidden: int = 32, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)
-    ):
+    def __init__(self, data: Layout, hidden: int = 32, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)):
         super().__init__()
         sizes = [len(data.fields) * dim, *expert, *tower]
         author = [i for i, f in enumerate(data.fields) if f.name in AUTHOR and not f.role][:1]

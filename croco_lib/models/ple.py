@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import Experts, Linears, MultiEmbedding, Towers
-from ..schema import MultiDomainData
+from ..schema import Layout
 from .base import MultiDomainModel, Output
 
 
@@ -42,7 +42,7 @@ class PLE(MultiDomainModel):
 
     def __init__(
         self,
-        data: MultiDomainData,
+        data: Layout,
         per_stream: int = 1,
         levels: int = 1,
         dim: int = 16,

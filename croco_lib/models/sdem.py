@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from ..layers import DomainGate, Experts, MultiEmbedding, Towers, mix
-from ..schema import MultiDomainData
+from ..schema import Layout
 from .base import MultiDomainModel, Output
 
 
 class SDEM(MultiDomainModel):
     own_sets = 1
 
-    def __init__(self, data: MultiDomainData, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)):
+    def __init__(self, data: Layout, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)):
         super().__init__()
         S, inputs = len(data.domains), len(data.fields) * dim
         self.embedding = MultiEmbedding(data.fields, S + 1, dim)  # set s < S is domain s's own, set S is shared

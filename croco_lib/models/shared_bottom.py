@@ -3,14 +3,14 @@
 from torch import Tensor
 
 from ..layers import Experts, MultiEmbedding, Towers
-from ..schema import MultiDomainData
+from ..schema import Layout
 from .base import MultiDomainModel, Output
 
 
 class SharedBottom(MultiDomainModel):
     """The domains share everything but their towers."""
 
-    def __init__(self, data: MultiDomainData, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)):
+    def __init__(self, data: Layout, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)):
         super().__init__()
         self.embedding = MultiEmbedding(data.fields, 1, dim)
         self.experts = Experts(1, len(data.fields) * dim, expert)

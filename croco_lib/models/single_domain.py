@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from ..layers import Experts, MultiEmbedding, Towers, mix
-from ..schema import MultiDomainData
+from ..schema import Layout
 from .base import MultiDomainModel, Output
 
 
 class SingleDomain(MultiDomainModel):
-    def __init__(self, data: MultiDomainData, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)):
+    def __init__(self, data: Layout, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)):
         super().__init__()
         S = len(data.domains)
         self.embedding = MultiEmbedding(data.fields, S, dim)

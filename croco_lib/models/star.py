@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import Linears, MultiEmbedding, by_domain, mlp
-from ..schema import MultiDomainData
+from ..schema import Layout
 from .base import MultiDomainModel, Output
 
 
@@ -54,7 +54,7 @@ class StarLayer(nn.Module):
 
 
 class STAR(MultiDomainModel):
-    def __init__(self, data: MultiDomainData, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)):
+    def __init__(self, data: Layout, dim: int = 16, expert: tuple = (64, 32), tower: tuple = (16,)):
         super().__init__()
         S, inputs = len(data.domains), len(data.fields) * dim
         sizes = [inputs, *expert, *tower, 1]

@@ -60,10 +60,10 @@ def score(
     if (ending := out.suffix.lower()) not in (".csv", ".parquet"):
         raise CrocoError(f"{out}: scores are written as CSV or Parquet; give -o a name that ends in .csv or .parquet.")
     table, parquet = read_table(file, text=True), ending == ".parquet"
-    nested = [name for name, kind in table.schema.items() if kind.is_nested()]
+    nested = [name for name, kind in table.schema.items() if kind.is_nested() or kind in (pl.Duration, pl.Binary)]
     if nested and not parquet:
         raise DataError(
-            f"{file}: {', '.join(nested)} hold lists or structs, which a CSV cannot; "
+            f"{file}: {', '.join(nested)} hold lists, structs, durations or bytes, which a CSV cannot; "
             "write the scores as Parquet: -o scores.parquet."
         )
     name = "score"

@@ -98,7 +98,7 @@ def predict_candidates(model: nn.Module, market: Market, requests: Requests) -> 
         predict(model, code_rows(market, *(a[i : i + (1 << 20)] for a in (user, ad, domain))))
         for i in range(0, len(key), 1 << 20)
     ]
-    return expit(np.concatenate(parts))[where].reshape(requests.ads.shape)
+    return expit(np.concatenate(parts))[where]  # [N, C], the shape of what `unique` was given
 
 
 def serve(market: Market, requests: Requests, p: np.ndarray) -> pd.DataFrame:

@@ -30,6 +30,7 @@ probability [N].
 """
 # In the order in which they are put there: by the schema a folder is known as a model's, by model.onnx rows are scored.
 EXPORTED = ("schema.json", "vocabulary.parquet", "README.md", "model.pt2", "model.onnx.data", "model.onnx")
+BATCH = 1 << 16  # rows scored at once
 
 
 def export(model, schema: MultiDomainData | Schema, folder: str | Path) -> Path:
@@ -146,13 +147,12 @@ def score(
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """Click probabilities float32 [N] of a table's rows by an exported model, and what was unknown (see `encode`)."""
     run = session(folder)
-    if isinstance(table, pl.DataFrame):
-        X, domain, counts = encode(load_schema(folder), table, where)
-    else:
-        X, domain, counts = encode(load_schema(folder), read_table(table, text=True), Path(table))
+    if not isinstance(table, pl.DataFrame):
+        table, where = read_table(table, text=True), Path(table)
+    X, domain, counts = encode(load_schema(folder), table, where)
     parts = [
-        run.run(None, {"features": X[i : i + 65_536], "domain": domain[i : i + 65_536]})[0]
-        for i in range(0, len(X), 65_536)
+        run.run(None, {"features": X[i : i + BATCH], "domain": domain[i : i + BATCH]})[0]
+        for i in range(0, len(X), BATCH)
     ]
     return np.concatenate(parts) if parts else np.zeros(0, np.float32), counts
 

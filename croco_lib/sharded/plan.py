@@ -1,6 +1,5 @@
 """What sharding takes before there is a machine: memory a device and traffic a step, by TorchRec's own planner."""
 
-from collections.abc import Sequence
 from itertools import product
 
 import pandas as pd
@@ -80,7 +79,7 @@ def plan_rows(name: str, sizes: dict[str, int], devices: int, batch_size: int) -
     return rows
 
 
-def plans(batch_size: int, devices: Sequence[int] = DEVICES) -> pd.DataFrame:
-    """The plans of every size in SIZES on every number of devices, tidy: COLUMNS."""
-    rows = [row for name, sizes in SIZES.items() for n in devices for row in plan_rows(name, sizes, n, batch_size)]
+def plans(batch_size: int) -> pd.DataFrame:
+    """The plans of every size in SIZES on every number of DEVICES, tidy: COLUMNS."""
+    rows = [row for name, sizes in SIZES.items() for n in DEVICES for row in plan_rows(name, sizes, n, batch_size)]
     return pd.DataFrame(rows, columns=COLUMNS)

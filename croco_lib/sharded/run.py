@@ -19,13 +19,19 @@ def train_sharded(
     options: TrainOptions,
     folder: Path | None,
     progress: bool,
+    keep_schema: Callable[[MultiDomainData, int], object],
 ) -> tuple[MultiDomainData, Run]:
     """What `read` gives on every process, and the run of the model of this name and these options on it.
 
-    Where it fails, the first process says why and all end with status 1.
+    Each process calls `keep_schema` with the data and the step at every evaluation. Where something fails, the first
+    process says why and all end with status 1.
     """
     with one_voice():
         data = on_every_process(read)
         made = build(model, data, seed=options.seed, lr=options.lr, batch_size=options.batch_size, **chosen)
         options = replace(options, lazy=bool(options.lazy))  # by default, where the tables are large, they are sharded
-        return data, train(made, data, options, folder, progress, keep=checkpoint)
+
+        def watch(step: int, _: object) -> None:
+            on_every_process(lambda: keep_schema(data, step))
+
+        return data, train(made, data, options, folder, progress, watch, checkpoint)

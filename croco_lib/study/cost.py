@@ -10,11 +10,13 @@ from torch import Tensor
 from ..console import VERSIONS
 from ..layers import Experts
 from ..losses import covariance_loss
+from ..models import options_of
 from .space import label_of
 
 ROWS, FIELDS = 4096, 7
+USUAL = options_of("crocodile")
 # (M, embedding size, expert widths): our defaults, and the setting of the search at which CovLoss weighs most.
-SHAPES = {"defaults": (5, 16, (64, 32)), "widest of the search": (8, 8, (128, 64))}
+SHAPES = {"defaults": (USUAL["sets"], USUAL["dim"], USUAL["expert"]), "widest of the search": (8, 8, (128, 64))}
 
 
 def products(sets: int, dim: int, widths: tuple[int, ...]) -> dict[str, int]:

@@ -138,9 +138,9 @@ def step_times(name: str, data: MultiDomainData, lazy: bool, rounds: int) -> Ite
         yield way, "rows a second", BATCH / middle[i] * 1e3
 
 
-def bounds(name: str, data: MultiDomainData, lazy: bool, steps: int = 10) -> Iterator[tuple[str, float]]:
+def bounds(name: str, data: MultiDomainData, lazy: bool) -> Iterator[tuple[str, float]]:
     """What bounds a step: its launches, the share of its time that the GPU works, and the operators it works on."""
-    stepper = Stepper(build(name, data), data, lazy, BATCH, "cuda")
+    stepper, steps = Stepper(build(name, data), data, lazy, BATCH, "cuda"), 10
     seconds_each(stepper.step, 5)
     torch.cuda.reset_peak_memory_stats()
     whole = seconds_each(stepper.step, steps)

@@ -137,8 +137,8 @@ def run_job(job: dict) -> tuple[dict, dict[str, np.ndarray]]:
 
     from ..inside import measures, measures_at_start
 
+    threads, start = torch.get_num_threads(), time.perf_counter()
     torch.set_num_threads(1)
-    start = time.perf_counter()
     logits: dict[str, np.ndarray] = {}
     try:
         data, fresh = load_with_fresh(job["data"])
@@ -153,6 +153,7 @@ def run_job(job: dict) -> tuple[dict, dict[str, np.ndarray]]:
         outcome = outcome_of(run, data, values)
     except Exception as error:  # whatever it is, the other runs go on; the table shows it
         outcome = dict(status="failed", error=f"{type(error).__name__}: {error}".splitlines()[0], values=[])
+    torch.set_num_threads(threads)  # one worker is the caller's own process
     return {**outcome, "job": job, "seconds": time.perf_counter() - start, "date": time.strftime("%Y-%m-%d")}, logits
 
 

@@ -12,10 +12,10 @@ from .studies import TUNING_SEEDS, file_of, variants_of
 
 
 def check_knobs(models: list[str], grid: dict) -> None:
-    """Raise CrocoError for a knob of the grid that none of the models has."""
-    knobs = dict.fromkeys([*FIT, "start", *(knob for model in models for knob in options_of(model))])
-    for knob in grid:
-        known(f"knob of {', '.join(models)}", knob, knobs)
+    """Raise CrocoError for a knob of the grid that one of the models lacks: all of its runs would fail."""
+    for model in models:
+        for knob in grid:
+            known(f"knob of {model}", knob, [*FIT, "start", *options_of(model)])
 
 
 def refuse_to_lose(name: str, spec: str, folder: Path, study: dict) -> None:

@@ -8,7 +8,7 @@ from scipy import stats
 
 from .claims import CLAIMS
 from .intervals import Gap
-from .rules import Check, cheap, verdict
+from .rules import Check, cheap, unmeasured, verdict
 from .studies import RESULTS, file_of, read_studies
 from .tables import Tables, refuse_others
 
@@ -34,7 +34,7 @@ def judge(folder: Path = RESULTS) -> pd.DataFrame:
             elif not claim.study:
                 said = verdict([])
             head = (claim.number, claim.text, data, said)
-            rows += [(*head, *check) for check in checks] or [(*head, "", *(np.nan,) * 4, 0, np.nan, "", 1.0)]
+            rows += [(*head, *check) for check in checks] or [(*head, *unmeasured("")._replace(outcome=""))]
     return pd.DataFrame(rows, columns=["number", "claim", "data", "verdict", *Check._fields])
 
 

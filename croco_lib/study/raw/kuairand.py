@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from ...data.world import TABS
 from ...datasets.kuairand_files import LOG
 from .draws import BLOCK, clicks, tail
 
 TAB_SHARES = np.array([200, 640, 75, 5, 33, 2, 15, 4, 9, 5, 4, 2, 3, 1, 2]) / 1000  # of KuaiRand's rows
 TAB_RATES = np.full(15, 0.3)
-TAB_RATES[[0, 1, 2, 4, 6]] = 0.0857, 0.4939, 0.4805, 0.5960, 0.1486
+TAB_RATES[[int(tab.removeprefix("tab ")) for tab in TABS]] = [rate for _, rate in TABS.values()]
 
 
 def write_kuairand(
