@@ -208,8 +208,8 @@ def test_time_split_is_ordered_and_keeps_moments_together(ties, dates):
     assert (data.train.features[:, 3] > 0).all()
     assert (data.valid.features[:, 3] == 0).all()
     assert (data.test.features[:, 3] == 0).all()
-    assert abs(len(data.train) - 800) <= ties
-    assert abs(len(data.test) - 100) <= ties
+    assert abs(len(data.train) - 800) < ties
+    assert abs(len(data.test) - 100) < ties
     assert len(data.train) == (moment <= latest_train).sum()
 
 
@@ -252,6 +252,11 @@ def test_time_split_tests_on_the_latest_rows():
         ({"kind": [1.0, np.inf] * 200}, {}, "'kind' holds fractions"),
         ({"kind": [1e300, 2.0] * 200}, {}, r"'kind' holds ids of 2\^53 or more as floating-point"),
         ({}, {"domains": [0]}, "unknown domain 1 in column 'place'"),
+        (
+            {"place": [1, 1, 7] + [0, 1] * 198 + [7]},
+            {"domains": [0, 1]},
+            "unknown domain 7 .* row 3; 2 rows are like that",
+        ),
         ({}, {"domains": ["shop"]}, "domains=.'shop'. do not fit column 'place'"),
         ({}, {"domains": [0, 1, 2]}, "domain 2 has no rows in the train split"),
         ({"place": [0, 1] * 200, "click": [1, 0, 1, 0, 0, 0, 1, 0] * 50}, {}, "domain 1 has only one class"),
@@ -625,8 +630,11 @@ def test_an_archive_without_known_md5_is_not_fetched(monkeypatch):
 
 
 def test_repeated_rows_are_counted():
-    twice = load_table(pd.concat([clicks(), clicks()]))
-    assert twice.notes["rows that repeat another in the columns read, kept"] >= 400
+    first, other = clicks(), clicks()[:9]
+    frame = pd.concat([first, first[:30], other.assign(click=1 - other.click)])  # the last differ in the label
+    data = from_frame(frame, **ROLES, fields=["kind"])
+    read = frame[["click", "place", "who", "what", "kind"]]
+    assert data.notes["rows that repeat another in the columns read, kept"] == read.duplicated().sum() >= 30
 
 
 def test_a_log_of_a_header_alone_is_refused(raw_folder):
@@ -646,10 +654,6 @@ def test_a_time_that_is_also_a_field_splits_and_trains():
 
 
 def test_rows_put_together_by_hand_are_checked(small_world):
-    beyond = replace(small_world.train, domain=small_world.train.domain + 5)
-    splits = {s: replace(getattr(small_world, s), domain=getattr(small_world, s).domain + 1) for s in ("valid", "test")}
-    with pytest.raises(DataError):
-        replace(small_world, train=beyond, **splits)
     first, *others = small_world.fields
     bag = Bag(np.arange(first.size + 1), np.arange(first.size, dtype=np.int32), np.ones(first.size, np.float32))
     hollow = replace(bag, offsets=np.where(bag.offsets == 1, 2, bag.offsets))
@@ -668,3 +672,25 @@ def test_rows_put_together_by_hand_are_checked(small_world):
         replace(small_world, train=wide)
     with pytest.raises(CrocoError, match="Unknown role 'time'"):
         small_world.column("time")
+
+
+def test_rows_put_together_by_hand_are_checked_one_by_one(small_world):
+    train, (first, *others) = small_world.train, small_world.fields
+    below = train.features.copy()
+    below[5, 3] = -1
+    bag = Bag(np.arange(first.size + 1), np.arange(first.size, dtype=np.int32) - 1, np.ones(first.size, np.float32))
+    for change, words in (
+        (dict(train=replace(train, features=below)), "train has ids beyond the size of their field"),
+        (dict(train=replace(train, domain=train.domain - 1)), "train has ids beyond .*, or unlisted domains"),
+        (dict(train=replace(train, domain=train.domain + 5)), "train has ids beyond .*, or unlisted domains"),
+        (dict(train=replace(train, user=train.user[:-1])), "train has users of another number than its rows"),
+        (dict(fields=(replace(first, bag=bag), *others)), f"field '{first.name}' has values or bags that do not fit"),
+    ):
+        with pytest.raises(DataError, match=words):
+            replace(small_world, **change)
+
+
+def test_fresh_rows_are_as_many_in_every_domain_and_follow_their_seed(small_world):
+    one, again, other = (small_world.world.fresh(700, seed=seed) for seed in (3, 3, 4))
+    assert np.bincount(one.domain).tolist() == [700] * 5 and np.array_equal(one.features, again.features)
+    assert (one.features[:, 0] != other.features[:, 0]).mean() > 0.9 and (one.label != other.label).mean() > 0.2

@@ -265,3 +265,10 @@ def test_a_letter_of_windows_far_down_is_read_as_the_library_reads_it(tmp_path):
     path.write_bytes(path.read_bytes() + "Ren\u00e9,i1,p1,1\n".encode())
     with pytest.raises(DataError, match="line 40002 is not UTF-8, and other lines are"):
         first_look(path)
+
+
+def test_quoted_line_breaks_may_stand_where_two_pieces_meet(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "BLOCK", 5_000)
+    path = written(clicks().assign(words="how\nto " + "x" * 400 + "\n\nplease"), tmp_path / "a.csv")
+    about = first_look(path)
+    assert about["rows"] == 6070 and about["columns"]["words"]["distinct"] == 1

@@ -8,6 +8,7 @@ from importlib import import_module
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
@@ -142,3 +143,13 @@ def test_measuring_changes_no_result():
     with_, without = (run_job(make_job(DATA, "crocodile", 0, {"epochs": 1}, True, i))[0] for i in (True, False))
     assert table(without["values"]).equals(table(with_["values"])[: len(without["values"])])
     assert with_["valid_auc"] == without["valid_auc"]
+
+
+@pytest.mark.parametrize("name", ["shared-bottom", "crocodile"])
+def test_the_tables_of_a_field_are_what_its_ids_read(small_world, name):
+    model, X = build(name, small_world, dim=3), small_world.test.features
+    x = model.embedding(torch.from_numpy(X)).detach().numpy()  # [M, N, F·e]
+    for f, field in enumerate(small_world.fields):
+        E = evaluation.embedding_sets(model, small_world, field.name)
+        assert E.shape[1] == field.size
+        np.testing.assert_array_equal(E[:, X[:, f]], x[:, :, 3 * f : 3 * f + 3])

@@ -210,3 +210,21 @@ def test_losses_of_quadratic_cost_read_the_first_rows_only(name):
     O = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 2 * losses.QUADRATIC_ROWS, 3)))
     read = losses.REGULARISERS[name]
     assert torch.equal(read(O, None), read(O[:, : losses.QUADRATIC_ROWS], None))
+
+
+@pytest.mark.parametrize("name", losses.REGULARISERS)
+def test_one_row_and_outputs_that_do_not_vary_have_a_loss_and_a_gradient(name):
+    constant = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 20, 2)))
+    constant[0, :, 1] = 2
+    for O in (constant[:, :1].clone(), constant):
+        g = torch.full((3, O.shape[1], 1), 1 / 3, dtype=O.dtype, requires_grad=True)
+        loss = losses.REGULARISERS[name](O.requires_grad_(), g)
+        (gradient,) = torch.autograd.grad(loss, g if name == "importance" else O)
+        assert loss.isfinite() and gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["correlation", "cos", "dcorr", "hsic"])
+def test_a_loss_that_is_free_of_scale_is_so_down_to_small_outputs(name):
+    O = torch.from_numpy(np.random.default_rng(2).normal(size=(3, 40, 4)))
+    usual, small = (losses.REGULARISERS[name](O * scale, None).item() for scale in (1, 0.01))
+    assert small == pytest.approx(usual, rel=1e-4) and usual > 0

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.stats import entropy
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
@@ -338,3 +339,23 @@ def test_an_evaluation_takes_the_memory_that_the_readme_says():
         tracemalloc.stop()
     assert "an evaluation adds about 100 bytes for each row" in " ".join((ROOT / "README.md").read_text().split())
     assert peak / rows == pytest.approx(100, rel=0.25)
+
+
+def test_gate_entropy_is_the_mean_of_shannons_over_rows_and_dimensions():
+    gate = np.random.default_rng(0).dirichlet(np.full(4, 0.5), size=(20, 3)).transpose(2, 0, 1)  # [M, N, d]
+    gate[:, 0] = np.eye(4)[:, :3]  # a row in which one expert has all the weight
+    assert metrics.gate_entropy(gate) == pytest.approx(entropy(gate, base=4).mean())
+    assert metrics.gate_entropy(gate[:, :, :1]) == pytest.approx(entropy(gate[:, :, :1], base=4).mean())
+
+
+def test_user_pairs_are_any_two_rows_of_a_user():
+    user = np.repeat([0, 1], [5, 2])
+    pairs = metrics.user_pairs(user, np.zeros(7, int), 5_000)
+    assert {*zip(*pairs.tolist(), strict=True)} == {
+        (a, b) for a in range(7) for b in range(7) if a != b and user[a] == user[b]
+    }
+
+
+def test_groups_beyond_their_number_are_refused():
+    with pytest.raises(CrocoError, match="numbered from 0"):
+        metrics.grouped_auc([0, 1], np.zeros(2), np.array([0, 2]), 2)

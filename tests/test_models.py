@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from croco_lib import CrocoError, build
-from croco_lib.layers import mix
+from croco_lib.layers import Experts, mix
 from croco_lib.losses import REGULARISERS
 from croco_lib.models import MODELS, options_of
 from croco_lib.online.serving import Schema
@@ -92,6 +92,9 @@ def test_the_seed_alone_fixes_the_weights(small_world, batch, name, options):
         (dict(gate=3), "a name"),
         (dict(regulariser="covv"), "Did you mean 'cov'"),
         (dict(multi_embedding=1), "true or false"),
+        (dict(expert=64), "takes a list of widths"),
+        (dict(expert=[]), "takes whole numbers of 1 or more"),
+        (dict(alpha=float("inf")), "alpha must be 0 or more"),
     ],
 )
 def test_names_and_options_are_checked(small_world, options, message):
@@ -456,3 +459,20 @@ def test_a_regulariser_by_name_is_the_penalty_on_the_rows_of_the_sample(small_wo
     out = build("crocodile", small_world, alpha=2.0, sample=50, **chosen)(*batch[:2])
     expected = 2 * REGULARISERS[name](out.experts[:, :50], out.gate[:, :50])
     assert torch.isclose(out.penalty, expected) and out.penalty != 0
+
+
+def test_experts_begin_as_torchs_linear_layers_do_but_for_the_biases():
+    torch.manual_seed(0)
+    for linears, inputs in zip(Experts(5, 112, (64, 32)).layers, (112, 64), strict=True):
+        bound, weight = inputs**-0.5, linears.weight.detach()
+        assert -bound <= weight.min() < -0.99 * bound and 0.99 * bound < weight.max() <= bound
+        assert float(weight.std()) == pytest.approx(bound / 3**0.5, rel=0.02)
+        assert not linears.bias.any()
+
+
+def test_star_normalises_a_row_that_is_alone_by_what_it_has_seen(small_world):
+    norm, rows = build("star", small_world).norm, torch.randn(400, 7 * 16, generator=torch.Generator().manual_seed(0))
+    norm(rows * 2 + 3, torch.arange(400) % 5)  # moves the running means
+    alone, domain = rows[:1], torch.tensor([2])
+    in_training, in_use = norm(alone, domain), norm.eval()(alone, domain)
+    assert torch.allclose(in_training, in_use, atol=1e-6) and not torch.allclose(in_training, alone, atol=0.1)

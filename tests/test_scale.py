@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,16 @@ def order(rows, count, seed=0, epoch=0, block=batches.BLOCK):
 @settings(max_examples=60, deadline=None)
 def test_every_row_comes_once_an_epoch(rows, count, seed, epoch):
     assert np.array_equal(np.sort(order(rows, count, seed, epoch)), np.arange(rows))
+
+
+@pytest.mark.parametrize("rows", [5_000, 64_017])  # one buffer, and ten
+def test_every_epoch_and_every_seed_has_an_order_of_its_own(rows):
+    size = 6_400
+    orders = [order(rows, size, seed, epoch, block=64) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    for one, other in combinations(orders, 2):
+        assert (one != other).mean() > 0.99
+        if rows > size:  # nor do the same blocks make up a buffer
+            assert len(np.intersect1d(one[:size], other[:size])) < 0.3 * size
 
 
 def test_the_shuffle_in_blocks_is_fair():
@@ -207,6 +218,26 @@ def test_a_bag_is_the_weighted_mean_of_its_vectors(lazy):
     W = layer.table.weight.detach().clone().requires_grad_()
     torch.func.functional_call(layer, {"table.weight": W}, features).square().sum().backward()
     assert grad[4:9].abs().sum() > 0 and torch.allclose(grad, W.grad.to_dense(), atol=1e-5)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_bags_number_is_no_id(lazy):
+    """There may be more bags than ids, and behind the last field there is nothing that could be read by mistake."""
+    bag = Bag(np.arange(51), (np.arange(50) % 3).astype(np.int32), np.ones(50, np.float32))
+    layer = MultiEmbedding((Field("a", 4, "user"), Field("words", 3, bag=bag)), 2, 3)
+    layer.table.sparse = lazy
+    out, E = layer(torch.tensor([[1, 49], [2, 0], [3, 7]], dtype=torch.int32)), layer.weights().detach()
+    assert torch.allclose(out[:, :, 3:], E[:, [4 + 49 % 3, 4, 4 + 7 % 3]], atol=1e-6)
+    out.square().sum().backward()
+    trained = (layer.table.weight.grad.to_dense() != 0).any(1)
+    assert trained.tolist() == [False, True, True, True, True, True, False]
+
+
+def test_a_bag_whose_weights_are_all_zero_is_a_zero_vector():
+    bag = Bag(np.array([0, 1, 3]), np.array([0, 1, 2], np.int32), np.array([1, 0, 0], np.float32))
+    layer = MultiEmbedding((Field("words", 3, bag=bag),), 1, 4)
+    out = layer(torch.tensor([[1], [0]], dtype=torch.int32))[0]
+    assert torch.equal(out[0], torch.zeros(4)) and torch.equal(out[1], layer.weights()[0, 0])
 
 
 # ---------------------------------------------------------------------------------------------- kills, processes

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from small import ROLES, clicks
 
 import croco_lib
-from croco_lib.data import vocabulary
+from croco_lib.data import tables, vocabulary
 from croco_lib.data.ids import as_ids, usual_numbers
 from croco_lib.data.tables import read_table
 from croco_lib.data.vocabulary import Counts, Vocabulary
@@ -159,18 +159,34 @@ def test_one_line_that_is_not_utf8_is_named(tmp_path):
         read_table(tmp_path / "a.csv")
 
 
-def test_a_letter_far_down_that_is_not_utf8(tmp_path):
+def test_a_long_cell_above_a_broken_line(tmp_path):
+    (tmp_path / "a.csv").write_text("a,b\n" + "x" * 200_000 + ",1\n1,2,3\n")
+    with pytest.raises(DataError, match="line 3: Expected 2 columns, got 3"):
+        read_table(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("text", [(), True])  # of a type that is guessed, or asked for as `from_frame` does
+def test_a_letter_far_down_that_is_not_utf8(tmp_path, text):
     (tmp_path / "a.csv").write_bytes(b"a,b\n" + b"x,1\n" * 100_000 + "Café,2\n".encode("cp1252"))
     with pytest.warns(UserWarning, match="Windows-1252"):
-        assert read_table(tmp_path / "a.csv")["a"][-1] == "Café"
+        assert read_table(tmp_path / "a.csv", text=text)["a"][-1] == "Café"
 
 
-@pytest.mark.parametrize("rows", [60, 6000])
-def test_quoted_values_hold_line_breaks_at_any_size(rows, tmp_path):
-    frame = pd.DataFrame({"a": range(rows), "b": ["how\nto " + "x" * 400 + "\n\nplease"] * rows})
+def test_a_letter_that_the_first_piece_cuts_in_two_is_still_utf8(tmp_path):
+    """The dialect is found from the first 2^18 bytes; here a letter stands across their end."""
+    data = b"ab\n" + ("é" * 50 + "x\n").encode() * 3_000
+    with pytest.raises(UnicodeDecodeError, match="unexpected end of data"):
+        data[: 1 << 18].decode()
+    (tmp_path / "a.csv").write_bytes(data)
+    assert set(read_table(tmp_path / "a.csv")["ab"]) == {"é" * 50 + "x"}
+
+
+def test_quoted_line_breaks_may_stand_where_two_pieces_of_a_file_meet(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "BLOCK", 1 << 12)  # some nine rows
+    frame = pd.DataFrame({"a": range(600), "b": ["how\nto " + "x" * 400 + "\n\nplease"] * 600})
     frame.to_csv(tmp_path / "a.csv", index=False)
     read = read_table(tmp_path / "a.csv")
-    assert read["a"].to_list() == list(range(rows)) and set(read["b"]) == set(frame.b)
+    assert read["a"].to_list() == list(range(600)) and set(read["b"]) == set(frame.b)
 
 
 def test_a_folder_of_parquet_files(tmp_path):
@@ -244,6 +260,13 @@ def test_ids_that_a_spreadsheet_has_rounded_are_named(kind):
         rounded = frame.assign(what=(frame.what // 100 * 100).astype("uint64"))
         with pytest.raises(DataError, match="'what'.*as a spreadsheet rounds them"):
             load(rounded)
+
+
+def test_a_few_long_ids_may_end_in_zeros_by_chance():
+    few, enough = ([str((10**14 + v) * 1000) for v in range(n)] for n in (19, 20))
+    assert as_ids(pl.Series("who", few), "x").to_list() == few
+    with pytest.raises(DataError, match="all 20 ids of 16 digits and more in column 'who'"):
+        as_ids(pl.Series("who", enough), "x")
 
 
 def test_an_id_that_a_spreadsheet_has_spoiled_is_named_with_its_line(tmp_path):

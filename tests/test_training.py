@@ -14,7 +14,7 @@ import torch
 from small import in_bf16
 
 from croco_lib import CrocoError, batches, build, checkpoint, evaluate, evaluation, fit, load, metrics, training
-from croco_lib.checkpoint import load_weights
+from croco_lib.checkpoint import RunState, load_weights
 from croco_lib.data.world import oracle
 from croco_lib.evaluation import embedding_sets, expert_outputs, expert_scores, predict, probe
 from croco_lib.losses import covariance_loss, domain_objective, sample_objective
@@ -213,6 +213,8 @@ def test_a_folder_of_another_start_or_a_damaged_one_is_refused(small_world, tmp_
         *((name, 1.5, "a whole number") for name in ("epochs", "batch_size")),
         *((name, -1, "") for name in ("seed", "weight_decay")),
         *(("lr", value, "") for value in (0, "a")),
+        *(("lr", value, "above 0 and below 10") for value in (10, float("nan"))),
+        *(("weight_decay", value, "at least 0 and below 10") for value in (10, float("inf"))),
         ("weight_decay", True, ""),
         ("lazy", "false", "true, false or None"),
     ],
@@ -335,6 +337,44 @@ def test_a_run_goes_on_longer_with_other_threads_and_on_another_device(small_wor
     pd.testing.assert_frame_equal(longer.history.head(len(first.history)), first.history)
 
 
+def test_a_run_goes_on_only_with_all_its_options_and_its_data(small_world, tmp_path):
+    model = build("shared-bottom", small_world, dim=4, expert=(8, 4))
+    fit(model, small_world, folder=tmp_path, **ONCE)
+    others = dict(batch_size=500, lr=0.1, weight_decay=0.1, objective="domain", eval_every=3, lazy=True, seed=7)
+    assert set(others) == {field.name for field in fields(TrainOptions)} - {"epochs", "patience"}
+    for name, other in others.items():
+        with pytest.raises(CrocoError, match=rf"holds a run with another {name} \(.*, now {other!r}\)\. Give another"):
+            fit(model, small_world, folder=tmp_path, **ONCE | {name: other})
+    turned = replace(small_world.train, label=1 - small_world.train.label)  # of the same name and sizes
+    with pytest.raises(CrocoError, match="holds a run with another fingerprint"):
+        fit(model, replace(small_world, train=turned), folder=tmp_path, **ONCE)
+
+
+def test_a_resumed_run_counts_all_its_time_and_its_steps_in_epochs(small_world, tmp_path, monkeypatch):
+    clock = count()
+    monkeypatch.setattr(training.time, "perf_counter", lambda: float(next(clock)))
+    given = dict(batch_size=1000, eval_every=7, patience=99, folder=tmp_path, progress=False)
+    first, again = (fit(build("shared-bottom", small_world), small_world, epochs=n, **given) for n in (1, 2))
+    assert sorted(set(again.history.step)) == [0, 7, 14, 16, 21, 28, 32]
+    np.testing.assert_allclose(again.history.epoch, again.history.step / 16)
+    assert again.seconds > 1.9 * first.seconds > 0 and again.rows_per_second == first.rows_per_second == 1000
+
+
+def test_only_a_higher_auc_is_better_and_then_patience_begins_anew(monkeypatch):
+    state, aucs, seen = RunState(), [0.5, 0.6, 0.55, 0.7, 0.7, 0.65], []
+
+    def evaluated(model, rows):
+        return pd.DataFrame({"domain": ["all"], "metric": ["auc"], "value": [aucs[state.step]]})
+
+    monkeypatch.setattr(training, "evaluate", evaluated)
+    monkeypatch.setattr(training, "probe", lambda model, rows: [])
+    for step in range(len(aucs)):
+        state.step = step
+        better = training.evaluate_and_record(torch.nn.Linear(1, 1), None, state, 0.0, 0.0)
+        seen.append((better, state.waited, state.best_step))
+    assert seen == [(True, 0, 0), (True, 0, 1), (False, 1, 1), (True, 0, 3), (False, 1, 3), (False, 2, 3)]
+
+
 def test_numpys_numbers_are_settings(small_world):
     seed = np.arange(2)[1]
     run = fit(build("shared-bottom", small_world, seed=seed, dim=np.int64(4)), small_world, seed=seed, **ONCE)
@@ -349,6 +389,25 @@ def test_an_error_between_two_batches_leaves_gradients_on(small_world):
     with pytest.raises(CrocoError, match="no experts") as kept:
         expert_outputs(build("star", small_world), small_world.test)
     assert kept.tb and torch.is_grad_enabled()
+
+
+def test_scoring_is_in_evaluation_mode_and_moves_nothing(small_world):
+    """STAR's norms tell the two modes apart: in training a row's score depends on the rows scored beside it."""
+    model, some = build("star", small_world), np.random.default_rng(0).permutation(len(small_world.train))[:600]
+    rows = small_world.train.take(some)
+    model(torch.from_numpy(rows.features), torch.from_numpy(rows.domain))  # moves its running means
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    whole, few = predict(model.train(), small_world.test), np.arange(3, len(small_world.test), 97)
+    np.testing.assert_allclose(predict(model.train(), small_world.test.take(few)), whole[few], atol=1e-5)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_hinets_tower_reads_the_expert_in_each_of_its_three_places(small_world):
+    model = build("hinet", small_world)
+    scores, _ = expert_scores(model, small_world.test)
+    O, s = torch.from_numpy(expert_outputs(model, small_world.test)), small_world.test.domain[5]
+    expected = [model.towers.towers[s](torch.cat([o[5], o[5], o[5]])).item() for o in O]
+    np.testing.assert_allclose(scores[:, 5], expected, atol=1e-5)
 
 
 def test_a_readers_own_model_needs_no_embedding_sets(small_world):
