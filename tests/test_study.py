@@ -21,7 +21,20 @@ from croco_lib import CrocoError, build, cli, evaluate, fit
 from croco_lib.lessons.comparison import against, interval
 from croco_lib.models import options_of
 from croco_lib.optimizers import tables_of
-from croco_lib.study import cost, figures, intervals, jobs, resampling, rules, space, spec, speed, tables, verdicts
+from croco_lib.study import (
+    cost,
+    figures,
+    intervals,
+    jobs,
+    resampling,
+    rules,
+    space,
+    spec,
+    speed,
+    stamp,
+    tables,
+    verdicts,
+)
 from croco_lib.study import studies as room
 from croco_lib.study.claims import CLAIMS
 
@@ -301,7 +314,7 @@ def test_other_rules_versions_or_absent_tables_are_refused(folder, tmp_path):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     path = room.file_of("main", DATA, "runs", tmp_path)
     text = path.read_text()
-    path.write_text(text.replace(rules.RULES_HASH, "0" * 16))
+    path.write_text(text.replace(stamp.RULES_HASH, "0" * 16))
     with pytest.raises(CrocoError, match="made under other rules") as error:
         tables.Tables("main", DATA, tmp_path)
     assert again in str(error.value)
@@ -314,7 +327,7 @@ def test_the_committed_tables_are_of_these_rules(monkeypatch):
     for name, data in COMMITTED:
         assert tables.Tables(name, data).values.value.notna().any()
     verdicts.judge()
-    monkeypatch.setattr(rules, "RULES_HASH", "0" * 16)  # as after a change to a rule
+    monkeypatch.setattr(stamp, "RULES_HASH", "0" * 16)  # as after a change to a rule
     for name, data in COMMITTED:
         with pytest.raises(CrocoError, match="made under other rules"):
             tables.Tables(name, data)
@@ -438,7 +451,7 @@ def test_the_first_value_of_every_knob_is_its_default(name):
 
 
 def test_builds_of_one_release_count_as_one(monkeypatch):
-    monkeypatch.setitem(tables.VERSIONS, "torch", jobs.VERSIONS["torch"].partition("+")[0] + "+cu130")
+    monkeypatch.setitem(stamp.VERSIONS, "torch", jobs.VERSIONS["torch"].partition("+")[0] + "+cu130")
     assert len(tables.Tables("main", "kuairand-pure").runs)
 
 

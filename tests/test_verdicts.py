@@ -17,7 +17,7 @@ from croco_lib.console import VERSIONS
 from croco_lib.data.world import TABS, begin_world, make_world
 from croco_lib.errors import ROOT
 from croco_lib.models import options_of
-from croco_lib.study import cost, intervals, jobs, rules, verdicts
+from croco_lib.study import cost, intervals, jobs, rules, stamp, verdicts
 from croco_lib.study import studies as room
 from croco_lib.study.rules import CONTRADICTED, HOLDS, NOISY, UNMEASURED
 from croco_lib.study.space import knobs_of, label_of
@@ -44,7 +44,7 @@ def plant(folder, data, truth, noise=5e-4, users=3e-4, rows=ROWS, seeds=6, drop_
     """Tables of all studies on one data set: `truth` times 0.01 is the AUC that tells winners from losers."""
     rng, parts = np.random.default_rng(0), ["all", *rows]
     plain = dict(stage="final", data=data, settings="{}", status="done", error="", fingerprint="f")
-    plain |= {"versions": label_of(VERSIONS), "rules": rules.RULES_HASH}
+    plain |= {"versions": label_of(VERSIONS), "rules": stamp.RULES_HASH}
     for study in STUDIES:
         planned, runs, values, resampled, costs = room.read_studies()[study], [], [], [], []
         for model, variant in product(planned["models"], room.variants_of(planned)):
@@ -1237,7 +1237,7 @@ def test_what_lessons_07_and_08_say_of_searches_and_defaults_follows_from_the_ta
 def test_the_cost_is_judged_either_way(tmp_path, times, said):
     rows = [
         cost.products(*shape)
-        | {"shape": name, "rules": rules.RULES_HASH, "versions": label_of(VERSIONS)}
+        | {"shape": name, "rules": stamp.RULES_HASH, "versions": label_of(VERSIONS)}
         | {"ms, experts": 1.0, "ms, all rows": ms, "ms, 32 rows": ms}
         for name, shape in cost.SHAPES.items()
         for ms in times

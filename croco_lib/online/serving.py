@@ -148,7 +148,8 @@ def score(
     """Click probabilities float32 [N] of a table's rows by an exported model, and what was unknown (see `encode`)."""
     run = session(folder)
     if not isinstance(table, pl.DataFrame):
-        table, where = read_table(table, text=True), Path(table)
+        where = Path(table)
+        table = read_table(where, text=True)
     X, domain, counts = encode(load_schema(folder), table, where)
     parts = [
         run.run(None, {"features": X[i : i + BATCH], "domain": domain[i : i + BATCH]})[0]

@@ -24,7 +24,10 @@ from .tables import Tables
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper: its number, its words, the figure it reports, our rule, the study and its checks."""
+    """A claim of the paper: its number, its words, the figure it reports, our rule, the study and its checks.
+
+    `beside` are studies that the checks read as well.
+    """
 
     number: int
     text: str
@@ -32,6 +35,7 @@ class Claim:
     rule: str
     study: str = ""
     judge: Callable[[Tables], Iterator[Check]] | None = None
+    beside: tuple[str, ...] = ()
 
 
 CLAIMS = (
@@ -94,6 +98,7 @@ CLAIMS = (
         "CovLoss above no regulariser, and above the other that is best on validation",
         "regularisers",
         beats_regularisers,
+        ("main",),
     ),
     Claim(
         8,
@@ -102,6 +107,7 @@ CLAIMS = (
         "AUC falls without each, what is left having a search of its own",
         "ablations",
         each_part_needed,
+        ("main",),
     ),
     Claim(
         9,
@@ -118,6 +124,7 @@ CLAIMS = (
         "M = 2 above ME-MMoE, ME-PLE and SDEM, AUC and gAUC",
         "sets",
         two_sets_enough,
+        ("main",),
     ),
     Claim(
         11,

@@ -166,7 +166,7 @@ def claims(
                 f"{c.seeds} {'repeats' if c.data == 'cost' else 'seeds'}{power}{paper}: {c.outcome}"
             )
         for data in table[table.number == claim.number].data.unique():
-            if claim.judge and runs_of(claim.study, data, folder):
+            if claim.judge and runs_of(claim, data, folder):
                 typer.echo(f"   made by {Tables(claim.study, data, folder).made_by()}")
             elif claim.study == "cost" and (folder / "cost.csv").is_file():
                 typer.echo("   made by croco study cost")

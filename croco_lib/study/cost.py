@@ -12,6 +12,7 @@ from ..layers import Experts
 from ..losses import covariance_loss
 from ..models import options_of
 from .space import label_of
+from .stamp import RULES_HASH
 
 ROWS, FIELDS = 4096, 7
 USUAL = options_of("crocodile")
@@ -43,8 +44,6 @@ def measure_cost(repeats: int = 100) -> pd.DataFrame:
 
     On one thread; the three are timed in turn within each repeat, so that what slows the machine slows all of them.
     """
-    from .rules import RULES_HASH
-
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -8,9 +8,7 @@ fall on the wrong side by luck; else it is *too noisy to say*. Where a data set 
 nothing can be measured there, it *cannot be tested here*.
 """
 
-import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,9 +19,6 @@ from .intervals import Gap, detectable, gap
 from .space import label_of
 from .tables import Tables
 
-HERE = Path(__file__).parent
-FILES = ("rules.py", "intervals.py", "claims.py")
-RULES_HASH = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in FILES)).hexdigest()[:16]
 BASELINES = ("shared-bottom", "mmoe", "ple", "star", "hinet", "pepnet", "adasparse", "me-ple", "sdem", "me-mmoe")
 SINGLE_EMBEDDING = ("mmoe", "ple", "hinet")  # of one table and several experts
 MULTI_EMBEDDING = ("me-mmoe", "me-ple", "sdem")  # the other models of several tables

@@ -21,6 +21,7 @@ from .jobs import dim_of, key_of, load_with_fresh, make_job, read, read_outcome,
 from .resampling import resampled_users
 from .space import label_of, trials
 from .spec import parse_data, spec_of
+from .stamp import RULES_HASH
 
 RESULTS = ROOT / "data" / "verdicts"
 TUNING_SEEDS = (1_000, 1_001, 1_002)  # of the trials; the final seeds count from 0
@@ -197,8 +198,6 @@ def run_study(
 
 def write_tables(name: str, data: str, made: list[tuple], tried: list[tuple], folder: Path) -> None:
     """NAME.DATA.runs.csv, .values.csv and .users.csv, the same bytes however often interrupted, and .costs.csv."""
-    from .rules import RULES_HASH
-
     runs, values, costs = [], [], []
     for model, variant, settings, job in [*made, *((m, {}, None, job) for m, job in tried)]:
         result, key = read(job, folder / "runs"), key_of(job)

@@ -8,43 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..console import VERSIONS
 from ..errors import CrocoError
 from ..models import options_of
 from .intervals import Gap
 from .resampling import RESAMPLED
 from .sides import Side
 from .space import label_of
+from .stamp import refuse_others
 from .studies import RESULTS, chosen_settings, file_of, read_studies, starts_from, variants_of
 
 Who = str | dict | tuple[str, dict]  # a model by name, a variant by its settings, or a variant of a model
-CHECKED = ("torch", "numpy")  # versions under which results count as today's
-# Today's hash, and earlier ones under which results were made. Since then the claims got a file of their own, two rules
-# were written otherwise, and claim 10 was worded anew: every figure and verdict of `croco claims --full` stayed as it
-# was; then two of the paper's figures were taken out that stood beside other differences than they speak of. Any change
-# to the three files makes a hash that is not in here.
-SAME_RULES = {"332713f88c0ce852": {"d467558ea4418e08"}}
-
-
-def release(text: str | None) -> str:
-    """2.13.0+cpu and 2.13.0 are one release."""
-    return (text or "").partition("+")[0]
-
-
-def refuse_others(table: pd.DataFrame, subject: str, again: str) -> None:
-    """Raise CrocoError for a table made under other rules or with other versions.
-
-    `subject` names it and `again` says how to make it again.
-    """
-    from .rules import RULES_HASH
-
-    made_under = set(table.rules) if "rules" in table else set()
-    if not made_under or made_under - {RULES_HASH, *SAME_RULES.get(RULES_HASH, ())}:
-        raise CrocoError(f"{subject} were made under other rules. {again}")
-    for text in table.versions.unique():
-        made = dict(part.split(": ") for part in text.split(", "))
-        if other := [f"{p} {made.get(p)}" for p in CHECKED if release(made.get(p)) != release(VERSIONS[p])]:
-            raise CrocoError(f"{subject} were made with {', '.join(other)}. {again}")
 
 
 class Tables:

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .claims import CLAIMS
+from .claims import CLAIMS, Claim
 from .intervals import Gap
 from .rules import Check, cheap, unmeasured, verdict
+from .stamp import refuse_others
 from .studies import RESULTS, file_of, read_studies
-from .tables import Tables, refuse_others
+from .tables import Tables
 
 NOT_RUN = "not run yet"
 
@@ -25,7 +26,7 @@ def judge(folder: Path = RESULTS) -> pd.DataFrame:
     for claim in CLAIMS:
         for data in planned[claim.study]["data"] if claim.judge else ["cost" if claim.study else ""]:
             checks, said = [], NOT_RUN
-            if claim.judge and runs_of(claim.study, data, folder):
+            if claim.judge and runs_of(claim, data, folder):
                 checks = list(claim.judge(Tables(claim.study, data, folder)))
                 said = verdict(checks)
             elif claim.study == "cost" and (folder / "cost.csv").is_file():
@@ -55,10 +56,9 @@ def read_cost(folder: Path) -> pd.DataFrame:
     return table
 
 
-def runs_of(study: str, data: str, folder: Path) -> bool:
-    """Whether the study, and what its checks read beside it, has been run on the data."""
-    beside = ["main"] if study in ("regularisers", "ablations", "sets") else []
-    return all(file_of(name, data, "runs", folder).is_file() for name in (study, *beside))
+def runs_of(claim: Claim, data: str, folder: Path) -> bool:
+    """Whether the claim's studies have been run on the data."""
+    return all(file_of(name, data, "runs", folder).is_file() for name in (claim.study, *claim.beside))
 
 
 def scorecard(table: pd.DataFrame) -> pd.DataFrame:
