@@ -54,6 +54,7 @@ def missing(folder: Path) -> list[str]:
 
 
 def how_to_get() -> str:
+    """What is missing of Ali-CCP here, and where to get it."""
     parts = [(folder, lacks) for folder in folders("ali-ccp") if 0 < len(lacks := missing(folder)) < len(NAMES)]
     here = f"{parts[0][0]} lacks {', '.join(parts[0][1])}" if parts else "ali-ccp is not here"
     return (

@@ -46,6 +46,7 @@ class KeptRows:
     many: dict[str, Lists | None] = field(default_factory=dict)
 
     def of_role(self, role: str) -> str:
+        """The name of the field of this role."""
         return next(name for name, given in self.fields.items() if given == role)
 
     def coder(self, name: str, tables: list[Table], folder: Path, every: bool = False) -> Coder:
@@ -71,6 +72,7 @@ class Totals:
         self.users, self.items = (np.zeros((domains, n), bool) for n in (users, items))
 
     def add(self, split: int, features: np.ndarray, domain: np.ndarray, clicked: np.ndarray) -> None:
+        """Count a block of one split: its rows, clicks and unknown ids."""
         self.rows[split] += np.bincount(domain, minlength=self.rows.shape[1])
         self.clicks[split] += np.bincount(domain, clicked, minlength=self.rows.shape[1]).astype(int)
         self.unknown[split] += (features == UNKNOWN).sum(0)
@@ -183,6 +185,7 @@ def described(
 
 
 def save_array(array: np.ndarray, path: Path) -> None:
+    """The array as a .npy file of exactly this name."""
     with path.open("wb") as file:  # np.save would add .npy to the name
         np.save(file, array)
 

@@ -48,6 +48,7 @@ class Column:
     values: pl.Series | None = field(default_factory=lambda: pl.Series([], dtype=pl.String))  # None: more than DISTINCT
 
     def add(self, text: pl.Series) -> None:
+        """Take in the values of one more piece of the table."""
         self.gaps += text.null_count()
         text = text.drop_nulls()
         self.whole += int(text.str.contains(r"^-?[0-9]+(\.0+)?$").sum())  # also hashes of 64 bits, and ids read as 3.0
@@ -64,6 +65,7 @@ class Column:
             self.values = self.values if len(self.values) <= DISTINCT else None
 
     def kind(self, rows: int) -> str:
+        """What the column holds, in words: empty, 0 or 1, whole numbers, numbers or text."""
         if (filled := rows - self.gaps) == 0:
             return "empty"
         if self.counts is not None and {v.lower() for v in self.counts} <= LABELS:

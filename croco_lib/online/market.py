@@ -40,6 +40,7 @@ class Market:
 
     @property
     def users(self) -> int:
+        """How many users there are."""
         return len(self.world.user_ids)
 
 

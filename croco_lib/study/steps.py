@@ -76,6 +76,7 @@ class Stepper:
         return Batch(features, domain, label, domain.bincount())
 
     def step(self) -> tuple[float, ...]:
+        """One training step: its seconds forward, backward and of the optimiser."""
         batch, clock = self.batch(), [time.perf_counter()]
 
         def backward(loss: Tensor) -> None:

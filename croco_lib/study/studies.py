@@ -79,6 +79,7 @@ class Runner:
         self.runs, self.workers, self.progress = folder / "runs", workers, progress
 
     def run(self, jobs: list[dict], label: str) -> None:
+        """Run those that have no outcome yet; `label` stands beside the bar."""
         run_jobs(jobs, self.runs, self.workers, self.progress, label)
 
     def valid(self, job: dict) -> float:

@@ -86,6 +86,7 @@ class Tables:
 
     @cached_property
     def users(self) -> pd.DataFrame:
+        """The AUC and gAUC of the final runs on resampled test users."""
         path = file_of(self.study, self.data, "users", self.folder)
         # Only a metric may be missing: "" is also the name of a variant.
         users = pd.read_csv(path, keep_default_na=False, na_values={metric: [""] for metric in RESAMPLED})
