@@ -52,8 +52,8 @@ def settings_of(
     """What a resumed run must share with the run it continues, as a file gives it back.
 
     What is in MAY_GROW is not among it; where a run is made longer, the evaluation at its earlier end stays in the
-    history. `lazy` is what the option has come to. Raises CrocoError for a model that was built
-    for other data, and for what could not be resumed exactly or not be trained at all.
+    history. `lazy` is what the option has come to. Raises CrocoError for a model that was built for other data, and
+    for what could not be resumed exactly or not be trained at all.
     """
     sizes = [field.size for field in data.fields]
     if getattr(model, "sizes", None) not in (None, sizes):  # a reader's own model may have none

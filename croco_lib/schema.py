@@ -164,10 +164,9 @@ class MultiDomainData(Layout):
                 raise DataError(f"{self.name}: {name} has users of another number than its rows, or other domains.")
             for ids, beyond in ((split.features, sizes), (split.domain, size)):
                 if ids.shape != (len(split), *np.shape(beyond)) or ids.dtype.str[1:] not in ID_TYPES:
-                    given = f"{ids.dtype} {list(ids.shape)}"
                     raise DataError(
-                        f"{self.name}: {name} needs whole numbers, [N, F] features and [N] domains, not {given} "
-                        f"(of types {', '.join(ID_TYPES)})."
+                        f"{self.name}: {name} needs whole numbers, [N, F] features and [N] domains, of type "
+                        f"{', '.join(np.dtype(t).name for t in ID_TYPES)}, not {ids.dtype} {list(ids.shape)}."
                     )
                 if len(ids) and (ids.min() < 0 or (ids.max(0) >= beyond).any()):
                     raise DataError(f"{self.name}: {name} has ids beyond the size of their field, or unlisted domains.")

@@ -144,9 +144,14 @@ def write_columns(kept: KeptRows, notes: dict, options: dict, raw: list[Path], v
     fields = [Field(name, coder.vocabulary.size, kept.fields[name]) for name, coder in coders.items()]
     manifest = {"version": version, "options": options, "raw": state(raw), "notes": notes}
     manifest |= described(folder, fields, tuple(kept.domains.values()), list(kept.many), totals)
-    shutil.rmtree(standing, ignore_errors=True)  # what another process still maps lives on until it lets go
+    gone = standing.with_name(f"{standing.name}.old")
+    shutil.rmtree(gone, ignore_errors=True)
+    if standing.exists():
+        (standing / "manifest.json").unlink(missing_ok=True)  # from here on it is no finished set
+        standing.rename(gone)  # aside, for a file system may refuse to remove what another process maps
     folder.rename(standing)
     write_text(standing / "manifest.json", json.dumps(manifest, indent=1, default=np.generic.item))
+    shutil.rmtree(gone, ignore_errors=True)
     return standing
 
 

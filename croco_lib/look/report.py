@@ -32,7 +32,6 @@ ROLES = {  # patterns of what a column of this role is usually called, the sures
     "time": r"timestamp ^ts$ (^|_)time (^|_)date time",
 }
 LABELS = {"0", "1", "true", "false", "0.0", "1.0"}
-NO_TEXT = (pl.Duration, pl.Binary)  # what polars cannot write out as text, beside lists and structs
 
 
 @dataclass
@@ -79,11 +78,17 @@ class NotUtf8(DataError):
     """A letter that is not UTF-8 stands further down than `dialect` reads."""
 
 
-def text_batches(path: Path, progress: bool, known_encoding: str = "") -> Iterator[pl.DataFrame]:
-    """The table in pieces, every value as text; columns that have no text (lists, durations, …) are left out.
+def has_text(column: pl.Series) -> bool:
+    """Whether its values can be written as text; of a struct polars would make some."""
+    try:
+        column.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        return False
+    return not column.dtype.is_nested()
 
-    Raises DataError.
-    """
+
+def text_batches(path: Path, progress: bool, known_encoding: str = "") -> Iterator[pl.DataFrame]:
+    """The table in pieces, every value as text, without columns that have none (lists, durations). Raises DataError."""
     parts, is_csv = parts_of(path)
     plain: list[str] = []  # the columns of the first part: others may order them otherwise
     bar = tqdm(
@@ -109,7 +114,7 @@ def text_batches(path: Path, progress: bool, known_encoding: str = "") -> Iterat
             else:
                 for batch in pa_parquet.ParquetFile(part).iter_batches(1 << 16):
                     frame = pl.DataFrame(pa.table(batch)).with_columns(cs.float().fill_nan(None))
-                    plain = plain or [c for c, t in frame.schema.items() if not (t.is_nested() or t in NO_TEXT)]
+                    plain = plain or [c.name for c in frame if has_text(c)]
                     yield frame.select(pl.col(plain).cast(pl.String))
                 bar.update(part.stat().st_size)
     except UnicodeError as error:

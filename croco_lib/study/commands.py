@@ -68,7 +68,7 @@ def benchmark(
     models: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
     seeds: Annotated[int, typer.Option(min=2, help="Runs of each, seeds 0, 1, …")] = 6,
     search: Annotated[int, typer.Option(min=0, help="Settings tried for each model; 0: its defaults.")] = 0,
-    grid: Annotated[list[str], typer.Option(help="KEY=V1;V2;… every combination, e.g. alpha=0;1.")] = [],  # noqa: B006
+    grid: Annotated[list[str], typer.Option(help="KEY=V1;V2;… of all the models; every combination.")] = [],  # noqa: B006
     name: Annotated[str, typer.Option(help="What to call the tables.")] = "own",
     folder: Annotated[Path, typer.Option(help="For tables and runs, to go on from.")] = Path("runs/benchmark"),
     workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
