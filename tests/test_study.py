@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -688,14 +689,15 @@ def test_a_benchmarks_intervals_allow_for_all_pairs(folder):
 
 def test_a_failed_run_of_a_benchmark_is_named_and_the_others_are_compared(tmp_path):
     words = ["benchmark", "--folder", str(tmp_path), "--workers", "1", "--data", DATA, "--models", "ple,crocodile"]
-    given = ["--seeds", "2", "--grid", "alpha=0.1", "--grid", "epochs=1", "--grid", "expert=[8];[8,4]"]
+    given = ["--seeds", "2", "--grid", "lr=0.01", "--grid", "epochs=1", "--grid", "expert=[8];[8,4];8"]
     out = CliRunner().invoke(cli.app, words + given, catch_exceptions=False)
-    assert out.exit_code == 1 and "failed: ple, alpha: 0.1" in out.output and "option of ple 'alpha'" in out.output
+    assert out.exit_code == 1 and "failed: ple, " in out.output and "takes a list of widths" in out.output
     best = tables.Tables("own", DATA, tmp_path, own=True).against_best("auc")  # a list on a grid is one value
-    assert set(best.run) == {f"crocodile, alpha: 0.1, epochs: 1, expert: {e}" for e in ("[8]", "[8, 4]")}
-    given[3] = "alpha=0,1"
+    pairs = product(("ple", "crocodile"), ("[8]", "[8, 4]"))
+    assert set(best.run) == {f"{model}, epochs: 1, expert: {e}, lr: 0.01" for model, e in pairs}
+    given[3] = "lr=0,1"
     wrong = CliRunner().invoke(cli.app, words + given)
-    assert wrong.exit_code == 1 and "values are separated by semicolons, as in alpha=0;1" in str(wrong.exception)
+    assert wrong.exit_code == 1 and "values are separated by semicolons, as in lr=0;1" in str(wrong.exception)
 
 
 def test_a_failed_run_is_recorded_and_the_study_is_not_judged(tmp_path, monkeypatch):
