@@ -17,15 +17,15 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def against(frame: pd.DataFrame, reference: str, by: str = "model") -> pd.DataFrame:
-    """Each model (or variant) against the reference, paired by seed: other minus reference.
+def against(frame: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Each model against the reference, paired by seed: other minus reference.
 
-    `frame` holds one metric's values: seed, value and `by`. Returns mean, std and seeds of each, the difference with
+    `frame` holds one metric's values: seed, value and model. Returns mean, std and seeds of each, the difference with
     its 95 % t interval, Cohen's d of the paired differences, p of the paired t test, and p corrected for the many
     comparisons (Benjamini–Hochberg), best mean first. Interval and p know the luck of the seeds alone, not that of the
     test rows.
     """
-    known(by, reference, wide := frame.pivot(index="seed", columns=by, values="value"))
+    known("model", reference, wide := frame.pivot(index="seed", columns="model", values="value"))
     rows = []
     for name in wide:
         gap = (wide[name] - wide[reference]).dropna().to_numpy()
@@ -45,7 +45,7 @@ def against(frame: pd.DataFrame, reference: str, by: str = "model") -> pd.DataFr
                 p,
             )
         )
-    table = pd.DataFrame(rows, columns=[by, "mean", "std", "seeds", "difference", "low", "high", "d", "p"])
+    table = pd.DataFrame(rows, columns=["model", "mean", "std", "seeds", "difference", "low", "high", "d", "p"])
     tested = table.p.notna()
     table["p_corrected"] = np.nan
     if tested.any():

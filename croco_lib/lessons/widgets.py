@@ -77,11 +77,11 @@ def explore(draw: Callable[..., Figure], stills: Sequence[Mapping] = ({},), **co
     return box
 
 
-def covariances(snapshots: Mapping[str, Mapping], experts: int, label: str = "correlation", **names: str) -> W.VBox:
-    """Step through matrices [M·d, M·d]: `snapshots[row][column]`, a menu over rows and a slider over columns.
+def covariances(snapshots: Mapping[str, Mapping], experts: int, **names: str) -> W.VBox:
+    """Step through correlations [M·d, M·d]: `snapshots[row][column]`, a menu over rows and a slider over columns.
 
     For example a row a run and a column a step of its training. `names` may rename the controls: run=…, step=…. The
-    title gives the mean |entry| between different experts. All pictures share one scale. The stills are the first
+    title gives the mean |correlation| between different experts. All pictures share one scale. The stills are the first
     column, the one in which the experts are most alike, and the last.
     """
     columns = list(next(iter(snapshots.values())))
@@ -97,8 +97,8 @@ def covariances(snapshots: Mapping[str, Mapping], experts: int, label: str = "co
 
     def draw(run, step) -> Figure:
         mean = between[run, step].mean()
-        title = f"{run}, {names.get('step', 'step')} {step}\nmean |{label}| between experts {mean:.3f}"
-        return covariance_heatmaps({title: snapshots[run][step]}, experts, label, top)
+        title = f"{run}, {names.get('step', 'step')} {step}\nmean |correlation| between experts {mean:.3f}"
+        return covariance_heatmaps({title: snapshots[run][step]}, experts, "correlation", top)
 
     stills = dict.fromkeys((columns[0], most_alike, columns[-1]))
     return explore(
