@@ -498,6 +498,16 @@ def test_what_is_said_of_the_dials_on_movielens_follows_from_the_tables():
     assert (said[9], said[10], said[11]) == ("too noisy to say", "contradicted", "cannot be tested here")
 
 
+def test_what_is_said_of_the_weight_that_claim_9_leaves_out_follows_from_the_tables():
+    readme, seven = prose_of("README.md"), prose_of("notebooks/07_ablations.ipynb")
+    main, A = Tables("main", "kuairand-pure"), Tables("alpha", "kuairand-pure")
+    assert main.chosen_alpha() < min(rules.ALPHAS) and f"The {main.chosen_alpha()} that the search chose" in readme
+    least = (A.side({"alpha": 0.1}) - main.side("crocodile")).gap()
+    low = least.interval(0.9)[0]
+    assert low < -rules.RANGE["auc"] and "not even 0.1 is shown to be within the paper's range of it" in readme
+    assert f"90 % interval of its {in_lesson(least.value)} AUC reaches to {in_lesson(low)}.)" in seven
+
+
 def test_what_is_said_of_the_parts_on_movielens_follows_from_the_tables():
     readme, six, seven = (prose_of(name) for name in ("README.md", "notebooks/06_benchmark.ipynb", SEVEN))
     M, B = Tables("main", "movielens-1m"), Tables("ablations", "movielens-1m")
