@@ -34,6 +34,7 @@ NAMES = {
     "pruners": "a pruner before each layer",
     "ppnet": "PPNet before each layer",
     "prior": "its own table of the prior fields",
+    "embeddings": "each reads the embeddings",
 }
 ASIDE = ("auxiliary", "pruners", "ppnet")  # parts that join the chain from its side, at its last column
 
@@ -124,7 +125,7 @@ def parts(model: nn.Module, data: MultiDomainData) -> list[Part]:
                     [*range(S)] if own else [None],
                     into,
                     lines if own else joined(len(O), 1),
-                    NAMES["prior"] if hasattr(children[gate], "prior") else "",
+                    NAMES["prior"] if hasattr(children[gate], "prior") else NAMES["embeddings"] if own else "",
                 )
             )
             lines = joined(len(columns[-1].owners), S)
