@@ -43,7 +43,7 @@ def opening(T: Tables) -> Figure:
         ax=right,
         legend=False,
     )
-    right.set(xlabel="test gAUC, 95 % interval over seeds", ylabel="", title="What it is worth")
+    right.set(xlabel="test gAUC, 95 % interval over seeds", ylabel="", title="What each model is worth")
     right.locator_params(axis="x", nbins=4)
     return figure
 
@@ -77,7 +77,7 @@ def _draw_plane(ax: Axes, plane: pd.DataFrame) -> None:
     ax.set_xlim(room)
     ax.set(
         xlabel="diversity index over that before training (dotted: unchanged)",
-        title="How different the experts, how full the tables",
+        title="How much the experts differ, and how full the tables are",
         ylabel="information abundance over that before training",
     )
 
