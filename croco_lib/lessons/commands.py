@@ -13,7 +13,7 @@ def lessons(
     html: Annotated[Path | None, typer.Option(help="Leave a site to read offline in this folder.")] = None,
     save: Annotated[bool, typer.Option(help="Save the run notebooks, tidied, in their place.")] = False,
     profile: Annotated[
-        str, typer.Option(envvar="CROCO_PROFILE", help="tiny (for tests), fast (about a minute a lesson) or full.")
+        str, typer.Option(envvar="CROCO_PROFILE", help="tiny (for tests), fast (under a minute a lesson) or full.")
     ] = "fast",
     as_saved: Annotated[bool, typer.Option("--as-saved", help="For --html: as saved, none is run.")] = False,
 ) -> None:
