@@ -39,6 +39,14 @@ def test_lines_say_who_trains_and_who_only_reads(small_world):
     assert (parts(build("sdem", small_world), small_world)[2].lines == np.maximum(own_and_shared, 1)).all()
 
 
+def test_what_the_gates_read_stands_below_them(small_world):
+    embeddings, prior = "each reads the embeddings", "its own table of the prior fields"
+    reads = dict(mmoe=embeddings, ple=embeddings, sdem=embeddings, crocodile=prior, hinet="")
+    assert {name: parts(build(name, small_world), small_world)[2].aside for name in reads} == reads
+    assert parts(build("crocodile", small_world, gate="domain"), small_world)[2].aside == embeddings
+    assert parts(build("ple", small_world, levels=2), small_world)[2].aside == ""  # they read the level below
+
+
 def test_shapes_are_those_of_the_options(small_world):
     model = build("crocodile", small_world, sets=3, dim=4, expert=(8, 6), gate="peg-domain")
     assert [part.shape for part in parts(model, small_world)] == ["[3, N, 28]", "[3, N, 6]", "[N, 6]", "[N]"]

@@ -84,6 +84,12 @@ def one_each(part: nn.Module) -> bool:
     return any(hasattr(module, name) for module in part.modules() for name in OWN)
 
 
+def what_it_reads(gate: nn.Module) -> str:
+    """What stands below the gates: PEG reads a table of its own, the others the embeddings or a level of experts."""
+    above = isinstance(gate, nn.ModuleList) and len(gate) > 1
+    return NAMES["prior"] if hasattr(gate, "prior") else "" if above else NAMES["embeddings"]
+
+
 def parts(model: nn.Module, data: MultiDomainData) -> list[Part]:
     """The columns of the picture, from the embedding sets to the towers."""
     S, children = len(data.domains), cast(dict[str, Any], dict(model.named_children()))
@@ -125,7 +131,7 @@ def parts(model: nn.Module, data: MultiDomainData) -> list[Part]:
                     [*range(S)] if own else [None],
                     into,
                     lines if own else joined(len(O), 1),
-                    NAMES["prior"] if hasattr(children[gate], "prior") else NAMES["embeddings"] if own else "",
+                    "" if gate == "within" else what_it_reads(children[gate]),
                 )
             )
             lines = joined(len(columns[-1].owners), S)
