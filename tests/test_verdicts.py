@@ -1184,6 +1184,43 @@ def test_what_lesson_08_says_of_equal_sizes_follows_from_the_tables():
     assert set(dims) == {92, 95, 15, 16, 18, 19} and "92 numbers (real days) or 95 (made world)" in text
 
 
+def test_what_is_said_of_equal_sizes_on_movielens_follows_from_the_tables():
+    text, readme, T = prose_of(EIGHT), prose_of("README.md"), Tables("capacity", "movielens-1m")
+    gaps = {m: T.gap(m, "shared-bottom") for m in T.metric("auc").columns.drop("shared-bottom")}
+    behind = T.gap("crocodile", "hinet")
+    above = with_interval(gaps["hinet"])
+    assert (
+        f"HiNet's lies {above} above Shared-Bottom's and {{}} [{{}}, {{}}] above Crocodile's".format(*lost(behind))
+        in text
+    )
+    p = [in_lesson(12 * p_value(g), 2) for g in (gaps["hinet"], behind)]
+    assert "(p times 12 is {} and {})".format(*p) in text and f"(p times 12 is 0{p[1]})" in readme
+    assert min(12 * p_value(g) for g in (gaps["hinet"], behind)) > 0.05
+    assert T.metric("auc").mean().idxmax() == "hinet"
+    several = ("crocodile", "crocodile without CovLoss", "me-mmoe")
+    assert all(gaps[m].low < 0 < gaps[m].high for m in several)
+    worth = T.gap("crocodile", "crocodile without CovLoss")
+    assert (
+        f"Crocodile stands at {with_interval(gaps['crocodile'])} from it, and CovLoss is worth {with_interval(worth)}."
+        in text
+    )
+    own = [in_lesson(-gaps[m].value) for m in ("single-domain", "me-ple", "sdem", "ple")]
+    assert "single-domain by {}, ME-PLE by {} and SDEM by {}, each".format(*own[:3]) in text
+    assert {m for m, g in gaps.items() if g.value < 0 and 12 * p_value(g) < 0.05} == {
+        "single-domain",
+        "me-ple",
+        "sdem",
+        "ple",
+    }
+    assert f"PLE by {own[3]}, narrowly" in text and 12 * p_value(gaps["ple"]) > 0.03
+    words = (
+        f"Crocodile stands at {in_readme(behind)} from it (p times 12 is 0{p[1]}) and at {in_readme(gaps['crocodile'])}"
+    )
+    assert words in readme
+    dims = {json.loads(one)["dim"] for one in T.runs.settings}
+    assert dims == {92, 16, 18, 23, 31} and "92 numbers in one table, 16 to 31 in several" in text
+
+
 def test_what_lessons_05_and_07_say_of_the_made_worlds_gates_follows_from_the_tables():
     texts = {n[:2]: prose_of(f"notebooks/{n}.ipynb") for n in ("05_gates_and_domains", "07_ablations")}
     readme, G = prose_of("README.md"), Tables("gates", "world")
