@@ -230,9 +230,9 @@ def with_interval(gap):
     return "{} [{}, {}]".format(*map(in_lesson, gap[:3]))
 
 
-def lost(gap):
-    """A difference the other way round, and its ends, as the lessons write them."""
-    return [in_lesson(-x) for x in (gap.value, gap.high, gap.low)]
+def turned(gap):
+    """The same difference the other way round."""
+    return gap._replace(value=-gap.value, low=-gap.high, high=-gap.low)
 
 
 def test_the_readme_counts_the_verdicts():
@@ -488,11 +488,8 @@ def test_what_is_said_of_the_dials_on_movielens_follows_from_the_tables():
         assert gap.low < 0 < gap.high
     cost = {a: (A.side({"alpha": a}) - zero).gap() for a in (0.1, 0.3, 1.0, 3.0)}
     assert [g.value for g in cost.values()] == sorted((g.value for g in cost.values()), reverse=True)
-    at_3 = [in_lesson(-x) for x in (cost[3.0].value, cost[3.0].high, cost[3.0].low)]
-    assert (
-        "at 3 by {} [{}, {}] from that at 0 (p times 4 is {})".format(*at_3, in_lesson(4 * p_value(cost[3.0]), 2))
-        in seven
-    )
+    p = in_lesson(4 * p_value(cost[3.0]), 2)
+    assert f"at 3 by {with_interval(turned(cost[3.0]))} from that at 0 (p times 4 is {p})" in seven
     assert f"five sets stand at {with_interval(M.gap({'sets': 5}, {'sets': 2}))} from two" in seven
     ahead = (T.side("me-mmoe") - M.side({"sets": 2})).gap()
     assert f"but ME-MMoE is {with_interval(ahead)} ahead of it" in seven
@@ -527,7 +524,7 @@ def test_what_is_said_of_the_parts_on_movielens_follows_from_the_tables():
     table = judged().query("number == 8 and data == 'movielens-1m'")
     assert set(table.verdict) == {"contradicted"} and list(table.outcome) == [CONTRADICTED, HOLDS, NOISY]
     assert (judged().query("number == 8").outcome == HOLDS).sum() == 1 and len(judged().query("number == 8")) == 9
-    lost = "{} [{}, {}]".format(*(in_lesson(-x) for x in (gate.value, gate.high, gate.low)))
+    lost = with_interval(turned(gate))
     assert f"the AUC is {lost} lower, in each" in seven and f"Without PEG, {lost} is lost, which holds" in six
     for metric, part in (("gauc", "all"), *(("auc", part) for part in M.domains().index)):
         there = B.side("crocodile with a domain gate", metric, part) - M.side("crocodile", metric, part)
@@ -577,10 +574,8 @@ def test_what_is_said_of_the_regularisers_on_movielens_follows_from_the_tables()
     assert runs.pop("regulariser: cos").min() > runs.max(axis=None)
     words = f"stands at {with_interval(cov)} from no regulariser and at {with_interval(behind)} from Cos"
     assert words in seven and minus("cos", "mmoe").seeds == 6
-    assert (
-        "HSIC costs {} [{}, {}] (p times 8 is {})".format(*lost(gaps["hsic"]), in_lesson(8 * p_value(gaps["hsic"]), 2))
-        in seven
-    )
+    p = in_lesson(8 * p_value(gaps["hsic"]), 2)
+    assert f"HSIC costs {with_interval(turned(gaps['hsic']))} (p times 8 is {p})" in seven
     ahead = [minus("cos", "mmoe"), minus("cos", "mmoe", "gauc"), minus("cos", "me-mmoe")]
     assert "by {} of AUC and {} of gAUC, and of ME-MMoE by {}.".format(*map(with_interval, ahead)) in seven
     eight, twelve = (in_lesson(n * p_value(ahead[0]), 2) for n in (8, 12))
@@ -619,7 +614,7 @@ def test_what_is_said_of_the_regularisers_on_movielens_follows_from_the_tables()
     knows = [of_six(side) for side in (M.side(rules.WITHOUT, "expert_auc"), with_("cos", "expert_auc"))]
     assert [round(auc, 2) for auc in knows] == [0.73, 0.6] and "of AUC .73 without a regulariser, has .60" in seven
     in_short = f"in CovLoss's place the AUC is {with_interval(cos)} higher than with none"
-    assert in_short in seven and "{} [{}, {}] behind Cos".format(*lost(behind)) in six
+    assert in_short in seven and f"{with_interval(turned(behind))} behind Cos" in six
     assert f"Cos stands at {in_readme(cos)} from no regulariser, CovLoss at {in_readme(cov)}, and" in readme
     assert f"and at {in_readme(behind)} from Cos." in readme
     assert f"stands at {in_readme(ahead[0])} from MMoE by AUC and at {in_readme(ahead[1])} by gAUC" in readme
@@ -1188,11 +1183,8 @@ def test_what_is_said_of_equal_sizes_on_movielens_follows_from_the_tables():
     text, readme, T = prose_of(EIGHT), prose_of("README.md"), Tables("capacity", "movielens-1m")
     gaps = {m: T.gap(m, "shared-bottom") for m in T.metric("auc").columns.drop("shared-bottom")}
     behind = T.gap("crocodile", "hinet")
-    above = with_interval(gaps["hinet"])
-    assert (
-        f"HiNet's lies {above} above Shared-Bottom's and {{}} [{{}}, {{}}] above Crocodile's".format(*lost(behind))
-        in text
-    )
+    above = [with_interval(g) for g in (gaps["hinet"], turned(behind))]
+    assert "HiNet's lies {} above Shared-Bottom's and {} above Crocodile's".format(*above) in text
     p = [in_lesson(12 * p_value(g), 2) for g in (gaps["hinet"], behind)]
     assert "(p times 12 is {} and {})".format(*p) in text and f"(p times 12 is 0{p[1]})" in readme
     assert min(12 * p_value(g) for g in (gaps["hinet"], behind)) > 0.05
@@ -1337,8 +1329,8 @@ def test_what_is_said_of_runs_without_a_partner_follows_from_the_tables():
     words = "Crocodile stands at {} by AUC and at {} by gAUC."
     assert words.format(*map(with_interval, lags)) in six
     assert f"of which HiNet has six, and without pairing them, at {in_readme(lags[0])}." in readme
-    turned = [f"{-g.value:.4f} [{-g.high:.4f}, {-g.low:.4f}]" for g in lags]
-    assert "behind HiNet by {} of AUC and by {} of gAUC".format(*turned) in readme
+    behind = ["{:.4f} [{:.4f}, {:.4f}]".format(*turned(lag)[:3]) for lag in lags]
+    assert "behind HiNet by {} of AUC and by {} of gAUC".format(*behind) in readme
     p = [lag.tail(0) for lag in lags]
     assert "with one-sided p of {} and {}, where .0125".format(*(in_lesson(x, 3) for x in p)) in six
     assert max(p) < rules.LEVEL / 2 == 0.0125  # the claim has two checks
