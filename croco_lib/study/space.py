@@ -13,6 +13,7 @@ FIXED: dict[str, tuple[str, dict]] = {
     "crocodile without CovLoss": ("crocodile", {"alpha": 0.0}),
     "crocodile with a domain gate": ("crocodile", {"gate": "domain"}),
     "crocodile with one set": ("crocodile", {"multi_embedding": False}),
+    "crocodile with Cos": ("crocodile", {"regulariser": "cos"}),
 }
 
 # The studies' default comes first everywhere: the first trial of every search is the defaults.
@@ -34,6 +35,7 @@ OWN = {
     "adasparse": (("epsilon", (0.25, 0.1, 0.4)), TOWER),
     "crocodile": (("sets", (5, 3, 8)), ("alpha", (0.1, 0.001, 0.01, 1.0))),
     "crocodile without CovLoss": (("sets", (5, 3, 8)), TOWER),
+    "crocodile with Cos": (("sets", (5, 3, 8)), ("alpha", (0.1, 0.0003, 0.003, 0.03))),
 }
 OWN |= {name: OWN["crocodile"] for name in ("crocodile with a domain gate", "crocodile with one set")}
 
