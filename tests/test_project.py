@@ -191,6 +191,56 @@ def test_lessons_begin_with_the_same_cell_that_installs_what_is_missing():
     assert not any(cell.outputs for cell in begun)
 
 
+INSTALL = next(c.source for c in LESSONS["00_start_here.ipynb"].cells if "install" in c.metadata.get("tags", []))
+# A kernel that has no croco_lib runs the first cell; what it would install is printed.
+NO_LIBRARY = """
+import os, sys
+from IPython.core.interactiveshell import InteractiveShell
+sys.modules["croco_lib"] = None
+shell = InteractiveShell.instance()
+shell.register_magic_function(lambda line: print("installs", line), magic_name="pip")
+done = shell.run_cell(sys.stdin.read())
+print(type(done.error_in_exec).__name__, done.error_in_exec, os.getcwd(), sys.path[0])
+"""
+
+
+@pytest.mark.parametrize("address", ["", "there", "nowhere"])
+def test_a_lesson_opened_alone_clones_the_repository(tmp_path, address):
+    alone, there = tmp_path / "alone", tmp_path / "there"
+    (there / "notebooks").mkdir(parents=True)
+    (there / "pyproject.toml").touch()
+    (there / "notebooks/lesson.ipynb").touch()
+    alone.mkdir()
+    git = ["git", "-C", there, "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message=x"]):
+        subprocess.run([*git, *words], check=True)
+    told = subprocess.run(
+        [sys.executable, "-c", NO_LIBRARY],
+        input=INSTALL,
+        cwd=alone,
+        env=os.environ | {"CROCO_SOURCE": address and f"file://{tmp_path / address}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,  # where git says what is wrong with an address
+        text=True,
+        check=True,
+    ).stdout
+    clone = (alone / "crocodile").resolve()
+    if address == "there":
+        assert 'installs install --quiet --editable "..[lessons,serving]"' in told
+        assert told.endswith(f"NoneType None {clone / 'notebooks'} {clone}\n") and (clone / "pyproject.toml").exists()
+    elif address:
+        assert (
+            "nowhere" in told and "FileNotFoundError" in told and not clone.exists() and "installs install" not in told
+        )
+    else:
+        assert "SystemExit Put the address of the repository into SOURCE" in told and "installs install" not in told
+
+
+def test_the_address_that_a_lesson_clones_is_the_projects():
+    address = PROJECT.get("urls", {}).get("Repository", "")
+    assert f'os.environ.get("CROCO_SOURCE", "{address}")' in INSTALL
+
+
 def test_the_table_of_figures_names_sections_and_functions_that_exist():
     rows = re.findall(r"^\| .*\| \[.*$", (ROOT / "notebooks/TEACHING.md").read_text(), re.MULTILINE)
     assert len(rows) > 15
