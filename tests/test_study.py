@@ -195,6 +195,20 @@ def test_a_run_that_failed_is_in_no_mean_of_the_draws(tmp_path):
     users = resampling.resampled_users(DATA, made, tmp_path)
     assert {m: set(n) for m, n in users.groupby("model").seeds} == {"ple": {2, 3}, "mmoe": {2}}
     assert users[users.part == "all"].notna().all(axis=None)
+    beside = resampling.resampled_users(
+        DATA, made, tmp_path, beside={1, 2, 9}
+    )  # so many has a study to be held against
+    assert {m: set(n) for m, n in beside.groupby("model").seeds} == {"ple": {1, 2, 3}, "mmoe": {1, 2}}
+    assert beside[beside.seeds > 1].reset_index(drop=True).equals(users)
+
+
+def test_a_study_of_more_seeds_than_main_has_can_be_held_against_it(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "both")
+    few = tables.Tables("main", DATA, tmp_path / "both").side("crocodile").seeds.index.max() + 1
+    plan = {"models": ["crocodile"], "seeds": int(few) + 1}
+    room.run_study("more", plan, DATA, tmp_path / "both", progress=False)
+    more = tables.Tables("more", DATA, tmp_path / "both")
+    assert (more.side("crocodile") - more.beside("main").side("crocodile")).gap().seeds == few
 
 
 def test_a_final_run_without_its_logits_is_run_again(tmp_path):

@@ -1,6 +1,6 @@
 """The part of a difference that comes from the choice of the test users: metrics under bootstrap draws of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +14,20 @@ DRAWS = 200  # bootstrap draws of the test users
 RESAMPLED = ("auc", "gauc")  # under the bootstrap draws
 
 
-def resampled_users(data: str, made: list[tuple], folder: Path) -> pd.DataFrame:
+def resampled_users(data: str, made: list[tuple], folder: Path, beside: Iterable[int] = ()) -> pd.DataFrame:
     """AUC and gAUC under each bootstrap draw of the test users: split, part, model, variant, seeds, draw, ….
 
     Users are drawn with replacement, the same draws for every model, so that any two can be compared draw by draw. The
-    values are means over the first so many `seeds` of a model: all of its own, and as many as any other model has, so
-    that a model of ten seeds can be held against one of six over the same six. A run that failed is in no mean.
+    values are means over the first so many `seeds` of a model: all of its own, and as many as any other model has, here
+    or in a study `beside` this one, so that a model of ten seeds can be held against one of six over the same six. A
+    run that failed is in no mean.
     """
     files: dict[tuple[str, str], dict[int, Path]] = {}  # (model, variant) → seed → its logits
     for model, variant, _, job in made:
         path = folder / "runs" / f"{key_of(job)}.npz"
         if path.is_file():  # a failed run has left none
             files.setdefault((model, label_of(variant)), {})[job["seed"]] = path
-    counts = sorted({max(seeds) + 1 for seeds in files.values()})
+    counts = sorted({*beside, *(max(seeds) + 1 for seeds in files.values())})
     loaded, fresh = load_with_fresh(data)
     rows: list[tuple] = []
     for split, held in (("test", loaded.test), ("fresh", fresh)):
