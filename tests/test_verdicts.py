@@ -620,6 +620,64 @@ def test_what_is_said_of_the_regularisers_on_movielens_follows_from_the_tables()
     assert f"stands at {in_readme(ahead[0])} from MMoE by AUC and at {in_readme(ahead[1])} by gAUC" in readme
 
 
+def test_what_is_said_of_the_planned_studies_of_cos_follows_from_the_tables():
+    pages = ("README.md", "notebooks/06_benchmark.ipynb", SEVEN, EIGHT)
+    readme, six, seven, eight = map(prose_of, pages)
+    C, M, R = ({data: Tables(study, data) for data in DATA} for study in ("cos", "main", "regularisers"))
+    searched = {data: C[data].side("crocodile with Cos") for data in DATA}
+    beside = {data: (searched[data] - M[data].side(rules.WITHOUT)).gap() for data in DATA}
+    best = {data: M[data].best_on_validation(rules.BASELINES) for data in DATA}
+    ahead = {data: (searched[data] - M[data].side(best[data])).gap() for data in DATA}
+    assert all(g.value < 0 for g in [*beside.values(), *ahead.values()])
+    rated, made, real = (beside[data] for data in ("movielens-1m", "world", "kuairand-pure"))
+    p = [in_lesson(3 * p_value(g), 3) for g in (rated, made)]
+    assert (
+        f"on MovieLens-1M it stands at {with_interval(rated)} from it, on the made world at {with_interval(made)} "
+        f"(p times three is {p[0]} and {p[1]}), and on the real days at {with_interval(real)}" in seven
+    )
+    assert (rated.seeds, made.seeds, real.seeds) == (10, 6, 10) and real.low < 0 < real.high
+    assert (
+        best["movielens-1m"] == "mmoe"
+        and f"below MMoE on MovieLens-1M by {with_interval(turned(ahead['movielens-1m']))}" in seven
+    )
+    p = in_lesson(3 * p_value(ahead["movielens-1m"]), 3)
+    assert f"(p times three is {p})" in seven and all(3 * p_value(ahead[data]) > 0.05 for data in DATA[:2])
+    chosen = C["movielens-1m"].settings_of("crocodile with Cos")
+    assert (chosen["dim"], chosen["alpha"]) == (8, max(knobs_of("crocodile with Cos")["alpha"])) == (8, 0.1)
+    behind = (R["movielens-1m"].side({"regulariser": "cos"}) - searched["movielens-1m"]).gap()
+    assert f"the model is {with_interval(behind)} behind the one with Cos in the table further above" in seven
+    tried = C["movielens-1m"].runs.query("stage == 'search'")
+    means = tried.groupby("settings").valid_auc.agg(["mean", "size"]).query("size == 3")["mean"].sort_values()
+    second, near = json.loads(means.index[-2]), M["movielens-1m"].settings_of(rules.WITHOUT)
+    assert second["alpha"] == 0.03 and near.pop("tower") == [64] and near.items() <= second.items()
+
+    A = Tables("cos-seeds", "movielens-1m")
+    with_cos = {"regulariser": "cos", "alpha": 0.06}
+    gain = A.side(with_cos) - A.side({"alpha": 0.0})
+    new = intervals.gap(gain.seeds[6:])
+    assert new.seeds == 12 and f"the twelve new seeds give {with_interval(new)}" in seven
+    assert f"all eighteen, with the luck of the test users, {with_interval(gain.gap())}" in seven
+    assert (gain.seeds > 0).all() and len(gain.seeds) == 18 and "in none of the eighteen is the AUC lower" in seven
+    ten = {k: (A.side(with_cos, k) - M["movielens-1m"].side("mmoe", k)).gap() for k in ("auc", "gauc")}
+    assert {g.seeds for g in ten.values()} == {10}
+    p = in_lesson(12 * p_value(ten["auc"]), 2)
+    assert (
+        f"by {with_interval(ten['auc'])} of AUC (p times twelve is {p}), and by {with_interval(ten['gauc'])} of"
+        in seven
+    )
+    assert f"new seeds gain {in_readme(new)} ([cos-seeds])" in readme
+    assert f"at {in_readme(ten['auc'])} from MMoE as searched (p times 12 is 0{p})" in readme
+    over_mmoe, words = ahead["movielens-1m"], "from Crocodile without CovLoss, as searched"
+    assert f"stands at {in_readme(rated)} {words}, and at {in_readme(over_mmoe)} from MMoE" in readme
+    assert {round(3 * p_value(g), 3) for g in (rated, over_mmoe)} == {0.013} and "is 0.013 for both" in readme
+    assert f"at {in_readme(real)} on KuaiRand-Pure and at {in_readme(made)} on the made world" in readme
+    assert "{:.4f} [{:.4f}, {:.4f}] behind the settings where Cos had gained".format(*behind[:3]) in readme
+    assert f"with a search of its own Crocodile with Cos stands at {with_interval(rated)}" in seven
+    assert f"though, it stands at {with_interval(rated)} from no regulariser" in six
+    assert f"or, with a search of its own, {in_lesson(-over_mmoe.value)} below it" in six
+    assert "gains on MovieLens-1M at one setting, and not with a search of its own" in eight
+
+
 def test_what_is_said_of_the_objective_on_movielens_follows_from_the_tables():
     text, readme, plain = (
         prose_of(EIGHT),
