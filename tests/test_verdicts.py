@@ -678,6 +678,51 @@ def test_what_is_said_of_the_planned_studies_of_cos_follows_from_the_tables():
     assert "gains on MovieLens-1M at one setting, and not with a search of its own" in eight
 
 
+def test_what_is_said_of_six_other_worlds_follows_from_the_tables():
+    readme, eight = prose_of("README.md"), prose_of(EIGHT)
+    W = {data: Tables("worlds", data) for data in room.read_studies()["worlds"]["data"]}
+    one_table = ("shared-bottom", "mmoe", "ple", "hinet")
+    assert len(W) == 6 and {T.best_on_validation(one_table) for T in W.values()} == {"hinet"}
+    assert {T.domains().idxmin() for T in W.values()} == {"tab 6"}
+
+    def over_worlds(one, other, *where):
+        """The mean of the worlds' differences, each the mean of its two seeds, and the worlds above zero."""
+        each = pd.Series(
+            {d: T.side(one, "auc", *where).seeds - T.side(other, "auc", *where).seeds for d, T in W.items()}
+        )
+        assert all(len(seeds) == 2 for seeds in each)
+        means = each.map(np.mean).astype(float)
+        low, high = stats.t.interval(0.95, 5, means.mean(), stats.sem(means))
+        return intervals.gap(means)._replace(low=low, high=high), int((means > 0).sum())
+
+    smallest = ("tab 6", "fresh")
+    beside, above = over_worlds("crocodile", "hinet")
+    without, _ = over_worlds(rules.WITHOUT, "hinet")
+    loss, gains = over_worlds("crocodile", rules.WITHOUT)
+    sdem, everywhere = over_worlds("shared-bottom", "sdem", *smallest)
+    ple, five = over_worlds("ple", "me-ple", *smallest)
+    assert f"it stands at {with_interval(beside)}, without CovLoss at {with_interval(without)}, and" in eight
+    assert (above, gains, everywhere, five) == (1, 3, 6, 5) and "the higher one in a single world" in eight
+    assert f"worth {with_interval(loss)}: in three worlds the mean is higher with it, in three lower" in eight
+    p = [in_lesson(5 * p_value(g), 3) for g in (sdem, ple)]
+    assert f"above SDEM in every world, by {with_interval(sdem)} (p times five is {p[0]})" in eight
+    assert f"in five of six, by {with_interval(ple)}; with p times five at {p[1]} this is not" in eight
+    assert 5 * p_value(sdem) < 0.05 < 5 * p_value(ple) and all(p_value(g) > 0.3 for g in (beside, without, loss))
+    room_for = in_lesson(beside.high)
+    assert beside.high > 0.0009 and f"Six worlds exclude a lead above {room_for}, but" in eight
+    odd = W["world:seed=5"].metric("auc", *smallest).mean()
+    assert (in_lesson(odd.min(), 2), in_lesson(odd.max(), 2)) == (".54", ".57") and "of .54 to .57" in eight
+    O, plain = Tables("objective", "world"), {"objective": "sample"}
+    first = O.gap(("crocodile", plain), ("hinet", plain))
+    assert f"Crocodile's mean was {with_interval(first)} *above* HiNet's" in eight
+    assert f"where Crocodile stands at {with_interval(beside)} from it" in eight
+    assert (
+        f"not seen ahead of it ({in_readme(beside)} of AUC, over worlds), nor CovLoss to gain ({in_readme(loss)})"
+        in readme
+    )
+    assert f"SDEM stands at {in_readme(turned(sdem))} from Shared-Bottom" in readme
+
+
 def test_what_is_said_of_the_objective_on_movielens_follows_from_the_tables():
     text, readme, plain = (
         prose_of(EIGHT),
