@@ -2,13 +2,13 @@
 
 import ast
 import json
-import re
 from importlib import import_module
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from IPython.core.inputtransformer2 import TransformerManager
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
@@ -38,7 +38,7 @@ LESSONS = {f"{path.parent.name}/{path.stem}": path for path in (ROOT / "notebook
 def test_whatever_a_lesson_takes_from_a_room_is_there(name):
     cells = json.loads(LESSONS[name].read_text(encoding="utf-8"))["cells"]
     source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    code = ast.parse(re.sub(r"(?m)^(\s*)%", r"\1pass  # %", source))  # a magic is no Python
+    code = ast.parse(TransformerManager().transform_cell(source))  # magics and shell commands are no Python
     imports = [node for node in ast.walk(code) if isinstance(node, ast.ImportFrom)]
     ours = [node for node in imports if (node.module or "").startswith("croco_lib")]
     bound = {a.asname or a.name: f"{n.module}.{a.name}".removeprefix("croco_lib.") for n in ours for a in n.names}
