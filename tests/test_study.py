@@ -195,9 +195,8 @@ def test_a_run_that_failed_is_in_no_mean_of_the_draws(tmp_path):
     users = resampling.resampled_users(DATA, made, tmp_path)
     assert {m: set(n) for m, n in users.groupby("model").seeds} == {"ple": {2, 3}, "mmoe": {2}}
     assert users[users.part == "all"].notna().all(axis=None)
-    beside = resampling.resampled_users(
-        DATA, made, tmp_path, beside={1, 2, 9}
-    )  # so many has a study to be held against
+    # Also over as many seeds as models have in the study that this one is held against.
+    beside = resampling.resampled_users(DATA, made, tmp_path, beside={1, 2, 9})
     assert {m: set(n) for m, n in beside.groupby("model").seeds} == {"ple": {1, 2, 3}, "mmoe": {1, 2}}
     assert beside[beside.seeds > 1].reset_index(drop=True).equals(users)
 
