@@ -221,10 +221,10 @@ def write_tables(name: str, data: str, made: list[tuple], tried: list[tuple], fo
         )
         values += [(key, *row) for row in result["values"]] if job["final"] else []
         costs.append((key, model, round(result["seconds"], 2), round(result.get("rows_per_second", 0)), result["date"]))
-    # The table of runs goes first and comes last: by it a study counts as run, so it never stands beside older tables.
     main = file_of("main", data, "runs", folder)  # whose models those of other studies are held against
     there = name != "main" and main.is_file()
     beside = set(pd.read_csv(main).query("stage == 'final'").groupby("model").seed.max() + 1) if there else set()
+    # The table of runs goes first and comes last: by it a study counts as run, so it never stands beside older tables.
     tables = {
         "values": pd.DataFrame(values, columns=["key", "split", "part", "metric", "value"]).drop_duplicates(),
         "users": resampled_users(data, made, folder, beside),
